@@ -1,0 +1,137 @@
+"""Not a store of state: the one place that reads configuration files and the environment.
+
+What comes out is frozen and handed down; nobody else looks at ``os.environ`` or at the JSON.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
+
+from llmpod.config import jsonc
+from llmpod.config.credentials import Secret, has_runpod_key, key_file, runpod_key
+from llmpod.config.proxy import ProxySettings, base_url, proxy_settings
+from llmpod.config.schema import VLLM_PRESET, PodConfig
+from llmpod.errors import ConfigError
+
+__all__ = [
+    "VLLM_PRESET",
+    "Config",
+    "PodConfig",
+    "ProxySettings",
+    "Secret",
+    "base_url",
+    "has_runpod_key",
+    "json_schema",
+    "key_file",
+    "load",
+    "parse",
+    "proxy_settings",
+    "runpod_key",
+]
+
+DEFAULT_MODEL = "default"
+MAX_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One configuration: the models by name, and what is common to all of them.
+
+    ``path`` is the file it came from; relative paths inside it are already resolved against its directory.
+    """
+
+    path: Path
+    models: Mapping[str, PodConfig]
+
+    @property
+    def common(self) -> PodConfig:
+        """The settings that belong to the whole installation (proxy, cache, state)."""
+        return self.models[DEFAULT_MODEL]
+
+    @property
+    def state_file(self) -> Path:
+        return self.common.state_file
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Config:
+    """Read ``pod_config.json``.
+
+    Args:
+        path: the file.
+        environ: gives ``HF_TOKEN`` and ``RUNPOD_API_BASE_URL`` where the file is silent.
+
+    Raises:
+        ConfigError: missing, too large, malformed or wrong, with path, reason and the nearest valid key.
+    """
+    path = path.absolute()
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes.")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"There is no {path}.", hint='The smallest one is {"model": "Qwen/Qwen2.5-7B-Instruct"}.'
+        ) from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"Cannot read {path}: {e}.") from None
+    return parse(jsonc.parse(text, where=str(path)), path=path, environ=environ)
+
+
+def parse(raw: Mapping[str, Any], *, path: Path, environ: Mapping[str, str]) -> Config:
+    """Validate an already parsed document; see :func:`load`."""
+    values = dict(raw)
+    if token := environ.get("HF_TOKEN"):
+        values.setdefault("hf_token", token)
+    if url := environ.get("RUNPOD_API_BASE_URL"):
+        values.setdefault("runpod_api_url", url)
+    try:
+        config = PodConfig.model_validate(values)
+    except ValidationError as e:
+        raise _explained(e, path) from None
+    return Config(path, MappingProxyType({DEFAULT_MODEL: _resolved(config, path.parent)}))
+
+
+def _resolved(config: PodConfig, base: Path) -> PodConfig:
+    names = ("cache_dir", "ssl_cert", "ssl_key", "state_file")
+    paths = {name: getattr(config, name) for name in names}
+    return config.model_copy(
+        update={name: base / value.expanduser() for name, value in paths.items() if value is not None}
+    )
+
+
+def _explained(error: ValidationError, path: Path) -> ConfigError:
+    """All mistakes at once, one a line: where, why, and what was probably meant."""
+    lines: list[str] = []
+    for item in error.errors(include_url=False, include_context=False):
+        where = ".".join(str(part) for part in item["loc"] if not str(part).startswith("function-"))
+        lines.append(_one_mistake(where, item["type"], item["msg"], item["input"]))
+    text = "\n  ".join(dict.fromkeys(lines))
+    return ConfigError(f"{path} is not valid:\n  {text}", param=str(error.errors()[0]["loc"] or ""))
+
+
+def _one_mistake(where: str, kind: str, message: str, value: object) -> str:
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(where, _key_names(), n=1, cutoff=0.5)
+        if where.lower() in ("runpod_api_key", "api_key"):
+            return f"{where}: the key does not belong into this file; export RUNPOD_API_KEY or use a 0600 key file."
+        return f"{where}: unknown key." + (f" Did you mean `{near[0]}`?" if near else "")
+    if not where:
+        return f"{message.removeprefix('Value error, ')}."
+    shown = "***" if "token" in where else json.dumps(value, default=str)[:60]
+    return f"{where}: {message[0].lower()}{message[1:]} (found {shown})."
+
+
+def _key_names() -> list[str]:
+    return [field.alias or name for name, field in PodConfig.model_fields.items()]
+
+
+def json_schema() -> str:
+    """The JSON Schema of ``pod_config.json`` for editors, as text."""
+    schema = PodConfig.model_json_schema(by_alias=True)
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2) + "\n"

@@ -1,0 +1,137 @@
+"""Not the loader: what may stand in ``pod_config.json``, key by key, with types, bounds and defaults.
+
+The flat keys describe one model, which is the model ``default`` of :class:`llmpod.config.Config`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Seconds = Annotated[int, Field(ge=0, le=31 * 24 * 3600)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+HubId = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?(@[\w.\-/]+)?$")]
+
+DEFAULT_IMAGE = "vllm/vllm-openai:v0.29.0"
+DEFAULT_GPUS = ("NVIDIA RTX A6000", "NVIDIA A40", "NVIDIA L40S")
+VLLM_PRESET = "vllm"
+
+
+class PodConfig(BaseModel):
+    """The keys of ``pod_config.json``. Unknown keys are refused; values are not converted (``"8000"`` is wrong)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+    schema_ref: str | None = Field(None, alias="$schema", description="For editors; ignored.")
+
+    # what to run
+    model: HubId | None = Field(
+        None, description="Hugging Face id of the model, `org/name` or `org/name@revision`."
+    )
+    modelStoreId: HubId | None = Field(  # noqa: N815 - the mission fixed this spelling
+        None, description="Alias of a Hugging Face id; alternative to `model`."
+    )
+    served_model_name: Name | None = Field(
+        None, description="Name that clients send as `model`; the model id by default."
+    )
+    max_model_len: Annotated[int, Field(ge=1)] | None = Field(None, description="Context length in tokens.")
+    vllm_args: tuple[str, ...] = Field((), strict=False, description="More arguments for `vllm serve`.")
+    hf_token: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="Hugging Face token for gated models; better given as HF_TOKEN."
+    )
+
+    # where to run it
+    backend: Literal["runpod", "demo"] = Field(
+        "runpod", description="`demo` is the bundled simulator: free, local."
+    )
+    gpu_type_id: Name | Annotated[tuple[Name, ...], Field(min_length=1, strict=False)] = Field(
+        DEFAULT_GPUS, description="RunPod GPU type id, or a list in order of preference."
+    )
+    gpu_count: Annotated[int, Field(ge=1, le=16)] = Field(1, description="GPUs per pod.")
+    cloud: Literal["SECURE", "COMMUNITY"] = Field("SECURE", description="RunPod cloud tier.")
+    data_center_ids: tuple[Name, ...] = Field(
+        (), strict=False, description="Only these data centers; empty: any."
+    )
+    template_id: Name = Field(
+        VLLM_PRESET, description="`vllm`: our built-in preset; else a RunPod template id."
+    )
+    image: Name = Field(DEFAULT_IMAGE, description="Container image of the built-in preset.")
+    disk_gb: Annotated[int, Field(ge=20, le=4000)] = Field(100, description="Container disk in GB.")
+    network_volume_id: Name | None = Field(
+        None, description="Network volume mounted at /workspace for the weights."
+    )
+    min_cuda_version: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = Field(
+        "12.8", description="CUDA floor of the host."
+    )
+
+    # how long
+    runtime_seconds: Annotated[int, Field(ge=60, le=31 * 24 * 3600)] = Field(
+        3600, description="Hard limit of one run, counted from the pod's creation."
+    )
+    startup_timeout_seconds: Annotated[int, Field(ge=1, le=6 * 3600)] = Field(
+        2400, description="Budget from creation to the first real answer; after it the pod is terminated."
+    )
+    initial_wait_seconds: Seconds = Field(
+        10, description="A foreground start waits this long before it polls."
+    )
+    max_startup_attempts: Annotated[int, Field(ge=1)] = Field(
+        20, description="A foreground start polls closely this often, then at a slower pace."
+    )
+    poll_interval_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
+        5.0, strict=False, description="Pause between two polls of a foreground start."
+    )
+    max_restarts: Annotated[int, Field(ge=0, le=20)] = Field(
+        2, description="Restarts of a failed pod within one run."
+    )
+    restart_backoff_seconds: Seconds = Field(
+        30, description="Pause before the first restart; doubles each time."
+    )
+    unhealthy_after: Annotated[int, Field(ge=1)] = Field(
+        3, description="Failed probes in a row before a restart."
+    )
+    on_vanished: Literal["down", "restart"] = Field(
+        "down", description="What to do when the pod disappears without our doing."
+    )
+    create_grace_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
+        120.0, strict=False, description="How long a create without a clear answer is looked for by name."
+    )
+
+    # the front
+    proxy_port: Port = 8000
+    cache_dir: Path = Field(Path("/tmp/llm_cache"), strict=False)  # noqa: S108 - the mission fixed this default
+    max_cache_size: Annotated[int, Field(ge=0)] = Field(1000, description="Entries.")
+    max_cache_bytes: Annotated[int, Field(ge=0)] = Field(2**30, description="Bytes on disk.")
+    enable_profiling: bool = Field(False, description="Serve /debug/cache.")
+    use_https: bool = False
+    ssl_cert: Path | None = Field(None, strict=False)
+    ssl_key: Path | None = Field(None, strict=False)
+    upstream_stream: Literal["auto", "always", "never"] = Field(
+        "auto", description="Whether the model server is asked to stream for clients that did not ask."
+    )
+
+    # where things are
+    state_file: Path = Field(Path("pod_state.json"), strict=False)
+    runpod_api_url: Annotated[str, Field(pattern=r"^https?://")] = "https://api.runpod.io"
+    runpod_proxy_url: Annotated[str, Field(pattern=r"^https?://.*\{id\}.*\{port\}")] = (
+        "https://{id}-{port}.proxy.runpod.net"
+    )
+
+    @model_validator(mode="after")
+    def _one_model(self) -> "PodConfig":
+        if (self.model is None) == (self.modelStoreId is None):
+            raise ValueError("give exactly one of `model` and `modelStoreId`")
+        if self.use_https and not (self.ssl_cert and self.ssl_key):
+            raise ValueError("`use_https` needs `ssl_cert` and `ssl_key`")
+        if "{{" in self.runpod_proxy_url:
+            raise ValueError("`runpod_proxy_url` has single braces: {id} and {port}")
+        return self
+
+    @property
+    def hub_id(self) -> str:
+        """The Hugging Face id, revision included."""
+        return self.model or self.modelStoreId or ""
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        return (self.gpu_type_id,) if isinstance(self.gpu_type_id, str) else self.gpu_type_id

@@ -1,0 +1,245 @@
+"""Not the truth about pods (the provider's list is): what this installation must remember, and its three files.
+
+- ``pod_state.json``: written by the manager, read by the proxy.
+- ``orders.json``: what people ordered; written by the CLI, outlives passes.
+- ``usage.json``: what the proxy saw; written by the proxy.
+
+All but the first live in ``.llmpod/<name of the state file>/`` beside it. A pod's key is derived from the
+installation's secret and the pod's unique name, so no file needs to hold it and it is never lost in a crash.
+"""
+
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from llmpod.errors import StateError
+from llmpod.lifecycle import files
+from llmpod.model import Direction, Phase, ProcessId, Record, Usage, Want
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyRecord:
+    """The proxy that we started: who it is, where it listens, by which token it proves itself."""
+
+    process: ProcessId
+    port: int
+    token: str
+    settings_digest: str
+    started_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What ``pod_state.json`` holds."""
+
+    records: Mapping[str, Record] = field(default_factory=dict)
+    proxy: ProxyRecord | None = None
+    last_pass: float | None = None
+
+    def record(self, model: str) -> Record:
+        return self.records.get(model, Record())
+
+    def with_record(self, model: str, record: Record) -> "State":
+        return replace(self, records={**self.records, model: record})
+
+
+class Store:
+    """The files of one installation.
+
+    Args:
+        state_file: where ``pod_state.json`` is; its directory must be writable.
+
+    Raises:
+        StateError: the directory for the other files cannot be used.
+    """
+
+    def __init__(self, state_file: Path) -> None:
+        self.state_file = state_file
+        self.directory = files.private_dir(state_file.parent / ".llmpod" / state_file.stem)
+        self.log_file = self.directory / "proxy.log"
+        self.catalog_file = self.directory / "catalog.json"
+        self.starts_file = self.directory / "starts.jsonl"
+
+    def __repr__(self) -> str:
+        return f"Store({self.state_file})"
+
+    # --- identity ---------------------------------------------------------------------------------------------
+    @property
+    def _secret(self) -> bytes:
+        return bytes.fromhex(
+            files.create_once(self.directory / "install.key", lambda: secrets.token_hex(32)).strip()
+        )
+
+    @property
+    def install_id(self) -> str:
+        """Eight hex digits that every pod of this installation carries in its name."""
+        return hmac.new(self._secret, b"install id", hashlib.sha256).hexdigest()[:8]
+
+    def pod_key(self, name: str) -> str:
+        """The API key of the model server on the pod ``name`` (256 bit, derived, never stored)."""
+        return "sk-llmpod-" + hmac.new(self._secret, b"pod key " + name.encode(), hashlib.sha256).hexdigest()
+
+    # --- state --------------------------------------------------------------------------------------------------
+    def lock(self, *, wait_seconds: float = 0.0) -> AbstractContextManager[None]:
+        """The right to run a pass; see :func:`llmpod.lifecycle.files.locked`."""
+        return files.locked(self.directory / "lock", wait_seconds=wait_seconds)
+
+    def load(self) -> State:
+        """Raises StateError when the file is unreadable or was written by a newer version."""
+        document = files.read_json(self.state_file)
+        if document is None:
+            return State()
+        if not isinstance(schema := document.get("schema"), int) or schema > SCHEMA:
+            raise StateError(
+                f"{self.state_file} was written by a newer llmpod (schema {schema}).",
+                hint="Use that version; `--shutdown` still terminates the pods with this one.",
+            )
+        try:
+            return _decode(document)
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
+            raise StateError(f"{self.state_file} is damaged ({e!r}).") from None
+
+    def save(self, state: State) -> None:
+        """Durable before it returns. Raises StateError; then nothing may be created."""
+        document = {
+            "schema": SCHEMA,
+            "install_id": self.install_id,
+            "last_pass": state.last_pass,
+            "proxy": asdict(state.proxy) if state.proxy else None,
+            "models": {name: asdict(record) for name, record in state.records.items()},
+        }
+        files.write_atomic(self.state_file, json.dumps(document, indent=2) + "\n")
+
+    def set_aside(self, now: float) -> Path | None:
+        """Move an unreadable state file out of the way, keeping it."""
+        target = self.state_file.with_name(f"{self.state_file.name}.corrupt-{int(now)}")
+        if not self.state_file.exists():
+            return None
+        self.state_file.replace(target)
+        return target
+
+    # --- orders -------------------------------------------------------------------------------------------------
+    def orders(self) -> dict[str, Want]:
+        """What was ordered, by model. Raises StateError when unreadable: then nothing may be created."""
+        document = files.read_json(self.directory / "orders.json") or {}
+        try:
+            return {name: _want(item) for name, item in document.items()}
+        except (KeyError, TypeError, ValueError) as e:
+            raise StateError(f"{self.directory / 'orders.json'} is damaged ({e!r}).") from None
+
+    def order(self, changes: Mapping[str, Want]) -> None:
+        """Write orders durably; needs no pass lock, so ``down`` works while a pass runs."""
+        with files.locked(self.directory / "orders.lock", wait_seconds=10):
+            try:
+                orders = self.orders()
+            except StateError:
+                orders = {}  # a new order replaces a damaged file
+            orders |= changes
+            document = {name: asdict(want) for name, want in orders.items()}
+            files.write_atomic(self.directory / "orders.json", json.dumps(document, indent=2) + "\n")
+
+    # --- usage --------------------------------------------------------------------------------------------------
+    def usage(self) -> dict[str, Usage]:
+        """What the proxy last reported; empty when it never did or the file is damaged (it is only a hint)."""
+        try:
+            document = files.read_json(self.directory / "usage.json") or {}
+            return {name: Usage(**item) for name, item in document.items()}
+        except (StateError, TypeError):
+            return {}
+
+
+class UsageWriter:
+    """The proxy's side of the usage file."""
+
+    def __init__(self, state_file: Path) -> None:
+        self._path = files.private_dir(state_file.parent / ".llmpod" / state_file.stem) / "usage.json"
+
+    def write(self, usage: Mapping[str, Usage]) -> None:
+        """Raises StateError when the disk refuses."""
+        files.write_atomic(
+            self._path, json.dumps({name: asdict(u) for name, u in usage.items()}), durable=False
+        )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Target:
+    """Where one model answers now, as the proxy needs it. ``base_url`` has no ``/v1``."""
+
+    model_key: str
+    phase: Phase
+    name: str
+    base_url: str | None
+    api_key: str | None
+    model: str
+    served_name: str
+    deadline: float | None
+    usd_per_hour: float | None
+    created_at: float | None
+    ready_at: float | None
+    error: str
+
+    def __repr__(self) -> str:
+        return f"Target({self.model_key}: {self.phase}, {self.base_url})"
+
+
+class Follower:
+    """The proxy's side of the state file: read only, never a lock."""
+
+    def __init__(self, state_file: Path) -> None:
+        self._store = Store(state_file)
+
+    def read(self) -> dict[str, Target]:
+        """The models by name; empty when there is no state file. Raises StateError when it is unreadable."""
+        return {name: self._target(name, record) for name, record in self._store.load().records.items()}
+
+    def _target(self, key: str, record: Record) -> Target:
+        return Target(
+            model_key=key,
+            phase=record.phase,
+            name=record.name,
+            base_url=record.base_url,
+            api_key=self._store.pod_key(record.name) if record.name else None,
+            model=record.model,
+            served_name=record.served_name or record.model,
+            deadline=record.deadline,
+            usd_per_hour=record.usd_per_hour,
+            created_at=record.created_at,
+            ready_at=record.ready_at,
+            error=record.error or record.down_reason,
+        )
+
+
+# --- decoding -----------------------------------------------------------------------------------------------------
+def _decode(document: Mapping[str, Any]) -> State:
+    proxy = document.get("proxy")
+    return State(
+        records={name: _record(item) for name, item in document["models"].items()},
+        proxy=ProxyRecord(**{**proxy, "process": ProcessId(**proxy["process"])}) if proxy else None,
+        last_pass=document.get("last_pass"),
+    )
+
+
+_TUPLES: Mapping[str, Callable[[Any], object]] = {
+    "suspects": lambda value: tuple((str(name), float(at)) for name, at in value),
+    "offers_tried": tuple,
+    "phase": Phase,
+}
+
+
+def _record(item: Mapping[str, Any]) -> Record:
+    known = {f.name for f in fields(Record)}
+    if unknown := set(item) - known:
+        raise ValueError(f"unknown fields {sorted(unknown)}")
+    return Record(**{name: _TUPLES.get(name, lambda v: v)(value) for name, value in item.items()})
+
+
+def _want(item: Mapping[str, Any]) -> Want:
+    return Want(**{**item, "direction": Direction(item["direction"])})

@@ -1,0 +1,180 @@
+"""Not a database, not a schema: the nouns, as frozen values of the standard library.
+
+Times are seconds since the epoch (UTC, float) unless a name ends in ``_seconds``; money is US dollars.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """Where one model is on its way from nothing to ready and back; the order of a normal life."""
+
+    STOPPED = "stopped"  # nothing exists, nothing is wanted
+    INTENT = "intent"  # a name is on disk, the create call has not been answered
+    UNKNOWN = "unknown"  # the create call ended without a clear answer; we look for the name
+    CREATED = "created"  # the provider has it; the machine is being set up or the image pulled
+    BOOTING = "booting"  # the container runs; the server does not answer yet
+    LOADING = "loading"  # the server answers; the model is not listed or has not completed a token
+    READY = "ready"  # a real completion came through the same path
+    UNHEALTHY = "unhealthy"  # was ready, fails its probe now
+    TERMINATING = "terminating"  # a delete was ordered; not yet confirmed by a later GET or LIST
+    FAILED = "failed"  # gave up; waits for a back-off or for a person
+
+
+class Observed(StrEnum):
+    """What a provider says about an instance, reduced to what we decide on."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    EXITED = "exited"
+    BROKEN = "broken"
+
+
+class Direction(StrEnum):
+    """What is wanted of a model."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One way to buy the machine: a GPU type at a price.
+
+    Args:
+        gpu: the provider's id of the GPU type.
+        count: GPUs per machine.
+        usd_per_hour: list price of the whole machine, or None when unknown.
+        stock: the provider's word (``HIGH``…``NONE``) or ``unknown``; a hint, never a promise.
+        vram_gb: memory of all its GPUs in GB, or None.
+        note: why it is or is not a candidate, for the plan.
+    """
+
+    gpu: str
+    count: int = 1
+    usd_per_hour: float | None = None
+    stock: str = "unknown"
+    vram_gb: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What to create: everything that is the same for each attempt.
+
+    ``digest`` names this spec's content, so that a changed configuration is noticed.
+    """
+
+    model: str
+    served_name: str
+    image: str
+    args: tuple[str, ...]
+    port: int
+    disk_gb: int
+    offers: tuple[Offer, ...]
+    cloud: str = "SECURE"
+    data_centers: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    template_id: str | None = None
+    min_cuda: str | None = None
+    mount_path: str | None = None
+    volume_gb: int | None = None
+    network_volume_id: str | None = None
+    transport: str = "http"
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One machine as the provider lists it. ``base_url`` is where its model server will answer (no ``/v1``)."""
+
+    id: str
+    name: str
+    observed: Observed
+    usd_per_hour: float | None = None
+    base_url: str | None = None
+    container_up: bool = False
+    uptime_seconds: float | None = None
+    created_at: float | None = None
+    gpu: str | None = None
+    gpu_count: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A durable order: which direction, until when, who said so and why."""
+
+    direction: Direction
+    at: float
+    by: str
+    reason: str = ""
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What we must remember about one model because no provider can tell it.
+
+    ``name`` is unique for each create call; it is on disk before the call. ``suspects`` are names of earlier
+    creates that ended unclear and may still appear.
+    """
+
+    phase: Phase = Phase.STOPPED
+    name: str = ""
+    instance_id: str | None = None
+    base_url: str | None = None
+    model: str = ""
+    served_name: str = ""
+    spec_digest: str = ""
+    gpu: str = ""
+    usd_per_hour: float | None = None
+    intent_at: float | None = None
+    created_at: float | None = None
+    ready_at: float | None = None
+    ended_at: float | None = None
+    deadline: float | None = None
+    attempts: int = 0
+    next_try_at: float | None = None
+    probe_failures: int = 0
+    missing_since: float | None = None
+    last_uptime: float | None = None
+    down_reason: str = ""
+    error: str = ""
+    suspects: tuple[tuple[str, float], ...] = ()
+    offers_tried: tuple[str, ...] = ()
+    config: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the proxy saw of one model: when the last byte moved, what is in flight, whether a start is wished."""
+
+    last_byte: float | None = None
+    in_flight: int = 0
+    wake_wanted: float | None = None
+    requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The answer to "is this model server ready?": how far it got, and why not further."""
+
+    phase: Phase
+    detail: str = ""
+    open_to_all: bool = False
+
+    @property
+    def ready(self) -> bool:
+        return self.phase is Phase.READY
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """A process that cannot be mistaken for another one: pid, its start time in clock ticks, and the boot."""
+
+    pid: int
+    started: int
+    boot: str
