@@ -118,8 +118,9 @@ class Want:
 class Record:
     """What we must remember about one model because no provider can tell it.
 
-    ``name`` is unique for each create call; it is on disk before the call. ``suspects`` are names of earlier
-    creates that ended unclear and may still appear.
+    ``name`` is unique for each create call; it is on disk before the call. ``run_at`` is the time of the order
+    that this run obeys; a newer order starts a new run with a new deadline and fresh attempts. ``suspects`` are
+    names of earlier creates that ended unclear and may still appear.
     """
 
     phase: Phase = Phase.STOPPED
@@ -140,11 +141,11 @@ class Record:
     next_try_at: float | None = None
     probe_failures: int = 0
     missing_since: float | None = None
-    last_uptime: float | None = None
+    delete_accepted: bool = False
+    run_at: float | None = None
     down_reason: str = ""
     error: str = ""
     suspects: tuple[tuple[str, float], ...] = ()
-    offers_tried: tuple[str, ...] = ()
     config: Mapping[str, object] = field(default_factory=dict)
 
 

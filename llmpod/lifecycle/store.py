@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -227,18 +227,11 @@ def _decode(document: Mapping[str, Any]) -> State:
     )
 
 
-_TUPLES: Mapping[str, Callable[[Any], object]] = {
-    "suspects": lambda value: tuple((str(name), float(at)) for name, at in value),
-    "offers_tried": tuple,
-    "phase": Phase,
-}
-
-
 def _record(item: Mapping[str, Any]) -> Record:
-    known = {f.name for f in fields(Record)}
-    if unknown := set(item) - known:
+    if unknown := set(item) - {f.name for f in fields(Record)}:
         raise ValueError(f"unknown fields {sorted(unknown)}")
-    return Record(**{name: _TUPLES.get(name, lambda v: v)(value) for name, value in item.items()})
+    suspects = tuple((str(name), float(at)) for name, at in item.get("suspects", ()))
+    return Record(**{**item, "phase": Phase(item["phase"]), "suspects": suspects})
 
 
 def _want(item: Mapping[str, Any]) -> Want:

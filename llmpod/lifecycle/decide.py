@@ -1,0 +1,295 @@
+"""Not an actor: from what is remembered, wanted and seen to the next step. Pure; the clock is an argument.
+
+Every step carries the record that must be on disk *before* its effect happens, so a crash between the two
+leaves the intention behind, never an unknown machine.
+
+| phase          | wanted up, machine seen           | wanted up, not seen                | wanted down            |
+|----------------|-----------------------------------|------------------------------------|------------------------|
+| stopped,failed | (adopted or destroyed as orphan)  | create, after back-off             | rest                   |
+| intent,unknown | adopt                             | look until the grace ends, close   | destroy / look, close  |
+| created…ready  | probe; failed or too slow: destroy| wait, then vanished                | destroy                |
+| terminating    | destroy again                     | gone once a delete was accepted    | the same               |
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+
+from llmpod.model import Direction, Health, Instance, Observed, Phase, Record, Want
+
+MISSING_GRACE_SECONDS = 20.0
+MIN_RUN_SECONDS = 60.0
+MAX_BACKOFF_SECONDS = 1800.0
+
+
+class Act(Enum):
+    """What to do after the step's record is saved."""
+
+    REST = auto()  # nothing more in this pass
+    AGAIN = auto()  # decide again with the saved record
+    CREATE = auto()
+    DESTROY = auto()
+    PROBE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One decision: save ``record``, then ``act``; ``why`` is for people. ``targets`` are ids to destroy."""
+
+    act: Act
+    why: str
+    record: Record
+    targets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The limits that bind one model. Times in seconds."""
+
+    runtime_seconds: float
+    startup_timeout_seconds: float
+    max_restarts: int
+    restart_backoff_seconds: float
+    unhealthy_after: int
+    restart_vanished: bool
+    create_grace_seconds: float
+
+
+def decide(record: Record, want: Want, seen: Instance | None, *, policy: Policy, now: float) -> Step:
+    """The next step for one model.
+
+    Args:
+        record: what we remember.
+        want: the order in force.
+        seen: the machine that bears the record's name or id, as listed (and looked up by id) just now.
+        policy: the limits.
+        now: epoch seconds.
+    """
+    if want.direction is Direction.DOWN:
+        return _down(record, want, seen, grace=policy.create_grace_seconds, now=now)
+    if record.run_at is None or want.at > record.run_at:
+        return _new_run(record, want, policy=policy, now=now)
+    if record.phase in (Phase.STOPPED, Phase.FAILED):
+        return _start(record, now=now)
+    if record.phase in (Phase.INTENT, Phase.UNKNOWN):
+        return _resolve(record, seen, grace=policy.create_grace_seconds, now=now)
+    if record.phase is Phase.TERMINATING:
+        return _terminating(record, seen, policy=policy, now=now)
+    return _watch(record, seen, policy=policy, now=now)
+
+
+def after_probe(record: Record, health: Health, *, policy: Policy, now: float) -> Step:
+    """What a probe's answer means for the model."""
+    if health.open_to_all:
+        why = "the model server answered without its key, so anybody could use it"
+        return _destroy(replace(record, attempts=policy.max_restarts + 1, error=why), why)
+    if health.ready:
+        ready = replace(
+            record, phase=Phase.READY, ready_at=record.ready_at or now, probe_failures=0, error=""
+        )
+        return Step(Act.REST, "ready", ready)
+    if record.ready_at is None:
+        return Step(Act.REST, health.detail, replace(record, phase=health.phase, error=health.detail))
+    failures = record.probe_failures + 1
+    sick = replace(record, phase=Phase.UNHEALTHY, probe_failures=failures, error=health.detail)
+    if failures < policy.unhealthy_after:
+        return Step(Act.REST, f"probe failed {failures} times: {health.detail}", sick)
+    return _failed(sick, f"the model server stopped answering: {health.detail}", policy=policy, now=now)
+
+
+def begin(record: Record, name: str, *, policy: Policy, now: float) -> Record:
+    """The record that must be on disk before a create call: the intent."""
+    return replace(
+        record,
+        phase=Phase.INTENT,
+        name=name,
+        instance_id=None,
+        base_url=None,
+        gpu="",
+        usd_per_hour=None,
+        intent_at=now,
+        created_at=None,
+        ready_at=None,
+        ended_at=None,
+        deadline=record.deadline or now + policy.runtime_seconds,
+        next_try_at=None,
+        probe_failures=0,
+        missing_since=None,
+        delete_accepted=False,
+        down_reason="",
+        error="",
+    )
+
+
+def adopt(record: Record, seen: Instance, *, policy: Policy, now: float) -> Record:
+    """The record after the provider has shown us our machine."""
+    created = min(seen.created_at or now, now)
+    return replace(
+        record,
+        phase=record.phase if record.instance_id == seen.id and record.created_at else Phase.CREATED,
+        name=seen.name,
+        instance_id=seen.id,
+        base_url=seen.base_url,
+        gpu=seen.gpu or record.gpu,
+        usd_per_hour=seen.usd_per_hour if seen.usd_per_hour is not None else record.usd_per_hour,
+        intent_at=record.intent_at or created,
+        created_at=record.created_at or created,
+        deadline=record.deadline or created + policy.runtime_seconds,
+        missing_since=None,
+    )
+
+
+def not_created(record: Record, why: str, *, retry_at: float | None) -> Record:
+    """The record after the provider has said clearly that nothing was created.
+
+    A run that never had a machine has used none of its time, so its deadline starts anew with the next try.
+    """
+    return replace(
+        record,
+        phase=Phase.STOPPED if retry_at is not None else Phase.FAILED,
+        error=why,
+        next_try_at=retry_at,
+        name="",
+        intent_at=None,
+        deadline=record.deadline if record.attempts else None,
+    )
+
+
+# --- wanted up ------------------------------------------------------------------------------------------------
+def _new_run(record: Record, want: Want, *, policy: Policy, now: float) -> Step:
+    why = f"ordered by {want.by}"
+    if record.phase in (Phase.STOPPED, Phase.FAILED):
+        fresh = Record(run_at=want.at, suspects=record.suspects)
+        return Step(Act.AGAIN, why, fresh)
+    renewed = replace(record, run_at=want.at, attempts=0, deadline=now + policy.runtime_seconds)
+    return Step(Act.AGAIN, why, renewed)
+
+
+def _start(record: Record, *, now: float) -> Step:
+    if record.phase is Phase.FAILED and record.next_try_at is None:
+        return Step(Act.REST, f"gave up: {record.error}", record)
+    if record.next_try_at is not None and now < record.next_try_at:
+        return Step(Act.REST, f"next try in {record.next_try_at - now:.0f} s after: {record.error}", record)
+    if record.deadline is not None and record.deadline - now < MIN_RUN_SECONDS:
+        return Step(Act.REST, "too little of the run is left for another start", record)
+    return Step(Act.CREATE, "wanted and not there", record)
+
+
+def _resolve(record: Record, seen: Instance | None, *, grace: float, now: float) -> Step:
+    if seen is not None:
+        found = replace(record, phase=Phase.CREATED, instance_id=seen.id, error="")
+        return Step(Act.AGAIN, f"found {seen.id} by its name", found)
+    if _may_still_appear(record, grace=grace, now=now):
+        looking = replace(record, phase=Phase.UNKNOWN)
+        return Step(Act.REST, "looking for a pod whose creation got no clear answer", looking)
+    closed = replace(_suspect(record, now), phase=Phase.STOPPED, name="", instance_id=None, intent_at=None)
+    return Step(Act.AGAIN, "the unclear creation left no pod behind", closed)
+
+
+def _watch(record: Record, seen: Instance | None, *, policy: Policy, now: float) -> Step:
+    if seen is None:
+        return _missing(record, policy=policy, now=now)
+    record = adopt(record, seen, policy=policy, now=now)
+    if seen.observed in (Observed.EXITED, Observed.BROKEN):
+        return _failed(record, f"the pod is {seen.observed}: {seen.detail}", policy=policy, now=now)
+    age = now - (record.created_at or now)
+    if record.ready_at is None and age >= policy.startup_timeout_seconds:
+        why = f"not ready {age:.0f} s after its creation ({record.phase}: {record.error or 'no answer'})"
+        return _failed(record, why, policy=policy, now=now)
+    return Step(Act.PROBE, "there", record)
+
+
+def _missing(record: Record, *, policy: Policy, now: float) -> Step:
+    since = record.missing_since if record.missing_since is not None else now
+    marked = replace(record, missing_since=since)
+    recent = _may_still_appear(record, grace=policy.create_grace_seconds, now=now)
+    if recent or now - since < min(MISSING_GRACE_SECONDS, policy.create_grace_seconds):
+        return Step(Act.REST, "the provider does not list the pod; looking again", marked)
+    why = "the pod vanished: terminated in the console, or lost by the provider"
+    attempts = record.attempts + 1
+    again = policy.restart_vanished and attempts <= policy.max_restarts
+    gone = replace(
+        record,
+        phase=Phase.STOPPED if again else Phase.FAILED,
+        instance_id=None,
+        base_url=None,
+        attempts=attempts,
+        ended_at=now,
+        error=why,
+        next_try_at=now + _backoff(attempts, policy) if again else None,
+    )
+    return Step(Act.AGAIN, why, _suspect(gone, now))
+
+
+def _failed(record: Record, why: str, *, policy: Policy, now: float) -> Step:
+    attempts = record.attempts + 1
+    retry = now + _backoff(attempts, policy) if attempts <= policy.max_restarts else None
+    return _destroy(replace(record, attempts=attempts, next_try_at=retry, error=why), why)
+
+
+def _backoff(attempts: int, policy: Policy) -> float:
+    return float(min(policy.restart_backoff_seconds * 2 ** (attempts - 1), MAX_BACKOFF_SECONDS))
+
+
+# --- ending -------------------------------------------------------------------------------------------------------
+def _destroy(record: Record, why: str) -> Step:
+    ending = replace(record, phase=Phase.TERMINATING)
+    return Step(Act.DESTROY, why, ending, (record.instance_id,) if record.instance_id else ())
+
+
+def _terminating(record: Record, seen: Instance | None, *, policy: Policy, now: float) -> Step:
+    if seen is not None:
+        return _destroy(replace(record, instance_id=seen.id), "still listed after the delete")
+    if not _gone(record, grace=policy.create_grace_seconds, now=now):
+        return _destroy(record, "its delete was not confirmed yet")
+    gave_up = record.next_try_at is None and record.attempts > policy.max_restarts
+    phase = Phase.FAILED if gave_up else Phase.STOPPED
+    return Step(Act.AGAIN, "gone", _ended(record, phase, now))
+
+
+def _down(record: Record, want: Want, seen: Instance | None, *, grace: float, now: float) -> Step:
+    why = f"{want.reason or 'ordered'} (by {want.by})"
+    record = replace(record, down_reason=why)
+    if seen is not None:
+        return _destroy(replace(record, instance_id=seen.id), why)
+    if record.phase is Phase.STOPPED:
+        return Step(Act.REST, f"down: {why}", record)
+    if record.phase is Phase.FAILED:
+        return Step(Act.REST, f"down: {why}", _ended(record, Phase.STOPPED, now))
+    if record.phase in (Phase.INTENT, Phase.UNKNOWN):
+        if _may_still_appear(record, grace=grace, now=now):
+            looking = replace(record, phase=Phase.UNKNOWN)
+            return Step(Act.REST, "making sure that an unclear creation left no pod behind", looking)
+        return Step(Act.REST, f"down: {why}", _ended(_suspect(record, now), Phase.STOPPED, now))
+    if not _gone(record, grace=grace, now=now):
+        return _destroy(record, why)
+    return Step(Act.REST, f"down: {why}", _ended(record, Phase.STOPPED, now))
+
+
+def _gone(record: Record, *, grace: float, now: float) -> bool:
+    """Absent from list and look-up is proof only after an accepted delete, or when lag can no longer explain it."""
+    return record.delete_accepted or not _may_still_appear(record, grace=grace, now=now)
+
+
+def _may_still_appear(record: Record, *, grace: float, now: float) -> bool:
+    return record.intent_at is not None and now < record.intent_at + grace
+
+
+def _ended(record: Record, phase: Phase, now: float) -> Record:
+    return replace(
+        record,
+        phase=phase,
+        instance_id=None,
+        base_url=None,
+        ended_at=now,
+        intent_at=None,
+        missing_since=None,
+        delete_accepted=False,
+    )
+
+
+def _suspect(record: Record, now: float) -> Record:
+    """Remember the name of a creation that ended unclear; a machine of that name is destroyed when it appears."""
+    if not record.name:
+        return record
+    kept = tuple(s for s in record.suspects if now - s[1] < 24 * 3600)
+    return replace(record, suspects=(*kept, (record.name, now))[-20:])

@@ -1,0 +1,231 @@
+"""Not the proxy: starts it as a process of its own, finds it again, replaces it when it is unwell, ends it.
+
+A process is known by pid, start time and boot, never by name. One that was started by a pass that died before
+it could write that down is recognised by a token that only our children carry in their environment.
+"""
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from llmpod.errors import LlmpodError, PortTaken
+from llmpod.lifecycle.files import process_id
+from llmpod.lifecycle.store import ProxyRecord, Store
+from llmpod.model import ProcessId
+
+START_SECONDS = 15.0
+STOP_SECONDS = 10.0
+_LOG_BYTES = 10 * 2**20
+TOKEN = "LLMPOD_PROXY_TOKEN"  # noqa: S105 - the name of a variable
+EXIT_PORT_TAKEN = 98
+
+
+class ProxyProcess:
+    """The proxy of one installation.
+
+    Args:
+        store: where its token and log file are.
+        script: ``proxy_fastapi.py``.
+        environ: its whole environment, secrets of the cloud not included.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        script: Path,
+        environ: Mapping[str, str],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._script = script
+        self._token = hashlib.sha256(store.pod_key("proxy").encode()).hexdigest()[:32]
+        self._environ = {**environ, TOKEN: self._token}
+        self._clock = clock
+        self.port = int(environ["PORT"])
+        self._tls = _pinned(environ["SSL_CERT"]) if environ.get("USE_HTTPS") == "true" else None
+        self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+
+    @property
+    def digest(self) -> str:
+        """Names these settings, so that a changed configuration replaces the proxy."""
+        content = json.dumps([str(self._script), sys.executable, sorted(self._environ.items())])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def ensure(self, record: ProxyRecord | None, *, save: Callable[[ProxyRecord], None]) -> str:
+        """Make sure that a healthy proxy with these settings runs.
+
+        Args:
+            record: what we remember of it.
+            save: called with the new record as soon as a new process exists.
+
+        Returns:
+            What was done, for people; empty when nothing was to do.
+
+        Raises:
+            PortTaken: somebody else listens on the port.
+            LlmpodError: it does not start; the message holds the end of its log.
+        """
+        alive = record is not None and process_id(record.process.pid) == record.process
+        if record and alive and record.settings_digest == self.digest and self._healthy():
+            return ""
+        found = record if alive else self._unrecorded()
+        if found is not None:
+            stop(found.process)
+        save(self._spawn())
+        why = "was unwell or its settings changed" if found else "was not running"
+        return f"proxy started on {self.url} (it {why})"
+
+    def end(self, record: ProxyRecord | None) -> bool:
+        """Stop the proxy gracefully, then by force. Returns whether there was one."""
+        alive = record is not None and process_id(record.process.pid) == record.process
+        found = record if alive else self._unrecorded()
+        if found is None:
+            return False
+        stop(found.process)
+        return True
+
+    def _healthy(self) -> bool:
+        """Three tries, so that one slow moment under load does not cost a restart."""
+        return any(self._identity(2.0) is not None for _ in range(3))
+
+    def _identity(self, timeout: float) -> int | None:
+        """The pid that answers on our port with our token, else None."""
+        if self._tls:
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                "127.0.0.1", self.port, timeout=timeout, context=self._tls
+            )
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request("GET", "/health")
+            body = json.loads(connection.getresponse().read(2**20))
+            return int(body["pid"]) if body.get("instance") == self._token else None
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        finally:
+            connection.close()
+
+    def _unrecorded(self) -> ProxyRecord | None:
+        pid = self._identity(1.0)
+        identity = process_id(pid) if pid else None
+        if pid is None or identity is None or not _carries(pid, self._token):
+            return None
+        return ProxyRecord(identity, self.port, self._token, "", time.time())
+
+    def _spawn(self) -> ProxyRecord:
+        if self._store.log_file.exists() and self._store.log_file.stat().st_size > _LOG_BYTES:
+            self._store.log_file.replace(self._store.log_file.with_suffix(".log.1"))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        log = os.open(self._store.log_file, flags, 0o600)
+        try:
+            # The child outlives this pass on purpose: it is found again by its identity.
+            child = subprocess.Popen(
+                [sys.executable, str(self._script)],
+                env=self._environ,
+                cwd=self._store.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+        identity = process_id(child.pid) or ProcessId(child.pid, 0, "")
+        self._await(child)
+        child.returncode = 0  # detached on purpose; Popen would warn that it still runs
+        return ProxyRecord(identity, self.port, self._token, self.digest, time.time())
+
+    def _await(self, child: subprocess.Popen[bytes]) -> None:
+        limit = self._clock() + START_SECONDS
+        while self._identity(1.0) != child.pid:
+            if child.poll() is not None:
+                raise self._start_failure(child.returncode)
+            if self._clock() > limit:
+                child.kill()
+                child.wait()
+                raise LlmpodError(
+                    f"The proxy did not answer within {START_SECONDS:.0f} s.",
+                    hint=f"Read {self._store.log_file}.",
+                )
+            time.sleep(0.02)
+
+    def _start_failure(self, code: int) -> LlmpodError:
+        if code == EXIT_PORT_TAKEN:
+            return PortTaken(
+                f"Port {self.port} is in use by another program; no pod was started.",
+                hint="Stop that program or set another `proxy_port`.",
+            )
+        tail = self._store.log_file.read_text(encoding="utf-8", errors="replace")[-600:].strip()
+        return LlmpodError(f"The proxy ended at once (exit code {code}): {tail}")
+
+
+def _pinned(certificate: str) -> ssl.SSLContext:
+    """Trust this one certificate for whatever name and time it bears: it is our own proxy's, on loopback."""
+    context = ssl.create_default_context(cafile=certificate)
+    context.check_hostname = False
+    no_check_time = 0x200000  # X509_V_FLAG_NO_CHECK_TIME; an expired certificate is no reason to restart
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | no_check_time
+    return context
+
+
+def stop(process: ProcessId, *, clock: Callable[[], float] = time.monotonic) -> None:
+    """SIGTERM, at most 10 s of grace, SIGKILL; only ever to this very process, not to a successor of its pid."""
+    for sign, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, 5.0)):
+        if not _signal(process, sign):
+            return
+        limit = clock() + patience
+        while clock() < limit:
+            if _ended(process):
+                return
+            time.sleep(0.02)
+
+
+def _ended(process: ProcessId) -> bool:
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(process.pid, os.WNOHANG)  # ours to reap when this pass started it
+    return process_id(process.pid) != process
+
+
+def _signal(process: ProcessId, sign: signal.Signals) -> bool:
+    """Signal through a pidfd where there is one: it cannot reach a stranger that got the pid meanwhile."""
+    try:
+        if not hasattr(os, "pidfd_open"):
+            return _signal_checked(process, sign)
+        fd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if process_id(process.pid) != process:
+            return False
+        signal.pidfd_send_signal(fd, sign)
+        return True
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _signal_checked(process: ProcessId, sign: signal.Signals) -> bool:
+    if process_id(process.pid) != process:
+        return False
+    os.kill(process.pid, sign)
+    return True
+
+
+def _carries(pid: int, token: str) -> bool:
+    """Whether the environment of ``pid`` (readable for its own user only) holds our token."""
+    try:
+        return f"{TOKEN}={token}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False

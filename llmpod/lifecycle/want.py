@@ -1,0 +1,30 @@
+"""Not a scheduler: turns the durable orders into what is wanted right now. Pure; the clock is an argument."""
+
+from dataclasses import replace
+
+from llmpod.model import Direction, Record, Want
+
+
+def first_order(now: float) -> Want:
+    """What an installation wants that was never told anything: the model up."""
+    return Want(Direction.UP, at=now, by="first run", reason="no order was ever given")
+
+
+def expired(record: Record, want: Want, now: float) -> Want | None:
+    """The sticky "down" that follows from a passed deadline, or None while there is time left.
+
+    An order newer than the run starts a new run, so the old run's deadline does not bind it.
+    """
+    if want.direction is Direction.DOWN or record.deadline is None or now < record.deadline:
+        return None
+    if record.run_at is not None and want.at > record.run_at:
+        return None
+    return Want(Direction.DOWN, at=now, by="expiry", reason="the runtime limit was reached")
+
+
+def lapsed(want: Want, now: float) -> Want:
+    """An order with an end turns round when the end has come."""
+    if want.until is None or now < want.until:
+        return want
+    other = Direction.DOWN if want.direction is Direction.UP else Direction.UP
+    return replace(want, direction=other, until=None, reason=f"the order of {want.by} ended")
