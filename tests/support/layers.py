@@ -25,6 +25,10 @@ _NOUNS = ("llmpod", "llmpod.errors", "llmpod.model")
 _SETTINGS = (*_NOUNS, "llmpod.config", "llmpod.config.*")
 _BACKEND = (*_SETTINGS, "llmpod.backends")
 _LIFECYCLE = (*_SETTINGS, "llmpod.backends", "llmpod.lifecycle", "llmpod.lifecycle.*")
+_REQUESTS = (
+    "requests",
+    "urllib3",
+)  # urllib3 is its transport: retries, and errors that requests lets through
 _PROXY_LIBRARIES = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "httpx")
 
 PARTS: Mapping[str, Part] = {
@@ -38,11 +42,11 @@ PARTS: Mapping[str, Part] = {
     "llmpod.config*": Part(ours=_SETTINGS, libraries=("pydantic", "pydantic_core"), sync=True),
     # the control plane: synchronous, so that a pass can be read from top to bottom and killed anywhere
     "llmpod.backends.runpod_*": Part(
-        ours=(*_BACKEND, "llmpod.backends.runpod_api*"), libraries=("requests",), sync=True
+        ours=(*_BACKEND, "llmpod.backends.runpod_api*"), libraries=_REQUESTS, sync=True
     ),
-    "llmpod.backends.*": Part(ours=_BACKEND, libraries=("requests",), sync=True),
+    "llmpod.backends.*": Part(ours=_BACKEND, libraries=_REQUESTS, sync=True),
     "llmpod.backends": Part(ours=(*_BACKEND, "llmpod.backends.*"), sync=True),
-    "llmpod.lifecycle.probe*": Part(ours=_LIFECYCLE, libraries=("requests",), sync=True),
+    "llmpod.lifecycle.probe*": Part(ours=_LIFECYCLE, libraries=_REQUESTS, sync=True),
     "llmpod.lifecycle*": Part(ours=_LIFECYCLE, sync=True),
     # the data plane: never a backend, never a provider; of the manager only the files between the planes
     "llmpod.cache*": Part(

@@ -1,0 +1,64 @@
+"""Fixtures for every test: isolated environment, private folders, simulator, no process left behind."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hypothesis
+import pytest
+
+from tests.support.canaries import Canaries
+from tests.support.children import _no_process_left, _orphans
+from tests.support.isolation import isolated
+
+if TYPE_CHECKING:
+    from llmpod.sim.launch import Simulator
+
+__all__ = ["_no_process_left", "_orphans"]
+
+# Two shared cores make a time limit per example a coin toss; pytest-timeout bounds the test as a whole.
+# In CI the examples are the same every time; at a desk they are new ones, and a failing one can be repeated.
+hypothesis.settings.register_profile(
+    "llmpod", deadline=None, database=None, print_blob=True, derandomize="CI" in os.environ
+)
+hypothesis.settings.load_profile("llmpod")
+
+
+@pytest.fixture(autouse=True)
+def _isolated_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No RUNPOD_API_KEY, HF_TOKEN or HOME of the machine's owner, in this process or in those it starts."""
+    home = tmp_path_factory.mktemp("home")
+    allowed = isolated(os.environ, home=home)
+    for name in set(os.environ) - set(allowed):
+        monkeypatch.delenv(name)
+    for name, value in allowed.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def env() -> dict[str, str]:
+    """A copy of the isolated environment, to add to and hand to a process."""
+    return dict(os.environ)
+
+
+@pytest.fixture
+def canaries() -> Canaries:
+    return Canaries.fresh()
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    """A folder for state files, mode 0700 as the manager would make it."""
+    path = tmp_path / "state"
+    path.mkdir(mode=0o700)
+    return path
+
+
+@pytest.fixture
+def sim() -> Iterator["Simulator"]:
+    """A fake RunPod with fake vLLM pods, on loopback sockets, in a process of its own."""
+    from llmpod.sim.launch import Simulator  # noqa: PLC0415 - most tests need no simulator and should not load one
+
+    with Simulator.start(pods="inline") as simulator:
+        yield simulator
