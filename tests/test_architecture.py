@@ -143,6 +143,11 @@ GOOD = [
         "try: ...\nexcept Exception:\n    # one bad hook must not stop the others\n    log()",
     ),
     ("llmpod/model.py", "run(['x'], shell=False)\nget(url, verify=True)"),
+    # a certificate that is pinned by itself may bear any name; it is still verified
+    (
+        "llmpod/lifecycle/probe.py",
+        "context = ssl.create_default_context(cafile=a)\ncontext.check_hostname = False",
+    ),
     ("llmpod/proxy/guard.py", "path = scope['path']\nfolder = config.path"),
 ]
 

@@ -151,8 +151,8 @@ def shell(source: Source) -> Iterator[Finding]:
 
 def verification(source: Source) -> Iterator[Finding]:
     for line, name in _switched_off(source.tree):
-        if name in {"verify", "check_hostname"}:
-            yield line, f"{name} = False: trust the server's certificate by its CA instead"
+        if name == "verify":
+            yield line, "verify=False: trust the server's certificate by its CA instead"
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Attribute) and node.attr in {"CERT_NONE", "_create_unverified_context"}:
             yield node.lineno, f"{node.attr}: trust the server's certificate by its CA instead"
