@@ -58,7 +58,7 @@ def state_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def sim() -> Iterator["Simulator"]:
     """A fake RunPod with fake vLLM pods, on loopback sockets, in a process of its own."""
-    from llmpod.sim.launch import Simulator  # noqa: PLC0415 - most tests need no simulator and should not load one
+    from llmpod.sim.launch import Simulator  # most tests need no simulator, none should load it
 
     with Simulator.start(pods="inline") as simulator:
         yield simulator
