@@ -14,6 +14,7 @@ import pytest
 
 from tests.support import procfs
 from tests.support.canaries import Canaries
+from tests.support.isolation import isolated
 from tests.support.net import free_port, listens
 from tests.support.process import PYTHON, run, running
 from tests.support.source import ROOT
@@ -98,6 +99,19 @@ def test_nothing_of_the_owner_is_in_the_environment(env: dict[str, str]) -> None
     names = run([PYTHON, "-c", "import os; print(*os.environ)"]).expect().out.split()
     assert not re.findall(r"\S*(?:KEY|TOKEN|SECRET|RUNPOD|OPENAI|PROXY)\S*", " ".join(names))
     assert Path(env["HOME"]).is_relative_to(Path(os.environ.get("TMPDIR", "/tmp")))  # noqa: S108 - pytest's own base
+
+
+def test_isolation_lets_through_only_what_it_knows(tmp_path: Path) -> None:
+    owner = {
+        "RUNPOD_API_KEY": "rpa_1",
+        "HF_TOKEN": "hf_1",
+        "HTTPS_PROXY": "http://x",
+        "HOME": "/root",
+        "PATH": "/bin",
+    }
+    seen = isolated({**owner, "TZ": "UTC"}, home=tmp_path)
+    assert seen.keys() == {"HOME", "PATH", "TZ"}
+    assert (seen["HOME"], seen["PATH"].split(os.pathsep)[-1]) == (str(tmp_path), "/bin")
 
 
 def test_state_is_private(state_dir: Path) -> None:
