@@ -1,0 +1,77 @@
+"""Not a policy engine: which header fields cross the proxy, in either direction. Pure.
+
+Allow-lists both ways (T12, T17): a field that is not named here does not cross, so nothing hop-by-hop can, by
+whatever name a ``Connection`` field might try. Framing fields are always written anew.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+Headers = list[tuple[bytes, bytes]]
+
+CREDENTIALS: Final = frozenset({b"authorization", b"x-api-key"})
+_TO_UPSTREAM: Final = frozenset({b"content-type", b"accept", b"x-request-id", b"idempotency-key"})
+_TO_UPSTREAM_PREFIXES: Final = (b"openai-", b"anthropic-")
+_TO_CLIENT: Final = frozenset(
+    {
+        *(b"content-type", b"content-encoding", b"content-language", b"content-disposition"),
+        *(b"retry-after", b"retry-after-ms", b"x-request-id", b"x-should-retry"),
+    }
+)
+_TO_CLIENT_PREFIXES: Final = (b"openai-", b"anthropic-", b"x-ratelimit-")
+# what a browser would not run or render as a page of ours (T12)
+_SAFE_TYPES: Final = frozenset(
+    {b"application/json", b"text/event-stream", b"text/plain", b"application/octet-stream", b"text/vtt"}
+)
+_SAFE_FAMILIES: Final = (b"audio/", b"video/", b"image/png", b"image/jpeg", b"image/webp")
+NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
+
+
+def to_upstream(headers: Iterable[tuple[bytes, bytes]], *, credentials: bool) -> Headers:
+    """The client's fields that the model server may see.
+
+    Args:
+        headers: lower-case names, as received.
+        credentials: pass the client's own credential on (only to an endpoint that a person configured).
+    """
+    return [
+        (name, value)
+        for name, value in headers
+        if name in _TO_UPSTREAM
+        or name.startswith(_TO_UPSTREAM_PREFIXES)
+        or (credentials and name in CREDENTIALS)
+    ]
+
+
+def to_client(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """The model server's fields that the client may see; a dangerous content type becomes opaque bytes."""
+    kept = [
+        (name, safe_type(value) if name == b"content-type" else value)
+        for name, value in headers
+        if name in _TO_CLIENT or name.startswith(_TO_CLIENT_PREFIXES)
+    ]
+    return [*kept, NOSNIFF]
+
+
+def media_type(value: bytes) -> bytes:
+    """``application/json`` out of ``Application/JSON; charset=utf-8``."""
+    return value.partition(b";")[0].strip().lower()
+
+
+def is_json(value: bytes) -> bool:
+    """Whether a content type is JSON or a ``+json`` type."""
+    kind = media_type(value)
+    return kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json"))
+
+
+def safe_type(value: bytes) -> bytes:
+    """The content type itself, or ``application/octet-stream`` for one that a browser might run."""
+    kind = media_type(value)
+    if kind in _SAFE_TYPES or kind.startswith(_SAFE_FAMILIES) or is_json(kind):
+        return value
+    return b"application/octet-stream"
+
+
+def get(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
+    """The first value of a field, or empty."""
+    return next((value for key, value in headers if key == name), b"")

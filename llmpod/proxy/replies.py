@@ -1,0 +1,93 @@
+"""Not the model server's words: the answers the proxy itself gives, all in OpenAI's shape. Pure."""
+
+import json
+from http import HTTPStatus
+from typing import Any, Final
+
+from llmpod.errors import LlmpodError, UpstreamInvalid
+from llmpod.proxy.headers import NOSNIFF, Headers, is_json
+
+JSON_TYPE: Final = (b"content-type", b"application/json")
+ORIGINAL_CHARS: Final = 4096  # of a foreign error text that is kept inside ours
+_TYPES: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+
+
+def error_body(error: LlmpodError) -> bytes:
+    """``{"error": {...}}`` as JSON."""
+    return json.dumps(error.as_openai()).encode()
+
+
+def error_headers(error: LlmpodError) -> Headers:
+    """The header fields that go with an error, without framing."""
+    headers = [JSON_TYPE, NOSNIFF]
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(max(1, round(error.retry_after))).encode()))
+    return headers
+
+
+def error_event(error: LlmpodError) -> bytes:
+    """The same as one event of a stream that has already begun."""
+    return b"data: " + error_body(error) + b"\n\n"
+
+
+def whole(status: int, headers: Headers, body: bytes) -> bytes:
+    """A complete HTTP/1.1 answer after which the connection closes; for refusals below the application."""
+    lines = [b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())]
+    lines += [b"%b: %b\r\n" % item for item in headers]
+    lines.append(b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body))
+    return b"".join(lines) + body
+
+
+def refusal(error: LlmpodError) -> bytes:
+    """A complete HTTP/1.1 answer that says no."""
+    return whole(error.status, error_headers(error), error_body(error))
+
+
+def in_openai_shape(status: int, content_type: bytes, body: bytes) -> bytes:
+    """A foreign error body as OpenAI's clients read it: itself if it has the shape, else wrapped with it inside.
+
+    Clients show nothing of ``{"detail": …}`` or of a string ``error`` (docs: clients' behaviour, measured).
+    """
+    parsed = _parsed(body) if is_json(content_type) or body[:1] in (b"{", b"[") else None
+    if isinstance(parsed, dict) and isinstance(parsed.get("error"), dict) and "message" in parsed["error"]:
+        return body
+    original = parsed if parsed is not None else body.decode("utf-8", "replace")[:ORIGINAL_CHARS]
+    error: dict[str, Any] = {
+        "message": _message(original) or f"The model server answered {status}.",
+        "type": _TYPES.get(status, "invalid_request_error" if status < 500 else "upstream_error"),
+        "param": None,
+        "code": f"upstream_{status}",
+        "original": original,
+    }
+    return json.dumps({"error": error}).encode()
+
+
+def redirected(status: int) -> UpstreamInvalid:
+    """A redirect is never followed (T14): whoever sends one is not the model server that was configured."""
+    return UpstreamInvalid(
+        f"The model server answered with a redirect ({status}).", hint="Check the endpoint's URL."
+    )
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _message(original: Any) -> str:
+    """The most telling text in a foreign error."""
+    if isinstance(original, str):
+        text = original.strip()
+        return "" if text.startswith("<") else text[:500]
+    if isinstance(original, dict):
+        for name in ("error", "detail", "message", "msg"):
+            if value := original.get(name):
+                return value if isinstance(value, str) else json.dumps(value)[:500]
+    return ""

@@ -1,0 +1,199 @@
+"""Not httpx: a lean client for traffic to model servers, because per request its cost is ours to pay.
+
+Why: httpx takes 2.7 ms of CPU a request at 64 connections, this about 0.05. It pools connections per server,
+verifies TLS, splits time-outs, follows no redirect, asks for no encoding, and knows one retry: when a pooled
+connection turns out stale before a single byte of an answer came.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import Final
+
+from llmpod.errors import LlmpodError, UpstreamTimeout, UpstreamUnreachable
+from llmpod.observe import Metrics
+from llmpod.proxy.origin import Origin, Request
+from llmpod.proxy.wire import Call, Connection, Sink
+
+TICK_SECONDS: Final = 0.2  # how often deadlines are looked at; one timer for all calls
+POOL_SECONDS: Final = 30.0  # how long an unused connection is kept
+POOL_SIZE: Final = 256  # unused connections per server
+DEAD_PEER_MS: Final = 30_000  # unacknowledged data for this long means the peer is gone (F6)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait for what, in seconds: ``idle`` between two reads, ``total`` for the whole answer."""
+
+    connect: float = 5.0
+    first_byte: float = 300.0
+    idle: float = 120.0
+    total: float = 3600.0
+
+
+class Upstream:
+    """The pool. One event loop; every method but ``aclose`` returns at once.
+
+    Args:
+        patience: time-outs.
+        metrics: counts calls, retries and failures.
+        tls: context for https servers; by default the system's CAs, TLS 1.2 or newer.
+    """
+
+    def __init__(self, patience: Patience, metrics: Metrics, *, tls: ssl.SSLContext | None = None) -> None:
+        self.idle_seconds = patience.idle
+        self._patience = patience
+        self._metrics = metrics
+        self._tls = tls
+        self._loop = asyncio.get_running_loop()
+        self._idle: dict[tuple[bool, str, int], list[Connection]] = {}
+        self._open: set[Connection] = set()
+        self._calls: set[Call] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._ticker: asyncio.TimerHandle | None = None
+
+    def call(self, request: Request, sink: Sink) -> Call:
+        """Send a request; the answer or the failure goes to ``sink``, never before this returns."""
+        call = Call(request, sink, self)
+        now = self._loop.time()
+        call.total = now + self._patience.total
+        call.deadline = now + self._patience.first_byte
+        self._metrics.upstream_calls += 1
+        self._calls.add(call)
+        if self._ticker is None:
+            self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)
+        if (connection := self._take(request.origin)) is not None:
+            connection.send(call)
+        else:
+            self._dial(call)
+        return call
+
+    async def aclose(self) -> None:
+        """Cancel what runs, close every connection; harmless when repeated."""
+        for call in list(self._calls):
+            call.fail(UpstreamUnreachable("The proxy is stopping."))
+        for task in list(self._connecting):
+            task.cancel()
+        for connection in list(self._open):
+            connection.abandon()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+        await asyncio.gather(*self._connecting, return_exceptions=True)
+
+    # --- for connections and calls (see wire.Owner) ----------------------------------------------------
+    def released(self, connection: Connection, *, reusable: bool) -> None:
+        stack = self._idle.setdefault(connection.place, [])
+        if not reusable or len(stack) >= POOL_SIZE:
+            connection.abandon()
+            return
+        connection.idle_since = self._loop.time()
+        stack.append(connection)
+
+    def lost(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        with contextlib.suppress(ValueError, KeyError):
+            self._idle[connection.place].remove(connection)
+
+    def again(self, call: Call) -> None:
+        call.retried = True
+        self._metrics.upstream_retries += 1
+        self._dial(call)
+
+    def over(self, call: Call) -> None:
+        self._calls.discard(call)
+
+    # --- inside ----------------------------------------------------------------------------------------
+    def _take(self, origin: Origin) -> Connection | None:
+        stack = self._idle.get(origin.place)
+        while stack:
+            connection = stack.pop()
+            if connection.usable:
+                connection.used = True
+                return connection
+        return None
+
+    def _dial(self, call: Call) -> None:
+        task = self._loop.create_task(self._connect(call))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, call: Call) -> None:
+        origin = call.request.origin
+        try:
+            async with asyncio.timeout(self._patience.connect):
+                connection = await self._open_to(origin)
+        except TimeoutError:
+            call.fail(
+                UpstreamTimeout(
+                    f"No connection to the model server ({origin}) in {self._patience.connect:g} s."
+                )
+            )
+        except OSError as e:
+            call.fail(_unreachable(origin, e))
+        else:
+            if call.over:
+                self.released(connection, reusable=connection.usable)
+            else:
+                connection.send(call)
+
+    async def _open_to(self, origin: Origin) -> Connection:
+        context = (self._tls or _default_tls()) if origin.tls else None
+        self._tls = context or self._tls
+        transport, connection = await self._loop.create_connection(
+            lambda: Connection(self, origin.place),
+            origin.host,
+            origin.port,
+            ssl=context,
+            server_hostname=origin.host if context else None,
+        )
+        _notice_dead_peers(transport.get_extra_info("socket"))
+        self._open.add(connection)
+        return connection
+
+    def _tick(self) -> None:
+        """Look at every deadline. With a few hundred calls this costs microseconds, five times a second."""
+        now = self._loop.time()
+        for call in list(self._calls):
+            if now > call.total:
+                call.fail(UpstreamTimeout(f"The answer took longer than {self._patience.total:g} s."))
+            elif now > call.deadline and not call.paused:
+                call.fail(self._late(call))
+        for stack in self._idle.values():
+            for connection in [c for c in stack if now - c.idle_since > POOL_SECONDS]:
+                connection.abandon()
+        alive = self._calls or any(self._idle.values())
+        self._ticker = self._loop.call_later(TICK_SECONDS, self._tick) if alive else None
+
+    def _late(self, call: Call) -> LlmpodError:
+        if call.received:
+            return UpstreamTimeout(f"The model server sent nothing for {self._patience.idle:g} s.")
+        return UpstreamTimeout(
+            f"The model server did not begin its answer in {self._patience.first_byte:g} s.",
+            hint="Ask for a stream, or for fewer tokens.",
+        )
+
+
+def _default_tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _unreachable(origin: Origin, error: OSError) -> UpstreamUnreachable:
+    if isinstance(error, ssl.SSLError):
+        reason = getattr(error, "verify_message", "") or error.reason or "handshake failed"
+        return UpstreamUnreachable(f"TLS with the model server ({origin}) failed: {reason}.")
+    if isinstance(error, socket.gaierror):
+        return UpstreamUnreachable(f"The model server's name ({origin.host}) cannot be resolved.")
+    return UpstreamUnreachable(f"The model server ({origin}) cannot be reached: {error.strerror or error}.")
+
+
+def _notice_dead_peers(sock: socket.socket | None) -> None:
+    if sock is None:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)

@@ -1,0 +1,260 @@
+"""Not a pool and not a client: one connection to a model server, and the reading of one answer at a time.
+
+httptools (llhttp) parses strictly: two lengths, a bad chunk or a bare LF end the answer. Everything that was
+read from the socket at once is handed on at once, so that one read becomes one write.
+"""
+
+import asyncio
+from typing import Final, Protocol
+
+import httptools
+
+from llmpod.errors import LlmpodError, UpstreamInvalid, UpstreamUnreachable
+from llmpod.proxy.headers import Headers
+from llmpod.proxy.origin import Request
+
+MAX_HEAD_BYTES: Final = 64 * 2**10
+MAX_FIELDS: Final = 200
+
+
+class Sink(Protocol):
+    """Takes one answer: ``head``, then ``data`` any number of times, then ``end``; or ``failed`` at any time."""
+
+    def head(self, status: int, headers: Headers) -> None: ...
+    def data(self, chunk: bytes) -> None: ...
+    def end(self) -> None: ...
+    def failed(self, error: LlmpodError) -> None: ...
+
+
+class Owner(Protocol):
+    """Whoever lends connections out."""
+
+    idle_seconds: float
+
+    def released(self, connection: "Connection", *, reusable: bool) -> None: ...
+    def lost(self, connection: "Connection") -> None: ...
+    def again(self, call: "Call") -> None: ...
+    def over(self, call: "Call") -> None: ...
+
+
+class Call:
+    """One request on its way. ``cancel`` closes its connection; the sink then hears nothing more."""
+
+    __slots__ = (
+        "connection",
+        "deadline",
+        "over",
+        "owner",
+        "paused",
+        "received",
+        "request",
+        "retried",
+        "sink",
+        "total",
+    )
+
+    def __init__(self, request: Request, sink: Sink, owner: Owner) -> None:
+        self.request = request
+        self.sink = sink
+        self.owner = owner
+        self.connection: Connection | None = None
+        self.deadline = 0.0
+        self.total = 0.0
+        self.over = False
+        self.paused = False
+        self.received = False
+        self.retried = False
+
+    def cancel(self) -> None:
+        """Give up: the model server sees its connection close. Harmless when the call is over."""
+        self._leave()
+
+    def fail(self, error: LlmpodError) -> None:
+        """End with an error, unless it is over already."""
+        if self._leave():
+            self.sink.failed(error)
+
+    def finish(self) -> None:
+        if not self.over:
+            self.over = True
+            self.owner.over(self)
+            self.sink.end()
+
+    def pause(self) -> None:
+        """Stop reading: the one who listens is slow. The idle deadline rests meanwhile."""
+        if not self.paused and self.connection:
+            self.paused = True
+            self.connection.pause()
+
+    def resume(self) -> None:
+        if self.paused and self.connection:
+            self.paused = False
+            self.connection.resume()
+
+    def _leave(self) -> bool:
+        if self.over:
+            return False
+        self.over = True
+        self.owner.over(self)
+        if self.connection:
+            self.connection.abandon()
+        return True
+
+
+class Connection(asyncio.Protocol):
+    """One TCP or TLS connection; at most one call at a time."""
+
+    def __init__(self, owner: Owner, place: tuple[bool, str, int]) -> None:
+        self.place = place
+        self.idle_since = 0.0
+        self.used = False
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._call: Call | None = None
+        self._status = 0
+        self._headers: Headers = []
+        self._head_bytes = 0
+        self._head_done = False
+        self._head_sent = False
+        self._complete = False
+        self._until_close = False
+        self._reusable = False
+        self._parts: list[bytes] = []
+        self._error: LlmpodError | None = None
+
+    # --- for the pool ----------------------------------------------------------------------------------
+    @property
+    def usable(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def send(self, call: Call) -> None:
+        """Write a whole request; its answer goes to the call's sink."""
+        assert self._transport is not None
+        self._call = call
+        call.connection = self
+        self._reset()
+        head, body = call.request.head(), call.request.body
+        if len(body) <= 65536:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._transport.write(body)
+
+    def abandon(self) -> None:
+        """Close at once; whatever was running is forgotten (a half-read answer must never be pooled)."""
+        self._call = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause(self) -> None:
+        if self.usable and self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self.usable and self._transport is not None:
+            self._transport.resume_reading()
+            if self._call is not None:
+                self._call.deadline = self._loop.time() + self._owner.idle_seconds
+
+    # --- asyncio ---------------------------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        call = self._call
+        if call is None:  # nobody asked: such a connection cannot be trusted with the next answer
+            self.abandon()
+            return
+        call.received = True
+        call.deadline = self._loop.time() + self._owner.idle_seconds
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as e:
+            if not self._complete:
+                self._error = UpstreamInvalid(f"The model server's answer is not valid HTTP: {e}.")
+            self._reusable = False
+        self._check_head(len(data))
+        self._deliver(call)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._owner.lost(self)
+        call, self._call = self._call, None
+        if call is None or call.over:
+            return
+        if self._until_close and exc is None:
+            call.finish()
+        elif not call.received and self.used and not call.retried:
+            self._owner.again(call)
+        elif self._head_done:
+            call.fail(UpstreamInvalid("The model server broke off in the middle of its answer."))
+        else:
+            call.fail(UpstreamUnreachable("The model server closed the connection without an answer."))
+
+    # --- httptools -------------------------------------------------------------------------------------
+    def on_message_begin(self) -> None:
+        if self._complete:
+            self._reusable = False
+        self._headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value)
+        if len(self._headers) < MAX_FIELDS and self._head_bytes <= MAX_HEAD_BYTES:
+            self._headers.append((name.lower(), value))
+        elif self._error is None:
+            self._error = UpstreamInvalid("The model server's answer has too many or too long header fields.")
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if self._complete or 100 <= status < 200:
+            return
+        self._status = status
+        self._head_done = True
+        self._reusable = self._parser.should_keep_alive()
+        framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in self._headers)
+        self._until_close = not framed and status not in (204, 304)
+        assert self._call is not None
+        if self._call.request.method == b"HEAD":  # llhttp cannot know, and would wait for the body
+            self._complete, self._reusable = True, False
+
+    def on_body(self, body: bytes) -> None:
+        if not self._complete:
+            self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._head_done:
+            self._complete = True
+
+    # --- inside ----------------------------------------------------------------------------------------
+    def _reset(self) -> None:
+        self._head_bytes = 0
+        self._head_done = self._head_sent = self._complete = self._until_close = self._reusable = False
+        self._parts = []
+        self._error = None
+
+    def _check_head(self, size: int) -> None:
+        if not self._head_done and self._error is None:
+            self._head_bytes += size
+            if self._head_bytes > 2 * MAX_HEAD_BYTES:
+                self._error = UpstreamInvalid("The model server's answer has an endless header.")
+
+    def _deliver(self, call: Call) -> None:
+        """Hand on what one read brought. The sink may cancel, pause or start another call while we do."""
+        if self._head_done and not self._head_sent and self._error is None:
+            self._head_sent = True
+            call.sink.head(self._status, self._headers)
+        if self._parts and not call.over:
+            parts, self._parts = self._parts, []
+            call.sink.data(parts[0] if len(parts) == 1 else b"".join(parts))
+        if self._error is not None:
+            call.fail(self._error)
+        elif self._complete and not call.over:
+            self._hand_back()
+            call.finish()
+
+    def _hand_back(self) -> None:
+        self._call = None
+        written = self._transport is not None and self._transport.get_write_buffer_size() == 0
+        self._owner.released(self, reusable=self._reusable and written and self.usable)
