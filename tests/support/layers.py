@@ -33,8 +33,11 @@ _PROXY_LIBRARIES = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "h
 
 PARTS: Mapping[str, Part] = {
     # the entry points stay thin: argv in, exit code out
-    "manage_pod": Part(ours=("llmpod.cli", "llmpod.cli.*")),
-    "proxy_fastapi": Part(ours=("llmpod.cli", "llmpod.cli.*", "llmpod.proxy", "llmpod.proxy.*")),
+    "manage_pod": Part(ours=("llmpod._venv", "llmpod.cli", "llmpod.cli.*")),
+    "proxy_fastapi": Part(
+        ours=("llmpod._venv", "llmpod.cli", "llmpod.cli.*", "llmpod.proxy", "llmpod.proxy.*")
+    ),
+    "llmpod._venv": Part(sync=True),  # runs before any library can be imported: the standard library alone
     # the nouns
     "llmpod": Part(),
     "llmpod.errors": Part(sync=True),
