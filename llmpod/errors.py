@@ -61,6 +61,12 @@ class StateError(LlmpodError):
     code, exit_code = "bad_state", 78
 
 
+class NewerState(StateError):
+    """The state file was written by a newer version; it is left alone."""
+
+    code = "newer_state"
+
+
 class PortTaken(LlmpodError):
     """The address the proxy should listen on is in use by somebody else."""
 

@@ -19,7 +19,7 @@ _QUESTIONS: tuple[tuple[str, Mapping[str, Any]], ...] = (
 )
 
 
-class Prober:
+class HttpProber:
     """Asks model servers over HTTP.
 
     Args:
@@ -27,7 +27,7 @@ class Prober:
         answer_seconds: limit of the one-token completion (the first one may compile kernels).
     """
 
-    def __init__(self, *, quick_seconds: float = 5.0, answer_seconds: float = 60.0) -> None:
+    def __init__(self, *, quick_seconds: float = 5.0, answer_seconds: float = 30.0) -> None:
         self._quick = quick_seconds
         self._answer = answer_seconds
         self._session = requests.Session()

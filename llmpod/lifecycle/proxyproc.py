@@ -19,7 +19,7 @@ from pathlib import Path
 
 from llmpod.errors import LlmpodError, PortTaken
 from llmpod.lifecycle.files import process_id
-from llmpod.lifecycle.store import ProxyRecord, Store
+from llmpod.lifecycle.store import ProxyRecord, SaveProxy, Store
 from llmpod.model import ProcessId
 
 START_SECONDS = 15.0
@@ -62,7 +62,7 @@ class ProxyProcess:
         content = json.dumps([str(self._script), sys.executable, sorted(self._environ.items())])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
-    def ensure(self, record: ProxyRecord | None, *, save: Callable[[ProxyRecord], None]) -> str:
+    def ensure(self, record: ProxyRecord | None, *, save: SaveProxy) -> str:
         """Make sure that a healthy proxy with these settings runs.
 
         Args:

@@ -12,13 +12,14 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from llmpod.errors import StateError
+from llmpod.errors import NewerState, StateError
 from llmpod.lifecycle import files
 from llmpod.model import Direction, Phase, ProcessId, Record, Usage, Want
 
@@ -34,6 +35,9 @@ class ProxyRecord:
     token: str
     settings_digest: str
     started_at: float
+
+
+SaveProxy = Callable[[ProxyRecord], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +101,8 @@ class Store:
         document = files.read_json(self.state_file)
         if document is None:
             return State()
-        if not isinstance(schema := document.get("schema"), int) or schema > SCHEMA:
-            raise StateError(
+        if isinstance(schema := document.get("schema"), int) and schema > SCHEMA:
+            raise NewerState(
                 f"{self.state_file} was written by a newer llmpod (schema {schema}).",
                 hint="Use that version; `--shutdown` still terminates the pods with this one.",
             )
@@ -154,6 +158,22 @@ class Store:
             return {name: Usage(**item) for name, item in document.items()}
         except (StateError, TypeError):
             return {}
+
+    # --- how long starts take -----------------------------------------------------------------------------------
+    def add_start(self, gpu: str, model: str, seconds: float) -> None:
+        """Append one measured start (creation to first real answer)."""
+        line = json.dumps({"gpu": gpu, "model": model, "seconds": round(seconds, 1)})
+        with self.starts_file.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def typical_start(self, model: str) -> tuple[float, int] | None:
+        """Median seconds of this model's last nine starts and how many these are; None without history."""
+        try:
+            lines = self.starts_file.read_text(encoding="utf-8").splitlines()
+            starts = [s["seconds"] for s in map(json.loads, lines) if s["model"] == model][-9:]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return (float(median(starts)), len(starts)) if starts else None
 
 
 class UsageWriter:

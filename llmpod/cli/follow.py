@@ -1,0 +1,142 @@
+"""Not a pass: repeats passes for a person who waits, and shows by true phases how far a start has come."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from llmpod.backends.runpod_pod import RunpodPods
+from llmpod.cli.show import ALIVE, dollars, duration, money
+from llmpod.cli.wiring import Plane
+from llmpod.config.schema import PodConfig
+from llmpod.errors import ProviderError
+from llmpod.lifecycle.act import Report
+from llmpod.model import Phase, Record
+
+LOCK_SECONDS = 90.0
+_STEPS: dict[Phase, str] = {
+    Phase.INTENT: "asking for a machine",
+    Phase.UNKNOWN: "looking for a pod whose creation got no clear answer",
+    Phase.CREATED: "created",
+    Phase.BOOTING: "container up",
+    Phase.LOADING: "server answering, model loading",
+    Phase.READY: "model ready",
+    Phase.TERMINATING: "terminating",
+}
+
+
+@dataclass(slots=True)
+class Follower:
+    """Repeats passes and prints what changes.
+
+    Args:
+        plane: the control plane.
+        console: where to print.
+        verbose: print every line of every pass, not just changes.
+        sleep: waits so many seconds.
+    """
+
+    plane: Plane
+    console: Console
+    verbose: bool = False
+    sleep: Callable[[float], None] = time.sleep
+    _shown: str = ""
+
+    def until_ready(self, model: str) -> Record:
+        """Repeat passes until the model is ready or will not become so by itself.
+
+        Returns:
+            The record at the end; its phase says which it was.
+
+        Raises:
+            LlmpodError: the start cannot go on (no money, bad key, port taken …).
+        """
+        config, polls = self.plane.config.models[model], 0
+        with self.console.status("one pass …") as live:
+            while True:
+                report = self.plane.run_pass(wait_seconds=LOCK_SECONDS)
+                self._lines(report)
+                record = self.plane.store.load().record(model)
+                live.update(self._show(record))
+                if record.phase is Phase.READY or self._settled(record, report):
+                    return record
+                self.sleep(self._pause(config, polls, record))
+                polls += 1
+
+    def until_gone(self, *, limit_seconds: float) -> bool:
+        """Repeat passes until nothing of ours exists any more.
+
+        Returns:
+            True when the provider's own list says so; False when the limit passed first.
+        """
+        limit = self.plane.clock() + limit_seconds
+        while True:
+            report = self.plane.run_pass(wait_seconds=LOCK_SECONDS)
+            self._lines(report)
+            records = self.plane.store.load().records.values() if report.remaining == 0 else ()
+            if report.remaining == 0 and all(r.phase not in ALIVE for r in records):
+                return True
+            if self.plane.clock() > limit:
+                return False
+            self.sleep(min(2.0, self.plane.config.common.poll_interval_seconds))
+
+    def _lines(self, report: Report) -> None:
+        for line in report.lines if self.verbose else []:
+            self.console.print(f"  {line}", highlight=False, markup=False)
+
+    def _settled(self, record: Record, report: Report) -> bool:
+        """Whether waiting would not help: given up, stopped by order, or refused for good."""
+        if report.error is not None and not isinstance(report.error, ProviderError):
+            raise report.error
+        if record.phase is Phase.FAILED and record.next_try_at is None:
+            return True
+        if record.phase is Phase.STOPPED:
+            if report.error is not None:
+                raise report.error
+            return record.next_try_at is None
+        return False
+
+    def _pause(self, config: PodConfig, polls: int, record: Record) -> float:
+        """First a long wait, then close polls, then a slower pace for the rest of the start-up budget."""
+        if polls == 0 and record.phase is Phase.CREATED:
+            return max(config.initial_wait_seconds, config.poll_interval_seconds)
+        slow = 1 if polls < config.max_startup_attempts else 3
+        return config.poll_interval_seconds * slow
+
+    def _show(self, record: Record) -> str:
+        """Print a line when the phase changed; return the same line for the live display."""
+        step, now = self._step(record), self.plane.clock()
+        elapsed = duration(now - record.created_at) if record.created_at else "0 s"
+        details = [f"after {elapsed}", f"{dollars(money(record, now).spent)} so far"]
+        if record.phase is Phase.CREATED:
+            details.append(self._typical(record))
+        line = f"  [bold]{step}[/bold]  ({', '.join(details)})"
+        if step != self._shown:
+            self.console.print(line, highlight=False)
+        self._shown = step
+        return line
+
+    def _typical(self, record: Record) -> str:
+        typical = self.plane.store.typical_start(record.model)
+        if typical is None:
+            return "no start measured yet; a first one often takes 3 to 15 minutes"
+        return f"typically ready after {duration(typical[0])} (last {typical[1]} starts)"
+
+    def _step(self, record: Record) -> str:
+        if record.phase is Phase.CREATED:
+            return self._pulling(record) or f"created {record.instance_id} on {record.gpu}"
+        if record.phase in (Phase.STOPPED, Phase.FAILED, Phase.TERMINATING) and record.error:
+            return f"{record.phase}: {record.error}"
+        return _STEPS.get(record.phase, str(record.phase))
+
+    def _pulling(self, record: Record) -> str:
+        """The pod's system log is what tells pulling the image from being stuck."""
+        backend = self.plane.backend
+        if not isinstance(backend, RunpodPods) or record.instance_id is None:
+            return ""
+        try:
+            lines = list(backend.logs(record.instance_id, source="system", tail=5, read_seconds=0.5))
+        except ProviderError:
+            return ""
+        return "pulling the image" if any("pull" in line.lower() for line in lines) else ""

@@ -1,0 +1,243 @@
+"""Not a daemon: ``run`` is the main job in the foreground, from nothing to a first answer, until Ctrl-C.
+
+With a RunPod key and a configuration it is the real thing, after a priced plan and a yes. Without a key it is
+the demo: the same manager and proxy against the bundled simulator, free and on this machine only.
+"""
+
+import http.client
+import json
+import shutil
+import signal
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from llmpod import config as configuration
+from llmpod.backends import runpod_catalog
+from llmpod.backends.runpod_pod import RunpodPods
+from llmpod.cli.catalog import current_catalog
+from llmpod.cli.follow import LOCK_SECONDS, Follower
+from llmpod.cli.show import plan_table
+from llmpod.cli.wiring import Plane, open_plane, with_port
+from llmpod.config import Config, Secret
+from llmpod.errors import Busy, Declined, LlmpodError, ModelNotReady
+from llmpod.lifecycle.files import private_dir
+from llmpod.model import Direction, Phase
+from llmpod.sim.launch import Simulator
+
+QUESTION = "Say hello to a developer who has just started you."
+WATCH_SECONDS = 15.0
+_DEMO: Mapping[str, Any] = {
+    "model": "demo/tiny-chat",
+    "backend": "demo",
+    "gpu_type_id": ["NVIDIA RTX A6000", "NVIDIA L4"],
+    "initial_wait_seconds": 0,
+    "poll_interval_seconds": 0.5,
+    "create_grace_seconds": 2,
+    "cache_dir": "cache",
+}
+
+
+class _Stop(BaseException):
+    """SIGTERM, seen as what it means: stop in order. Not an error, hence no Exception."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line said: ``yes`` answers the question, ``port`` moves the proxy."""
+
+    yes: bool
+    port: int | None
+    verbose: bool
+
+
+def run(path: Path, options: Options, environ: Mapping[str, str], console: Console) -> int:
+    """The main job; returns the exit code.
+
+    Raises:
+        LlmpodError: it cannot start; whatever had been started is cleaned up.
+    """
+    with ExitStack() as stack:
+        signal.signal(signal.SIGTERM, _raise_stop)
+        if configuration.has_runpod_key(environ):
+            config, key = configuration.load(path, environ), configuration.runpod_key(environ)
+        else:
+            config, key = stack.enter_context(_demo(path, environ, console))
+        if options.port:
+            config = with_port(config, options.port)
+        plane = stack.enter_context(open_plane(config, key, environ=environ))
+        _agree(plane, options, console)
+        try:
+            return _serve(plane, options, console)
+        except (KeyboardInterrupt, _Stop):
+            return 0
+        finally:
+            _clean_up(plane, options, console)
+
+
+def _raise_stop(_signal: int, _frame: FrameType | None) -> None:
+    raise _Stop
+
+
+@contextmanager
+def _demo(path: Path, environ: Mapping[str, str], console: Console) -> Iterator[tuple[Config, Secret]]:
+    """The simulator and a configuration for it, in a directory that is removed at the end."""
+    home = private_dir(path.parent / ".llmpod" / "demo")
+    console.print(
+        "No RUNPOD_API_KEY found: this is the [bold]demo[/bold]. A simulator on this machine plays RunPod and the"
+        " GPU;\nit costs nothing, and its answers are made up. With a key, the same command starts the real thing.",
+        highlight=False,
+    )
+    with Simulator.start() as simulator:
+        raw = {
+            **_DEMO,
+            "runpod_api_url": simulator.api_url,
+            "runpod_proxy_url": simulator.proxy_url,
+            "state_file": str(home / "pod_state.json"),
+        }
+        try:
+            yield (
+                configuration.parse(raw, path=home / "pod_config.json", environ={}),
+                Secret(simulator.key, "the simulator"),
+            )
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def _agree(plane: Plane, options: Options, console: Console) -> None:
+    """Show what it will cost and ask. The demo costs nothing and does not ask."""
+    config = plane.config.common
+    backend = plane.backend
+    if config.backend == "demo" or not isinstance(backend, RunpodPods):
+        return
+    catalog, origin = current_catalog(plane, backend)
+    offers = runpod_catalog.offers(config, catalog)
+    console.print(
+        f"Model [bold]{config.hub_id}[/bold], {config.cloud} cloud; prices from {origin}.", highlight=False
+    )
+    console.print(plan_table(offers, config.runtime_seconds))
+    if options.yes:
+        return
+    if not console.is_terminal:
+        raise Declined(
+            "Not started: nobody is there to say yes.", hint="Use YES=1 (or --yes) to start without asking."
+        )
+    if console.input("Start it? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise Declined("Not started.")
+
+
+def _serve(plane: Plane, options: Options, console: Console) -> int:
+    follower = Follower(plane, console, verbose=options.verbose)
+    plane.order(Direction.UP, by="run", reason="`run` in the foreground", proxy=True)
+    for model in plane.config.models:
+        record = follower.until_ready(model)
+        if record.phase is not Phase.READY:
+            raise ModelNotReady(f"{model} did not become ready: {record.error or record.down_reason}")
+        _first_answer(plane, record.served_name, console)
+    _explain(plane, console)
+    return _watch(plane, options, console)
+
+
+def _first_answer(plane: Plane, model: str, console: Console) -> None:
+    """The proof of the whole chain: one question through the proxy, as a client would ask it."""
+    body = {"model": model, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 60}
+    document = ask(plane, "/v1/chat/completions", body)
+    message = document["choices"][0]["message"]
+    console.print("[green]ready, here is your first answer[/green]", highlight=False)
+    console.print(f"  > {QUESTION}", markup=False, highlight=False)
+    console.print(
+        f"  {message.get('content') or message.get('reasoning_content') or ''}", markup=False, highlight=False
+    )
+
+
+def ask(plane: Plane, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """POST JSON to our own proxy and return its JSON answer.
+
+    Raises:
+        LlmpodError: the proxy or the model server answered with an error.
+    """
+    port = plane.config.common.proxy_port
+    if plane.config.common.use_https:
+        context = ssl.create_default_context(cafile=str(plane.config.common.ssl_cert))
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            "localhost", port, timeout=300, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    try:
+        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        document = json.loads(answer.read())
+    except (OSError, http.client.HTTPException, ValueError) as e:
+        raise LlmpodError(
+            f"The proxy did not answer the first question: {e}.", hint="See the proxy's log."
+        ) from None
+    finally:
+        connection.close()
+    if answer.status != 200 or not isinstance(document, dict):
+        raise LlmpodError(
+            f"The first question was answered with {answer.status}: {json.dumps(document)[:300]}"
+        )
+    return document
+
+
+def _explain(plane: Plane, console: Console) -> None:
+    proxy = plane.proxy
+    if proxy is None:
+        return
+    console.print(
+        f"\nPoint your editor or SDK at   [bold]{proxy.url}/v1[/bold]   (any API key)\n"
+        f"Live page                     {proxy.url}/dashboard\n"
+        f"Log                           {plane.store.log_file}\n"
+        "Ctrl-C stops the proxy and terminates the pod.",
+        highlight=False,
+    )
+
+
+def _watch(
+    plane: Plane, options: Options, console: Console, sleep: Callable[[float], None] = time.sleep
+) -> int:
+    """Passes as cron would run them, saying only what changed, until the run's time is over."""
+    before = dict(plane.store.load().records)
+    while True:
+        sleep(WATCH_SECONDS)
+        try:
+            report = plane.run_pass(wait_seconds=LOCK_SECONDS)
+        except Busy:
+            continue
+        records = dict(plane.store.load().records)
+        changed = any(records[m].phase is not before[m].phase for m in before)
+        if changed or options.verbose or report.error:
+            for line in report.lines:
+                console.print(f"  {line}", highlight=False, markup=False)
+        before = records
+        if all(record.phase is Phase.STOPPED and record.down_reason for record in records.values()):
+            console.print(
+                f"The run is over: {next(iter(records.values())).down_reason}", highlight=False, markup=False
+            )
+            return 0
+
+
+def _clean_up(plane: Plane, options: Options, console: Console) -> None:
+    """Order everything down and see it gone. A second Ctrl-C leaves the rest to the next pass, loudly."""
+    console.print("\nstopping: terminating the pod and the proxy …", highlight=False)
+    plane.order(Direction.DOWN, by="run", reason="`run` was ended", proxy=True)
+    try:
+        gone = Follower(plane, console, verbose=options.verbose).until_gone(limit_seconds=300)
+    except (KeyboardInterrupt, _Stop):
+        gone = False
+    if gone:
+        console.print("nothing is left running", highlight=False)
+        return
+    console.print(
+        "[red]A pod may still exist and cost money.[/red] Run `python3 manage_pod.py --shutdown` until it says"
+        " that nothing is left.",
+        highlight=False,
+    )

@@ -1,0 +1,176 @@
+"""Not a decision: how state, plans and prices look to a person at a terminal, or as JSON to a program."""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from llmpod.backends.runpod_catalog import Catalog
+from llmpod.cli.wiring import Plane
+from llmpod.errors import StateError
+from llmpod.lifecycle.files import process_id
+from llmpod.lifecycle.reconcile import PROXY
+from llmpod.lifecycle.store import State
+from llmpod.model import Offer, Phase, Record, Want
+
+ALIVE = frozenset(Phase) - {Phase.STOPPED, Phase.FAILED}
+
+
+def duration(seconds: float) -> str:
+    """``75`` → ``1 m 15 s``."""
+    minutes, rest = divmod(int(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} m"
+    return f"{minutes} m {rest:02d} s" if minutes else f"{rest} s"
+
+
+def moment(at: float | None) -> str:
+    """Local wall-clock time, with the day when it is not today."""
+    if at is None:
+        return "-"
+    when = datetime.fromtimestamp(at, UTC).astimezone()
+    today = datetime.now(UTC).astimezone().date()
+    return when.strftime("%H:%M:%S" if when.date() == today else "%Y-%m-%d %H:%M")
+
+
+def dollars(amount: float | None) -> str:
+    """Money, or an honest question mark: an unknown price is never shown as zero."""
+    return "unknown" if amount is None else f"${amount:.4f}" if 0 < amount < 0.01 else f"${amount:.2f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """What one model's run has cost and can still cost, in USD; None where the price is unknown."""
+
+    spent: float | None
+    worst_case: float | None
+
+
+def money(record: Record, now: float) -> Money:
+    """Computed from the billed rate and the pod's own times; loading counts, since it is billed."""
+    if record.created_at is None:
+        return Money(0.0, 0.0)
+    if record.usd_per_hour is None:
+        return Money(None, None)
+    end = record.ended_at or now
+    spent = (end - record.created_at) * record.usd_per_hour / 3600
+    if record.phase not in ALIVE or record.deadline is None:
+        return Money(spent, spent)
+    return Money(spent, max((record.deadline - record.created_at) * record.usd_per_hour / 3600, spent))
+
+
+def status_document(plane: Plane) -> dict[str, Any]:
+    """What ``status --json`` prints. Field names are stable."""
+    now = plane.clock()
+    state, error = _state(plane)
+    orders = plane.store.orders()
+    alive = state.proxy is not None and process_id(state.proxy.process.pid) == state.proxy.process
+    return {
+        "models": {
+            name: _model_document(state.record(name), orders.get(name), now) for name in plane.config.models
+        },
+        "proxy": {
+            "running": alive,
+            "url": plane.proxy.url + "/v1" if plane.proxy else None,
+            "pid": state.proxy.process.pid if alive and state.proxy else None,
+            "order": asdict(orders[PROXY]) if PROXY in orders else None,
+        },
+        "last_pass": state.last_pass,
+        "last_pass_age_seconds": now - state.last_pass if state.last_pass else None,
+        "state_file": str(plane.store.state_file),
+        "error": error,
+    }
+
+
+def _state(plane: Plane) -> tuple[State, str]:
+    try:
+        return plane.store.load(), ""
+    except StateError as e:
+        return State(), str(e)
+
+
+def _model_document(record: Record, want: Want | None, now: float) -> dict[str, Any]:
+    cost = money(record, now)
+    return {
+        "phase": record.phase.value,
+        "model": record.model,
+        "pod_id": record.instance_id,
+        "pod_name": record.name or None,
+        "gpu": record.gpu or None,
+        "usd_per_hour": record.usd_per_hour,
+        "created_at": record.created_at,
+        "ready_at": record.ready_at,
+        "deadline": record.deadline,
+        "spent_usd": cost.spent,
+        "worst_case_usd": cost.worst_case,
+        "attempts": record.attempts,
+        "next_try_at": record.next_try_at,
+        "error": record.error,
+        "order": {**asdict(want), "direction": want.direction.value} if want else None,
+    }
+
+
+def print_status(plane: Plane, console: Console, *, as_json: bool) -> None:
+    """Print the status."""
+    document = status_document(plane)
+    if as_json:
+        print(json.dumps(document, indent=2))
+        return
+    for name, model in document["models"].items():
+        _print_model(console, name, model, plane.clock())
+    proxy = document["proxy"]
+    running = f"runs at {proxy['url']} (pid {proxy['pid']})" if proxy["running"] else "does not run"
+    console.print(f"proxy    {running}")
+    age = document["last_pass_age_seconds"]
+    console.print(f"watchdog last pass {duration(age)} ago" if age is not None else "watchdog never ran")
+    if document["error"]:
+        console.print(f"[red]{document['error']}[/red]", highlight=False)
+
+
+def _print_model(console: Console, name: str, model: dict[str, Any], now: float) -> None:
+    order = model["order"]
+    why = f"ordered {order['direction']} by {order['by']} {moment(order['at'])}" if order else "no orders"
+    console.print(f"[bold]{name}[/bold]  {model['phase']}  {model['model']}  ({why})", highlight=False)
+    if model["pod_id"]:
+        console.print(f"pod      {model['pod_id']} on {model['gpu']}, {dollars(model['usd_per_hour'])}/h")
+    if model["created_at"]:
+        console.print(
+            f"cost     {dollars(model['spent_usd'])} so far, at most {dollars(model['worst_case_usd'])}"
+        )
+    if model["deadline"] and model["phase"] in ALIVE:
+        left = duration(model["deadline"] - now)
+        console.print(f"ends     {moment(model['deadline'])}, in {left}")
+    if model["error"]:
+        console.print(f"note     {model['error']}", highlight=False, markup=False)
+
+
+def plan_table(offers: tuple[Offer, ...], runtime_seconds: float) -> Table:
+    """The priced candidates in the order in which they are tried."""
+    table = Table(title="GPU candidates, tried in this order", title_justify="left")
+    for column in ("#", "GPU", "VRAM", "stock", "per hour", "whole run", "note"):
+        table.add_column(
+            column, justify="right" if column in ("#", "VRAM", "per hour", "whole run") else "left"
+        )
+    for number, offer in enumerate(offers, 1):
+        whole = offer.usd_per_hour * runtime_seconds / 3600 if offer.usd_per_hour is not None else None
+        table.add_row(
+            str(number),
+            f"{offer.count} x {offer.gpu}" if offer.count > 1 else offer.gpu,
+            f"{offer.vram_gb} GB" if offer.vram_gb else "-",
+            offer.stock,
+            dollars(offer.usd_per_hour),
+            dollars(whole),
+            offer.note,
+        )
+    return table
+
+
+def catalog_age(catalog: Catalog, now: float) -> str:
+    """Where a catalog's figures come from."""
+    if catalog.fetched_at is None:
+        return "built-in list, prices unknown (run --refresh-catalog)"
+    return f"RunPod's catalog of {moment(catalog.fetched_at)}, {duration(now - catalog.fetched_at)} old"

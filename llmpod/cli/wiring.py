@@ -1,0 +1,149 @@
+"""Not logic: puts the parts of the control plane together for one configuration."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llmpod.backends import Backend, open_backend, runpod_catalog
+from llmpod.backends.runpod_catalog import BUILT_IN, Catalog
+from llmpod.backends.runpod_pod import pod_spec
+from llmpod.config import Config, PodConfig, Secret
+from llmpod.errors import StateError
+from llmpod.lifecycle import files
+from llmpod.lifecycle.act import Actor, Managed, Report
+from llmpod.lifecycle.decide import Policy
+from llmpod.lifecycle.probe import HttpProber
+from llmpod.lifecycle.proxyproc import ProxyProcess
+from llmpod.lifecycle.reconcile import PROXY, Reconciler
+from llmpod.lifecycle.store import Store
+from llmpod.model import Direction, Want
+
+HOME = Path(__file__).resolve().parents[2]
+PROXY_SCRIPT = HOME / "proxy_fastapi.py"
+# Nothing else of our environment reaches the proxy: above all not the cloud key.
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SYSTEMROOT")
+
+
+@dataclass(slots=True)
+class Plane:
+    """The control plane of one configuration, open for use.
+
+    Args:
+        config: the configuration.
+        store: its files.
+        backend: its provider.
+        proxy: its proxy process, or None when somebody else runs the proxy.
+        clock: epoch seconds.
+        point: see :class:`llmpod.lifecycle.act.Actor`.
+    """
+
+    config: Config
+    store: Store
+    backend: Backend
+    prober: HttpProber
+    proxy: ProxyProcess | None
+    clock: Callable[[], float]
+    point: Callable[[str], None]
+
+    def run_pass(self, *, wait_seconds: float = 0.0) -> Report:
+        """One pass under the lock. Raises Busy when another pass runs for longer than ``wait_seconds``."""
+        with self.store.lock(wait_seconds=wait_seconds):
+            return self._reconciler().run()
+
+    def reconciler(self) -> Reconciler:
+        """For a preview, which needs no lock."""
+        return self._reconciler()
+
+    def order(self, direction: Direction, *, by: str, reason: str, proxy: bool) -> None:
+        """Write a sticky order for all models, and for the proxy too when ``proxy``."""
+        want = Want(direction, at=self.clock(), by=by, reason=reason)
+        names = (*self.config.models, *((PROXY,) if proxy else ()))
+        self.store.order(dict.fromkeys(names, want))
+
+    def _reconciler(self) -> Reconciler:
+        actor = Actor(self.store, self.backend, self.prober, clock=self.clock, point=self.point)
+        catalog = cached_catalog(self.store)
+        models = {name: managed(config, catalog) for name, config in self.config.models.items()}
+        return Reconciler(actor, models, self.proxy)
+
+
+@contextmanager
+def open_plane(
+    config: Config,
+    key: Secret,
+    *,
+    environ: Mapping[str, str],
+    with_proxy: bool = True,
+    clock: Callable[[], float] = time.time,
+    point: Callable[[str], None] = lambda _: None,
+) -> Iterator[Plane]:
+    """Open the control plane and close its connections at the end.
+
+    Raises:
+        StateError: the directory for its files cannot be used.
+    """
+    store, prober = Store(config.state_file), HttpProber()
+    backend = open_backend(config, key)
+    proxy = ProxyProcess(store, PROXY_SCRIPT, proxy_environ(config, environ)) if with_proxy else None
+    try:
+        yield Plane(config, store, backend, prober, proxy, clock, point)
+    finally:
+        prober.close()
+        backend.close()
+
+
+def managed(config: PodConfig, catalog: Catalog) -> Managed:
+    """What the lifecycle needs to know of one model."""
+    snapshot = config.model_dump(mode="json", exclude={"hf_token", "schema_ref"}, exclude_defaults=True)
+    policy = Policy(
+        runtime_seconds=config.runtime_seconds,
+        startup_timeout_seconds=config.startup_timeout_seconds,
+        max_restarts=config.max_restarts,
+        restart_backoff_seconds=config.restart_backoff_seconds,
+        unhealthy_after=config.unhealthy_after,
+        restart_vanished=config.on_vanished == "restart",
+        create_grace_seconds=config.create_grace_seconds,
+    )
+    return Managed(pod_spec(config, runpod_catalog.offers(config, catalog)), policy, snapshot)
+
+
+def proxy_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
+    """The proxy's whole environment."""
+    c = config.common
+    values = {
+        "PORT": str(c.proxy_port),
+        "CACHE_DIR": str(c.cache_dir),
+        "MAX_CACHE_SIZE": str(c.max_cache_size),
+        "CACHE_SIZE_BYTES": str(c.max_cache_bytes),
+        "ENABLE_PROFILING": str(c.enable_profiling).lower(),
+        "UPSTREAM_STREAM": c.upstream_stream,
+        "LLMPOD_STATE": str(config.state_file),
+        "LLMPOD_MODELS": c.served_model_name or c.hub_id.partition("@")[0],
+        "PYTHONUNBUFFERED": "1",
+    }
+    if c.use_https:
+        values |= {"USE_HTTPS": "true", "SSL_CERT": str(c.ssl_cert), "SSL_KEY": str(c.ssl_key)}
+    return {name: environ[name] for name in _INHERITED if name in environ} | values
+
+
+def cached_catalog(store: Store) -> Catalog:
+    """The catalog of the last refresh, else the built-in one."""
+    try:
+        document = files.read_json(store.catalog_file)
+        return runpod_catalog.from_dict(document) if document else BUILT_IN
+    except (StateError, KeyError, TypeError, ValueError):
+        return BUILT_IN
+
+
+def with_port(config: Config, port: int) -> Config:
+    """The same configuration with the proxy on another port."""
+    models = {name: model.model_copy(update={"proxy_port": port}) for name, model in config.models.items()}
+    return replace(config, models=models)
+
+
+def interactive() -> bool:
+    """Whether a person sits at a terminal: what they start by hand is an order."""
+    return os.isatty(0)

@@ -1,0 +1,203 @@
+"""Not a decision: carries out one step for one model, and writes down before and after what it does."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from llmpod.backends import Backend
+from llmpod.errors import (
+    BadCredentials,
+    BadSpec,
+    CreateUnknown,
+    LlmpodError,
+    NoCapacity,
+    NoMoney,
+    ProviderError,
+    RetiredApi,
+)
+from llmpod.lifecycle import decide, match
+from llmpod.lifecycle.decide import Act, Policy
+from llmpod.lifecycle.store import State, Store
+from llmpod.model import Health, Instance, Offer, Phase, Record, Spec
+
+NO_CAPACITY_SECONDS = 60.0
+ACCOUNT_SECONDS = 300.0
+
+
+class Prober(Protocol):
+    """Asks a model server how far it is; see :class:`llmpod.lifecycle.probe.HttpProber`."""
+
+    def check(self, seen: Instance, api_key: str, served_name: str, *, was_ready: bool) -> Health: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Managed:
+    """One model under management: what to create for it and which limits bind it."""
+
+    spec: Spec
+    policy: Policy
+    config: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Report:
+    """What a pass did, in words; ``error`` is the first failure, ``remaining`` how many machines of ours were seen."""
+
+    lines: list[str] = field(default_factory=list)
+    error: LlmpodError | None = None
+    remaining: int | None = None
+
+    def say(self, line: str) -> None:
+        if line not in self.lines:
+            self.lines.append(line)
+
+    def fail(self, error: LlmpodError) -> None:
+        self.say(str(error))
+        self.error = self.error or error
+
+
+class Actor:
+    """The effects of one pass. The caller holds the store's lock.
+
+    Args:
+        store: the files.
+        backend: the provider.
+        prober: asks model servers.
+        clock: epoch seconds.
+        point: called with a name at every effect; tests crash here.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        backend: Backend,
+        prober: Prober,
+        *,
+        clock: Callable[[], float],
+        point: Callable[[str], None],
+    ) -> None:
+        self.store = store
+        self.backend = backend
+        self.clock = clock
+        self.point = point
+        self.report = Report()
+        self.state = State()
+        self._prober = prober
+
+    def save(self, state: State) -> None:
+        """Durable before it returns."""
+        self.store.save(state)
+        self.state = state
+        self.point("saved")
+
+    def keep(self, model: str, record: Record) -> None:
+        """Save a model's record when it changed."""
+        if record != self.state.record(model):
+            self.save(self.state.with_record(model, record))
+
+    def create(self, model: str, managed: Managed) -> None:
+        """Intent first, on disk; then one call for each candidate until one is taken or the answer is unclear."""
+        name = match.new_name(self.store.install_id, model, secrets.token_hex(6))
+        intent = decide.begin(self.state.record(model), name, policy=managed.policy, now=self.clock())
+        self.keep(model, _described(intent, managed))
+        self.point("intent saved")
+        refusals: list[NoCapacity] = []
+        for offer in managed.spec.offers:
+            try:
+                made = self._create_one(managed.spec, offer, name)
+            except NoCapacity as e:
+                self.report.say(f"{model}: no {offer.gpu} to be had: {e.message}")
+                refusals.append(e)
+                continue
+            except ProviderError as e:
+                self._not_made(model, e)
+                return
+            self._made(model, made, managed.policy)
+            return
+        self._not_made(model, refusals[-1] if refusals else NoCapacity("There is no GPU type to try."))
+
+    def _create_one(self, spec: Spec, offer: Offer, name: str) -> Instance:
+        self.point("before create")
+        made = self.backend.create(spec, offer, name, {"VLLM_API_KEY": self.store.pod_key(name)})
+        self.point("created")
+        return made
+
+    def _made(self, model: str, made: Instance, policy: Policy) -> None:
+        record = decide.adopt(self.state.record(model), made, policy=policy, now=self.clock())
+        self.keep(model, record)
+        price = f" at ${record.usd_per_hour:.2f}/h" if record.usd_per_hour is not None else ""
+        self.report.say(f"{model}: created {made.id} ({record.gpu}{price})")
+
+    def _not_made(self, model: str, error: ProviderError) -> None:
+        """The create call failed: unclear, or clearly without effect; the error's class says which."""
+        record, now = self.state.record(model), self.clock()
+        self.report.fail(error)
+        if isinstance(error, CreateUnknown):
+            self.keep(model, replace(record, phase=Phase.UNKNOWN, error=str(error)))
+            return
+        retry_at: float | None = now + (error.retry_after or NO_CAPACITY_SECONDS)
+        if isinstance(error, BadSpec):
+            retry_at = None
+        elif isinstance(error, BadCredentials | NoMoney | RetiredApi):
+            retry_at = now + ACCOUNT_SECONDS
+        self.keep(model, decide.not_created(record, str(error), retry_at=retry_at))
+
+    def destroy(self, model: str, targets: tuple[str, ...]) -> None:
+        """Order the end of a model's machines; whether they are gone is for a later look to say."""
+        for target in targets:
+            self.point("before destroy")
+            try:
+                accepted = self.backend.destroy(target)
+            except ProviderError as e:
+                self.report.fail(e)
+                continue
+            self.point("destroyed")
+            if accepted:
+                self.keep(model, replace(self.state.record(model), delete_accepted=True))
+            self.report.say(
+                f"{model}: terminating {target}" if accepted else f"{model}: {target} is not known"
+            )
+
+    def destroy_orphan(self, orphan: Instance) -> None:
+        """End a machine of ours that no record knows."""
+        self.report.say(f"terminating {orphan.id} ({orphan.name}): no record knows it")
+        try:
+            self.backend.destroy(orphan.id)
+        except ProviderError as e:
+            self.report.fail(e)
+        self.point("orphan destroyed")
+
+    def adopt(self, model: str, orphan: Instance, managed: Managed, *, run_at: float) -> None:
+        """Make a machine of ours, found without a record, the model's machine."""
+        blank = _described(Record(run_at=run_at), managed)
+        self.keep(model, decide.adopt(blank, orphan, policy=managed.policy, now=self.clock()))
+        self.report.say(f"{model}: adopted {orphan.id} ({orphan.name})")
+
+    def probe(self, model: str, seen: Instance, managed: Managed) -> None:
+        """Ask the model server and act on what the answer means."""
+        before = self.state.record(model)
+        health = self._prober.check(
+            seen,
+            self.store.pod_key(before.name),
+            managed.spec.served_name,
+            was_ready=before.ready_at is not None,
+        )
+        step = decide.after_probe(before, health, policy=managed.policy, now=self.clock())
+        self.keep(model, step.record)
+        self.report.say(f"{model}: {step.why}")
+        if step.record.ready_at and not before.ready_at and before.created_at:
+            self.store.add_start(step.record.gpu, step.record.model, step.record.ready_at - before.created_at)
+        if step.act is Act.DESTROY:
+            self.destroy(model, step.targets)
+
+
+def _described(record: Record, managed: Managed) -> Record:
+    spec = managed.spec
+    return replace(
+        record,
+        model=spec.model,
+        served_name=spec.served_name,
+        spec_digest=spec.digest,
+        config=dict(managed.config),
+    )
