@@ -1,0 +1,25 @@
+"""Not a proxy: exact answers to exact questions, kept in memory and on disk, and shared while they are made."""
+
+from llmpod.cache.answer import Verdict, verdict
+from llmpod.cache.cache import Cache
+from llmpod.cache.entry import Entry
+from llmpod.cache.flight import Flight, Flights, Head, Listener
+from llmpod.cache.key import AliasTable, RequestKey, request_key
+from llmpod.cache.sse import FrameScanner
+from llmpod.cache.tier import Disk
+
+__all__ = [
+    "AliasTable",
+    "Cache",
+    "Disk",
+    "Entry",
+    "Flight",
+    "Flights",
+    "FrameScanner",
+    "Head",
+    "Listener",
+    "RequestKey",
+    "Verdict",
+    "request_key",
+    "verdict",
+]

@@ -1,0 +1,87 @@
+"""Not a general JSON library: reads a request body strictly, and spells a value in exactly one way.
+
+Strict means that no two readers can understand the body differently: UTF-8, no duplicate keys, no NaN or Infinity
+(which Python's own parser would accept), no half surrogate pairs, and no nesting that would exhaust a stack.
+"""
+
+import json
+from typing import Any, Final, NoReturn
+
+MAX_DEPTH: Final = 64
+
+
+class NotJSON(ValueError):
+    """Why a body cannot be read, in words for its sender."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise NotJSON(f"the key {twice[:64]!r} occurs twice in one object, which servers read differently")
+    return members
+
+
+def _constant(name: str) -> NoReturn:
+    raise NotJSON(f"{name} is not a JSON number")
+
+
+_DECODE: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant).decode
+_ENCODE: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
+).encode
+
+
+def _depth(value: Any) -> int:
+    """Levels of nesting; stops counting above the limit."""
+    depth, level = 0, [value]
+    while level and depth <= MAX_DEPTH:
+        inner = [part.values() if isinstance(part, dict) else part for part in level if _holds(part)]
+        level = [item for items in inner for item in items]
+        depth += bool(inner)
+        if not inner:
+            break
+    return depth
+
+
+def _holds(value: Any) -> bool:
+    return isinstance(value, dict | list)
+
+
+def read(body: bytes) -> Any:
+    """The JSON value of a body, strictly.
+
+    Raises:
+        NotJSON: with the reason.
+    """
+    try:
+        value = _DECODE(body.decode())
+    except UnicodeDecodeError as error:
+        raise NotJSON(f"it is not UTF-8 (byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise NotJSON(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise NotJSON(f"it is nested deeper than {MAX_DEPTH} levels") from None
+    except NotJSON:
+        raise
+    except ValueError:  # Python's bound on the digits of an integer, sys.get_int_max_str_digits()
+        raise NotJSON("it holds an integer of thousands of digits") from None
+    # brackets in the bytes bound the depth from above, which spares nearly every body the walk
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise NotJSON(f"it is nested deeper than {MAX_DEPTH} levels")
+    return value
+
+
+def canonical(value: Any) -> bytes:
+    """One spelling for each JSON value: members sorted, no white space, UTF-8. Different values differ.
+
+    Raises:
+        NotJSON: a number overflows to infinity, or a string holds half of a surrogate pair.
+    """
+    try:
+        return _ENCODE(value).encode()
+    except UnicodeEncodeError:
+        raise NotJSON("a string holds half of a surrogate pair, which is no text") from None
+    except ValueError:
+        raise NotJSON("a number is too large for any server to read") from None

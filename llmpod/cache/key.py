@@ -1,0 +1,254 @@
+"""Not a cache: names the question in a request, so that equal questions and only those get one digest.
+
+Everything counts, fields nobody has heard of included, except the short list in ``KeyPolicy`` that cannot
+change the answer. Equal means: the same JSON value. Order of object members and white space between tokens do
+not count; strings are compared as they are, without any normalisation; ``1`` and ``1.0`` differ, as they may
+to a server. Headers are never looked at: clients change them with every call.
+
+A body is refused where two readers could understand it differently (duplicate keys, NaN, lone surrogates): the
+key must stand for what the server will read.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import Any, Final
+
+from llmpod.cache.jsontext import NotJSON, canonical, read
+from llmpod.cache.paths import Shape, converts, not_stored_because, shape_of
+from llmpod.errors import BadRequest
+
+SCHEMA: Final = (
+    b"llmpod-key-1"  # change it when the same request must no longer find what older versions stored
+)
+
+
+@dataclass(frozen=True)
+class KeyPolicy:
+    """Which fields cannot change the answer.
+
+    Attributes:
+        ignored: top-level members left out of the key. ``stream`` is only left out where one entry serves
+            both forms (``paths.converts``).
+        ignored_stream_options: members of ``stream_options`` left out; the rest of it counts.
+    """
+
+    ignored: frozenset[str] = frozenset(
+        {
+            "user",  # who asks, for abuse reports
+            "safety_identifier",  # its successor
+            "metadata",  # labels for the caller's own bookkeeping
+            "client_metadata",  # Codex: differs with every run
+            "store",  # whether the server keeps a copy; where it is true /responses is not cached at all
+            "prompt_cache_key",  # a hint about where the server's prefix cache may be warm
+            "prompt_cache_retention",
+            "request_id",  # vLLM: becomes part of the answer's id, nothing else
+            "priority",  # vLLM: place in the queue
+        }
+    )
+    ignored_stream_options: frozenset[str] = frozenset({"include_usage"})
+
+
+POLICY: Final = KeyPolicy()
+
+
+@dataclass(frozen=True)
+class RequestKey:
+    """What the cache needs to know about a request.
+
+    Attributes:
+        digest: SHA-256, 32 bytes.
+        stream: the client wants server-sent events.
+        include_usage: the client asked for the usage frame (``stream_options.include_usage``).
+        model: the ``model`` member, when it is a string.
+        cacheable: an answer to this may be stored and served again.
+        reason: why not, when it may not; else empty.
+        parsed: the body as Python values, for routing; None when it is no JSON object, and for a key that
+            came out of an ``AliasTable`` (which must not keep prompts alive).
+    """
+
+    digest: bytes
+    stream: bool = False
+    include_usage: bool = False
+    model: str | None = None
+    cacheable: bool = False
+    reason: str = ""
+    parsed: dict[str, Any] | None = field(default=None, compare=False, repr=False)
+
+
+# --- what cannot be cached ---------------------------------------------------------------------------------------
+def _given(name: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda body: body.get(name) is not None
+
+
+def _plain_flag(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def _server_side_tools(body: dict[str, Any]) -> bool:
+    tools = body.get("tools")
+    kinds = [tool.get("type") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+    return any(
+        kind not in {"function", "custom", "namespace", "local_shell", "apply_patch"} for kind in kinds
+    )
+
+
+_ALL: Final = frozenset(Shape) - {Shape.OPAQUE}
+_RULES: Final[tuple[tuple[frozenset[Shape], Callable[[dict[str, Any]], bool], str], ...]] = (
+    (_ALL, lambda body: not _plain_flag(body.get("stream")), "stream is not a boolean"),
+    (_ALL, _given("kv_transfer_params"), "kv_transfer_params moves state between servers"),
+    (frozenset({Shape.CHAT}), _given("web_search_options"), "the answer depends on the web"),
+    (
+        frozenset({Shape.RESPONSES}),
+        lambda body: bool(body.get("store")),
+        "store: the response is to live on the server",
+    ),
+    (
+        frozenset({Shape.RESPONSES}),
+        lambda body: bool(body.get("background")),
+        "background: the response is to live on the server",
+    ),
+    (frozenset({Shape.RESPONSES}), _given("previous_response_id"), "previous_response_id is server state"),
+    (frozenset({Shape.RESPONSES}), _given("conversation"), "conversation is server state"),
+    (frozenset({Shape.RESPONSES}), _given("prompt"), "the prompt is kept on the server"),
+    (frozenset({Shape.RESPONSES}), _server_side_tools, "a tool that runs on the server may answer anything"),
+)
+
+
+def _refusal(shape: Shape, body: dict[str, Any]) -> str:
+    return next((why for shapes, holds, why in _RULES if shape in shapes and holds(body)), "")
+
+
+# --- the key -----------------------------------------------------------------------------------------------------
+def _digest(parts: Iterable[bytes]) -> bytes:
+    digest = sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.digest()
+
+
+def _question(body: dict[str, Any], path: str, policy: KeyPolicy) -> dict[str, Any]:
+    """The members of the body that can change the answer."""
+    question = {name: value for name, value in body.items() if name not in policy.ignored}
+    stream = question.get("stream")
+    if stream is None or stream is False or (stream is True and converts(path)):
+        question.pop("stream", None)
+    options = question.get("stream_options")
+    if isinstance(options, dict):
+        options = {
+            name: value for name, value in options.items() if name not in policy.ignored_stream_options
+        }
+        question["stream_options"] = options or None
+    if question.get("stream_options", 0) is None:
+        del question["stream_options"]
+    return question
+
+
+def _is_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
+
+
+def _include_usage(body: dict[str, Any]) -> bool:
+    options = body.get("stream_options")
+    return isinstance(options, dict) and options.get("include_usage") is True
+
+
+def _opaque(body: bytes, context: tuple[bytes, ...], *, reason: str, json_body: bool) -> RequestKey:
+    """A key over the raw bytes, for single flight and logs only. Reads a model name where there is one."""
+    try:
+        value = read(body) if json_body else None
+    except NotJSON:
+        value = None  # not ours to judge: the server gets the bytes as they are
+    parsed = value if isinstance(value, dict) else None
+    model = parsed.get("model") if parsed else None
+    return RequestKey(
+        digest=_digest((*context, b"raw", body)),
+        stream=parsed is not None and parsed.get("stream") is True,
+        model=model if isinstance(model, str) else None,
+        reason=reason,
+        parsed=parsed,
+    )
+
+
+def request_key(
+    path: str,
+    body: bytes,
+    *,
+    partition: bytes = b"",
+    identity: str = "",
+    content_type: str = "application/json",
+    policy: KeyPolicy = POLICY,
+) -> RequestKey:
+    """The key of one POST. Pure; about 6 µs for a 0.6 KB body and 0.5 ms for 100 KB.
+
+    Args:
+        path: path and query as sent, for example ``/v1/chat/completions``.
+        body: the request body exactly as it will be forwarded.
+        partition: whose answers these are; callers in different partitions never share.
+        identity: which model answers (id, revision, served defaults), not which machine.
+        content_type: the request's header.
+
+    Raises:
+        BadRequest: a path that is cached got a body that is no JSON object, or one that two readers could
+            understand differently.
+    """
+    shape, json_body = shape_of(path), _is_json(content_type)
+    context = (SCHEMA, partition, identity.encode(), path.encode())
+    if shape is Shape.OPAQUE or not json_body:
+        reason = not_stored_because(path) if shape is Shape.OPAQUE else "the request is not JSON"
+        return _opaque(body, (*context, content_type.encode()), reason=reason, json_body=json_body)
+    try:
+        parsed = read(body)
+        if not isinstance(parsed, dict):
+            raise NotJSON("it must be an object")
+        question = canonical(_question(parsed, path, policy))
+    except NotJSON as error:
+        raise BadRequest(f"The request body cannot be read as JSON: {error}.") from None
+    model, reason = parsed.get("model"), _refusal(shape, parsed)
+    return RequestKey(
+        digest=_digest((*context, question)),
+        stream=parsed.get("stream") is True,
+        include_usage=_include_usage(parsed),
+        model=model if isinstance(model, str) else None,
+        cacheable=not reason,
+        reason=reason,
+        parsed=parsed,
+    )
+
+
+class AliasTable:
+    """Remembers the keys of bodies seen lately, so that a byte-identical repeat costs one SHA-256 and no parse.
+
+    Least recently used first out. One entry takes about 0.6 KB; prompts are not kept.
+    """
+
+    def __init__(self, max_entries: int = 4096) -> None:
+        self._max_entries = max_entries
+        self._keys: OrderedDict[tuple[bytes, str, bytes, str, str], RequestKey] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def lookup(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        partition: bytes = b"",
+        identity: str = "",
+        content_type: str = "application/json",
+    ) -> RequestKey:
+        """As ``request_key``; ``parsed`` is there only the first time. Raises BadRequest (never remembered)."""
+        alias = (sha256(body).digest(), path, partition, identity, content_type)
+        known = self._keys.get(alias)
+        if known is not None:
+            self._keys.move_to_end(alias)
+            return known
+        key = request_key(path, body, partition=partition, identity=identity, content_type=content_type)
+        self._keys[alias] = replace(key, parsed=None)
+        if len(self._keys) > self._max_entries:
+            self._keys.popitem(last=False)
+        return key
