@@ -66,6 +66,8 @@ class Journal:
         """Take one answered request; constant time, no I/O."""
         self.metrics.request(seen.status, seen.cache, seen.seconds)
         self.metrics.bytes_out += seen.bytes
+        if seen.model:
+            self.metrics.model(seen.model)
         self.last_request = seen.at
         self._recent.append(seen)
         if not self._access:

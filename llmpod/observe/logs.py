@@ -1,7 +1,7 @@
 """Not Python's ``logging``: one line of JSON per event, never a body, never a credential.
 
 Lines are put into a bounded buffer on the event loop and written by one thread, so that a slow or full disk
-or a closed pipe never holds up an answer (F51). When the writer cannot keep up, lines are dropped and counted.
+or a closed pipe never holds up an answer (F51). Lines are dropped and counted when the writer cannot keep up.
 """
 
 import json

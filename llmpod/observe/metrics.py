@@ -89,7 +89,7 @@ class Metrics:
         """
         self.requests_total += 1
         self.status[status // 100 - 1] += 1
-        if status >= 400:
+        if status >= 400 and status != 499:  # 499: the client left
             self.errors_total += 1
         if cache:
             self.cache[cache] += 1
@@ -192,8 +192,9 @@ def exposition(metrics: Metrics, gauges: Mapping[str, float], *, accept: str) ->
     registry = CollectorRegistry()
     registry.register(_Scrape(lambda: metrics.families(gauges)))
     if "application/openmetrics-text" in accept:
-        return openmetrics.generate_latest(registry), openmetrics.CONTENT_TYPE_LATEST
-    text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]  # prometheus-client ships no type
+        lines: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]  # it ships no type
+        return lines, openmetrics.CONTENT_TYPE_LATEST
+    text: bytes = generate_latest(registry)
     return text, "text/plain; version=0.0.4; charset=utf-8"
 
 

@@ -123,7 +123,7 @@ class Keeper:
         path = self._settings.state_file
         assert path is not None
         try:
-            stat = os.stat(path)  # noqa: PTH116, ASYNC240 - one syscall on a local file, four times a second
+            stat = os.stat(path)  # noqa: PTH116 - one syscall on a local file, four times a second
             stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         except OSError:
             stamp = (0, 0, 0)

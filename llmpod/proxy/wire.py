@@ -5,7 +5,7 @@ read from the socket at once is handed on at once, so that one read becomes one 
 """
 
 import asyncio
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import httptools
 
@@ -160,8 +160,7 @@ class Connection(asyncio.Protocol):
 
     # --- asyncio ---------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
 
     def data_received(self, data: bytes) -> None:
         call = self._call

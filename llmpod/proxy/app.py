@@ -1,0 +1,136 @@
+"""Not a module of logic: who owns what, in which order it opens and closes, and which half answers which path."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import HTTPException
+from fastapi.responses import JSONResponse
+
+from llmpod import __version__
+from llmpod.cache import Cache
+from llmpod.config import ProxySettings
+from llmpod.errors import NotRouted
+from llmpod.observe import Journal, Log, Metrics
+from llmpod.observe.dashboard import load_page
+from llmpod.proxy.answer import Send
+from llmpod.proxy.ask import Receive
+from llmpod.proxy.desk import Desk
+from llmpod.proxy.dispatch import Dispatch
+from llmpod.proxy.hits import Hits
+from llmpod.proxy.keeper import Keeper
+from llmpod.proxy.ops import Ops, routes
+from llmpod.proxy.relay import Relay
+from llmpod.proxy.upstream import Patience, Upstream
+
+FLUSH_SECONDS: Final = 0.1
+Scope = MutableMapping[str, Any]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Front:
+    """The ASGI application: ``/v1`` goes to the relay, everything else to FastAPI.
+
+    Attributes:
+        ops: what the ops routes show; there once the lifespan has begun.
+    """
+
+    def __init__(self, settings: ProxySettings, log: Log) -> None:
+        self._settings = settings
+        self._log = log
+        self._relay: Relay | None = None
+        self.ops: Ops | None = None
+        self._web = FastAPI(
+            title="llmpod",
+            version=__version__,
+            docs_url=None,
+            redoc_url=None,
+            openapi_url=None,
+            lifespan=self._lifespan,
+        )
+        self._web.add_exception_handler(HTTPException, _refused)
+        self._web.add_exception_handler(404, _not_found)
+        self._web.add_exception_handler(405, _refused)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        relayed = scope["type"] == "http" and scope["path"].startswith("/v1/")
+        if relayed and self._relay is not None:
+            await self._relay(scope, receive, send)
+        else:
+            await self._web(scope, receive, send)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        """Opens in the order of need, closes in reverse; the edge finds its desk in the lifespan's state."""
+        settings, metrics = self._settings, Metrics()
+        journal = Journal(self._log, metrics)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(_flushed(journal))
+            cache = await Cache.open(
+                settings.cache_dir, max_entries=settings.max_cache_size, max_bytes=settings.max_cache_bytes
+            )
+            stack.push_async_callback(cache.aclose)
+            if cache.degraded:
+                self._log.warning("cache_degraded", reason=cache.degraded)
+            upstream = Upstream(_patience(settings), metrics)
+            stack.push_async_callback(upstream.aclose)
+            keeper = Keeper(settings, self._log)
+            await keeper.start()
+            stack.push_async_callback(keeper.aclose)
+            hits = Hits(cache)
+            desk = Desk(settings, keeper, hits, journal)
+            dispatch = Dispatch(settings, cache=cache, keeper=keeper, upstream=upstream, journal=journal)
+            self._relay = Relay(desk, hits, keeper=keeper, dispatch=dispatch, journal=journal)
+            self.ops = Ops(settings, cache, keeper, journal)
+            self._web.include_router(routes(self.ops, load_page()))
+            yield {"desk": desk}
+
+
+def _flushed(journal: Journal) -> Callable[[], Awaitable[None]]:
+    """Starts writing the access log in short batches; what it returns writes the rest and stops."""
+
+    async def run() -> None:
+        while True:  # noqa: ASYNC110 - a batch at each interval is the point
+            await asyncio.sleep(0 if journal.flush() else FLUSH_SECONDS)
+
+    task = asyncio.create_task(run())
+
+    async def stop() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        while journal.flush():
+            pass
+
+    return stop
+
+
+def _patience(settings: ProxySettings) -> Patience:
+    return Patience(
+        connect=settings.connect_seconds,
+        first_byte=settings.first_byte_seconds,
+        idle=settings.idle_seconds,
+        total=settings.total_seconds,
+    )
+
+
+async def _not_found(request: Request, error: Exception) -> JSONResponse:
+    detail = getattr(error, "detail", "")
+    known = (
+        "OpenAI's API is under /v1; besides it there are /health, /livez, /readyz, /metrics and /dashboard."
+    )
+    path = request.scope["path"]
+    message = f"There is no {path} here. {known}" if detail in ("", "Not Found") else str(detail)
+    return JSONResponse(NotRouted(message).as_openai(), 404)
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    status = getattr(error, "status_code", 500)
+    body = {
+        "message": str(getattr(error, "detail", error)),
+        "type": "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
+    return JSONResponse({"error": body}, status, headers=getattr(error, "headers", None))

@@ -1,0 +1,119 @@
+"""Not an answer to anybody: which upstream call a request gets, its own or one that runs for the same question."""
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from llmpod.cache import Cache, RequestKey
+from llmpod.cache.flight import Flight, Flights
+from llmpod.cache.paths import converts
+from llmpod.config import ProxySettings
+from llmpod.observe import Journal
+from llmpod.proxy.ask import Ask
+from llmpod.proxy.fill import Fill, Form
+from llmpod.proxy.headers import Headers, to_upstream
+from llmpod.proxy.keeper import Keeper
+from llmpod.proxy.origin import Origin, Request
+from llmpod.proxy.route import Destination, streams_upstream
+from llmpod.proxy.upstream import Upstream
+
+PRIVATE_BUFFER: Final = 256 * 2**10  # of an answer that nobody else may share: evens out two speeds, no more
+AS_SENT: Final = RequestKey(digest=b"", stream=True, include_usage=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request that needs the model server. ``shared``: its answer may be stored and given to others."""
+
+    ask: Ask
+    destination: Destination
+    origin: Origin
+    key: RequestKey = AS_SENT
+    shared: bool = False
+
+    @property
+    def want(self) -> Form:
+        return Form(self.key.stream, self.key.include_usage or not self.key.stream)
+
+
+class Dispatch:
+    """Starts upstream calls and knows which of them may be joined."""
+
+    def __init__(
+        self, settings: ProxySettings, *, cache: Cache, keeper: Keeper, upstream: Upstream, journal: Journal
+    ) -> None:
+        self._settings = settings
+        self._cache = cache
+        self._keeper = keeper
+        self._upstream = upstream
+        self._journal = journal
+        self._flights = Flights()
+        self._fills: dict[bytes, Fill] = {}
+
+    def take(self, job: Job) -> tuple[Fill, bool]:
+        """The call whose answer this request gets, and whether it was running already.
+
+        Call ``fill.flight.follow()`` before the next await.
+        """
+        if not job.shared:
+            return self._lead(
+                job, Flight(job.key.digest, max_bytes=PRIVATE_BUFFER, ended=lambda _: None)
+            ), False
+        asked = self._asks(job)
+        # an answer with token counts serves everybody, one without them only those who do not want them
+        names = [job.key.digest + bytes([usage]) for usage in (job.want.usage, True)]
+        for name in names:
+            fill = self._fills.get(name)
+            if fill is not None and not fill.flight.spilled:
+                return fill, True
+        name = job.key.digest + bytes([asked.usage])
+        flight, _ = self._flights.lead_or_join(name)
+        fill = self._lead(job, flight)
+        self._fills[name] = fill
+        return fill, False
+
+    def _lead(self, job: Job, flight: Flight) -> Fill:
+        asked = self._asks(job)
+        fill = Fill(
+            flight,
+            job.ask.target.decode("latin-1"),
+            asked=asked,
+            use=self._keeper.use(job.destination.model_key),
+            journal=self._journal,
+            cache=self._cache if job.shared else None,
+            over=self._over,
+        )
+        fill.call = self._upstream.call(_request(job, asked), fill)
+        return fill
+
+    def _over(self, fill: Fill) -> None:
+        name = fill.flight.digest
+        if self._fills.get(name) is fill:
+            del self._fills[name]
+
+    def _asks(self, job: Job) -> Form:
+        """In which form the model server is asked: as the client did, or for a stream to be put together."""
+        if (
+            converts(job.ask.path)
+            and not job.key.stream
+            and streams_upstream(job.destination, self._settings)
+        ):
+            return Form(stream=True, usage=True)
+        return job.want
+
+
+def _request(job: Job, asked: Form) -> Request:
+    destination, ask = job.destination, job.ask
+    headers: Headers = to_upstream(ask.headers, credentials=destination.passes_credentials)
+    if destination.api_key is not None:
+        headers.append((b"authorization", b"Bearer " + destination.api_key.encode("latin-1")))
+    body = ask.body if asked.stream == job.want.stream else _as_stream(ask.body)
+    return Request(job.origin, ask.method.encode(), ask.target, headers, body)
+
+
+def _as_stream(body: bytes) -> bytes:
+    """The same request, for a stream with token counts. The body is a JSON object: its key was made from it."""
+    question = json.loads(body)
+    question["stream"] = True
+    question["stream_options"] = {**(question.get("stream_options") or {}), "include_usage": True}
+    return json.dumps(question, ensure_ascii=False).encode()

@@ -1,0 +1,227 @@
+"""Not a connection to anybody: takes one upstream answer, feeds everyone who listens, and stores it if complete.
+
+It is driven by the upstream connection's callbacks, so one read becomes one wake-up of each listener and no task
+stands between. An answer is stored as soon as its last event has come, whoever is still there (most SDKs hang up
+right then). One that stops earlier never ends cleanly: its listeners get an error.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from llmpod.cache import Cache, Entry
+from llmpod.cache.answer import verdict
+from llmpod.cache.flight import Flight
+from llmpod.cache.paths import Shape, shape_of
+from llmpod.cache.sse import FrameScanner
+from llmpod.errors import LlmpodError, UpstreamInvalid
+from llmpod.observe import Journal
+from llmpod.proxy.headers import Headers, get, is_json, media_type, to_client
+from llmpod.proxy.keeper import Use
+from llmpod.proxy.replies import redirected
+from llmpod.proxy.wire import Call
+
+MAX_ENTRY_BYTES: Final = 8 * 2**20
+TAIL_SECONDS: Final = 1.0  # what a server may take from its last event to the end of its answer, unheard
+_ENDS_WITH_EVENT: Final = frozenset({Shape.CHAT, Shape.TEXT, Shape.RESPONSES, Shape.MESSAGES})
+# transformers' server ends its streams without [DONE]; a finish reason makes such an end believable
+_FINISH: Final = re.compile(rb'"finish_reason"\s*:\s*"')
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How an answer is wanted, or how it was asked for: as a stream or as one document, with token counts or not."""
+
+    stream: bool
+    usage: bool
+
+
+class Fill:
+    """The sink of one upstream call.
+
+    Args:
+        flight: whom to feed.
+        path: of the request, with query.
+        asked: the form that the model server was asked for.
+        use: the model's counters.
+        cache: where a complete answer goes, under the first 32 bytes of the flight's digest; None: nowhere.
+        over: told when the call is over.
+    """
+
+    def __init__(
+        self,
+        flight: Flight,
+        path: str,
+        *,
+        asked: Form,
+        use: Use,
+        journal: Journal,
+        cache: Cache | None,
+        over: Callable[["Fill"], None],
+    ) -> None:
+        self.flight = flight
+        self.asked = asked
+        self.call: Call | None = None
+        self._path = path
+        self._use = use
+        self._metrics = journal.metrics
+        self._log = journal.log
+        self._clock = journal.clock
+        self._cache = cache
+        self._when_over = over
+        self._loop = asyncio.get_running_loop()
+        self._asked_at = self._loop.time()
+        self._status = 0
+        self._content_type = b""
+        self._storable = False
+        self._unframed = False
+        self._scanner: FrameScanner | None = None
+        self._settled = False
+        self._waiting: asyncio.Task[None] | None = None
+        use.in_flight += 1
+        use.requests += 1
+        self._metrics.in_flight += 1
+
+    # --- from upstream ------------------------------------------------------------------------------------
+    def head(self, status: int, headers: Headers) -> None:
+        self._status = status
+        self._content_type = get(headers, b"content-type")
+        if 300 <= status < 400 and status != 304:
+            self._stop(redirected(status))
+            return
+        if media_type(self._content_type) == b"text/event-stream":
+            self._scanner = FrameScanner(self._path)
+        plain = not any(name in (b"set-cookie", b"content-encoding") for name, _ in headers)
+        self._storable = status == 200 and plain and self._cache is not None
+        self._metrics.first_byte_seconds.observe(self._loop.time() - self._asked_at)
+        self._use.last_byte = self._clock()
+        length = [(name, value) for name, value in headers if name == b"content-length"]
+        self._unframed = not length and not get(headers, b"transfer-encoding")
+        self.flight.start(status, (*to_client(headers), *length))
+
+    def data(self, chunk: bytes) -> None:
+        self._use.last_byte = self._clock()
+        flight = self.flight
+        flight.append(chunk)
+        if self._scanner is not None and self._scanner.feed(chunk) and not self._settled:
+            self._loop.call_soon(self._settle)  # after those who listen have been given the bytes
+        if flight.crowded and self.call is not None and self._waiting is None:
+            self.call.pause()
+            self._waiting = self._loop.create_task(self._wait_for_room())
+
+    def end(self) -> None:
+        if self._scanner is not None:
+            self._loop.call_soon(self._end_of_stream)
+        elif self._unframed and self._cut_json():
+            self.failed(
+                UpstreamInvalid("The model server closed the connection in the middle of its answer.")
+            )
+        else:
+            self._settle()
+            self._over()
+            self.flight.finish()
+
+    def failed(self, error: LlmpodError) -> None:
+        self._over()
+        if self._scanner is not None and self._scanner.done:  # the answer was whole; only its end was not
+            self._settle()
+            self.flight.finish()
+            return
+        self._metrics.failure(error.code)
+        self._metrics.truncated += self.flight.started
+        self._log.warning("upstream", path=self._path, code=error.code, reason=error.message)
+        self.flight.fail(error)
+
+    # --- from listeners -----------------------------------------------------------------------------------
+    def listener_left(self) -> None:
+        """Nobody listens any more: stop the model server, unless all that is missing is the end of the body."""
+        if self.call is None or self.call.over or self.flight.listeners:
+            return
+        if self._scanner is not None and self._scanner.done:
+            self.call.deadline = min(self.call.deadline, self._loop.time() + TAIL_SECONDS)
+            return
+        self._metrics.cancelled += 1
+        self._stop(None)
+
+    # --- inside -------------------------------------------------------------------------------------------
+    def _end_of_stream(self) -> None:
+        self._settle()
+        self._over()
+        if self._ended_well():
+            self.flight.finish()
+            return
+        self._metrics.truncated += 1
+        self._log.warning("upstream", path=self._path, code="truncated", reason="ended before its last event")
+        self.flight.fail(UpstreamInvalid("The model server ended its stream before the answer was complete."))
+
+    def _ended_well(self) -> bool:
+        if self._status != 200 or shape_of(self._path) not in _ENDS_WITH_EVENT:
+            return True
+        if self._scanner is not None and self._scanner.done:
+            return True
+        return not self.flight.spilled and _FINISH.search(self.flight.body()) is not None
+
+    def _cut_json(self) -> bool:
+        """An answer whose end is the end of the connection shows a cut only in its text."""
+        if not is_json(self._content_type) or self.flight.spilled or not self.flight.size:
+            return False
+        try:
+            json.loads(self.flight.body())
+        except (ValueError, RecursionError):
+            return True
+        return False
+
+    def _settle(self) -> None:
+        """Judge the answer once, and store it when it is complete."""
+        if self._settled:
+            return
+        self._settled = True
+        cache = self._cache
+        if not self._storable or cache is None or self.flight.spilled:
+            return
+        body = self.flight.body()
+        if self._scanner is not None:
+            body = body[: self._scanner.end]
+        stream = self._scanner is not None
+        judged = verdict(body, stream=stream, path=self._path)
+        if not judged.complete or len(body) > MAX_ENTRY_BYTES:
+            self._log.info("not_stored", path=self._path, reason=judged.reason or "too large")
+            return
+        entry = Entry(
+            key=self.flight.digest[:32],
+            path=self._path,
+            stream=stream,
+            content_type=self._content_type.decode("latin-1"),
+            body=body,
+            stored_at=self._clock(),
+            model=judged.model or "",
+            has_usage=judged.has_usage,
+        )
+        cache.put(entry)
+
+    def _stop(self, error: LlmpodError | None) -> None:
+        """Cancel the call; those who listen, if any, get the error."""
+        if self.call is not None:
+            self.call.cancel()
+        self._over()
+        if error is not None:
+            self._metrics.failure(error.code)
+            self.flight.fail(error)
+        else:
+            self.flight.give_up()
+
+    def _over(self) -> None:
+        self._use.in_flight -= 1
+        self._metrics.in_flight -= 1
+        self._when_over(self)
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def _wait_for_room(self) -> None:
+        await self.flight.room()
+        self._waiting = None
+        if self.call is not None:
+            self.call.resume()

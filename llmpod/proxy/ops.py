@@ -1,0 +1,212 @@
+"""Not the product: what people, scrapers and supervisors ask about it. FastAPI routes, no upstream call in any."""
+
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
+
+from llmpod import __version__
+from llmpod.cache import Cache
+from llmpod.config import ProxySettings
+from llmpod.errors import NotRouted
+from llmpod.model import Phase
+from llmpod.observe import Journal
+from llmpod.observe.dashboard import Page
+from llmpod.observe.logs import iso
+from llmpod.observe.metrics import exposition, wants_text
+from llmpod.proxy.keeper import Keeper
+from llmpod.proxy.route import Destination
+
+READ = ["GET", "HEAD"]
+
+
+@dataclass(slots=True)
+class Ops:
+    """What the routes below show.
+
+    Args:
+        draining: set by the server when it stops taking requests.
+        clock: seconds since the epoch.
+    """
+
+    settings: ProxySettings
+    cache: Cache
+    keeper: Keeper
+    journal: Journal
+    clock: Callable[[], float] = time.time
+    draining: bool = False
+    started_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.started_at = self.clock()
+
+    @property
+    def uptime(self) -> float:
+        return self.clock() - self.started_at
+
+    def gauges(self) -> dict[str, float]:
+        """Numbers that are read, not counted."""
+        return {
+            "cache_entries": self.cache.entries,
+            "cache_size_bytes": self.cache.size_bytes,
+            "cache_max_entries": self.cache.max_entries,
+            "cache_max_bytes": self.cache.max_bytes,
+            "uptime_seconds": round(self.uptime, 3),
+            "log_lines_dropped": self.journal.log.dropped,
+        }
+
+    def health(self) -> dict[str, Any]:
+        """The body of ``GET /health``. Times are ISO 8601 in UTC; sizes in bytes."""
+        first = next(iter(self.keeper.destinations), None)
+        origin = first.origin if first else None
+        seen = self.journal.last_request
+        return {
+            "status": "draining" if self.draining else "healthy",
+            "timestamp": iso(self.clock()),
+            "endpoint": _endpoint(first),
+            "cache_dir": str(self.settings.cache_dir) if self.settings.cache_dir else None,
+            "cache_entries": self.cache.entries,
+            "cache_size_bytes": self.cache.size_bytes,
+            "max_cache_size": self.cache.max_entries,
+            "max_cache_bytes": self.cache.max_bytes,
+            "cache_degraded": self.cache.degraded,
+            "uptime": round(self.uptime, 3),
+            "llm_running": any(d.origin is not None for d in self.keeper.destinations),
+            "target_port": origin.port if origin else None,
+            "last_request": iso(seen) if seen else None,
+            "instance": self.settings.token,
+            "version": __version__,
+        }
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether a new request that is not in the cache would be accepted now, and why not."""
+        if self.draining:
+            return False, "the proxy is being stopped"
+        if any(d.origin is not None for d in self.keeper.destinations):
+            return True, ""
+        phases = ", ".join(str(d.phase) for d in self.keeper.destinations)
+        return False, f"no model server is ready ({phases or 'none is known'})"
+
+    def metrics(self) -> dict[str, Any]:
+        return self.journal.metrics.as_json(self.gauges())
+
+    def dashboard(self) -> dict[str, Any]:
+        """The body of ``GET /dashboard`` for programs, and what the page shows. No text of any request."""
+        return {
+            "health": self.health(),
+            "metrics": self.metrics(),
+            "system": _system(),
+            "configuration": _configuration(self.settings),
+            "models": [_model(d, self.clock()) for d in self.keeper.destinations],
+            "recent": self.journal.recent(),
+        }
+
+
+def _endpoint(destination: Destination | None) -> str | None:
+    if destination is None or destination.origin is None:
+        return None
+    origin = destination.origin
+    return f"{'https' if origin.tls else 'http'}://{origin}{origin.prefix.decode()}"
+
+
+def _model(d: Destination, now: float) -> dict[str, Any]:
+    began = d.created_at
+    hours = max(0.0, now - began) / 3600 if began and d.phase not in (Phase.STOPPED, Phase.FAILED) else None
+    return {
+        "model": d.identity,
+        "names": list(d.names),
+        "phase": str(d.phase) if d.phase else "fixed endpoint",
+        "endpoint": _endpoint(d),
+        "usd_per_hour": d.usd_per_hour,
+        "usd_so_far": round(hours * d.usd_per_hour, 4) if hours is not None and d.usd_per_hour else None,
+        "deadline": d.deadline,
+        "ready_at": d.ready_at,
+        "error": d.error,
+    }
+
+
+def _system() -> dict[str, Any]:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    scale = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, kilobytes elsewhere
+    return {
+        "pid": os.getpid(),
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 3),
+        "max_rss_bytes": used.ru_maxrss * scale,
+    }
+
+
+def _configuration(s: ProxySettings) -> dict[str, Any]:
+    """What may be shown of the settings: nothing secret is among them."""
+    return {
+        "host": s.host,
+        "port": s.port,
+        "use_https": s.use_https,
+        "cache_dir": str(s.cache_dir) if s.cache_dir else None,
+        "max_cache_size": s.max_cache_size,
+        "max_cache_bytes": s.max_cache_bytes,
+        "enable_profiling": s.enable_profiling,
+        "log_level": s.log_level,
+        "upstream_stream": s.upstream_stream,
+        "first_byte_seconds": s.first_byte_seconds,
+        "idle_seconds": s.idle_seconds,
+        "total_seconds": s.total_seconds,
+        "max_body_bytes": s.max_body_bytes,
+    }
+
+
+def routes(ops: Ops, page: Page) -> APIRouter:
+    """The routes, as methods of nothing: each is a line over :class:`Ops`."""
+    router = APIRouter()
+
+    @router.api_route("/health", methods=READ)
+    async def health() -> JSONResponse:
+        return _json(ops.health())
+
+    @router.api_route("/livez", methods=READ)
+    async def livez() -> JSONResponse:
+        return _json({"status": "ok"})
+
+    @router.api_route("/readyz", methods=READ)
+    async def readyz() -> JSONResponse:
+        ready, why = ops.ready()
+        return _json({"ready": ready, "reason": why}, status=200 if ready else 503)
+
+    @router.api_route("/metrics", methods=READ)
+    async def metrics(request: Request) -> Response:
+        accept = request.headers.get("accept", "")
+        if not wants_text(accept):
+            return _json(ops.metrics())
+        text, content_type = exposition(ops.journal.metrics, ops.gauges(), accept=accept)
+        return Response(text, headers={"content-type": content_type, "x-content-type-options": "nosniff"})
+
+    @router.api_route("/dashboard", methods=READ)
+    async def dashboard(request: Request) -> Response:
+        if "text/html" in request.headers.get("accept", ""):
+            return Response(page.html, headers=page.headers)
+        return _json(ops.dashboard())
+
+    @router.api_route("/debug/cache", methods=READ)
+    async def debug_cache() -> JSONResponse:
+        if not ops.settings.enable_profiling:
+            raise HTTPException(404, str(NotRouted("Profiling is off.", hint="Set ENABLE_PROFILING=true.")))
+        order = ops.cache.lru_order()
+        return _json(
+            {"cache_entries": ops.cache.stats(), "total_entries": ops.cache.entries, "lru_order": order}
+        )
+
+    return router
+
+
+def _json(value: Any, *, status: int = 200) -> JSONResponse:
+    return JSONResponse(
+        value, status, headers={"cache-control": "no-store", "x-content-type-options": "nosniff"}
+    )

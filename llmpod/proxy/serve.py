@@ -1,0 +1,166 @@
+"""Not uvicorn's command line: runs the proxy as one process, from the bound socket to the drained end."""
+
+import asyncio
+import contextlib
+import errno
+import math
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+
+from llmpod.config import ProxySettings, proxy_settings
+from llmpod.errors import ConfigError, LlmpodError, PortTaken
+from llmpod.observe import Log, open_log
+from llmpod.proxy.app import Front
+from llmpod.proxy.protocol import EdgeProtocol
+
+BACKLOG: Final = 2048
+# TLS 1.2 suites that are left: ECDHE with AEAD; those of TLS 1.3 are all of that kind (Mozilla "intermediate")
+CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server that ends with our exit code, not with the signal that asked it to."""
+
+    def __init__(self, config: uvicorn.Config, front: Front) -> None:
+        super().__init__(config)
+        self._front = front
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGTERM or SIGINT: drain. Again: now."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._asked)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._front.ops is not None:
+            self._front.ops.draining = True
+        await super().shutdown(sockets)
+
+    def _asked(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def bind(settings: ProxySettings) -> socket.socket:
+    """The listening socket.
+
+    Raises:
+        PortTaken: somebody else has the address.
+        ConfigError: the address cannot be used at all.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, proto)
+    except OSError as e:
+        raise ConfigError(f"Cannot listen on {settings.host}: {e.strerror or e}.") from None
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as e:
+        listener.close()
+        where = f"{settings.host}:{settings.port}"
+        if e.errno == errno.EADDRINUSE:
+            raise PortTaken(
+                f"{where} is in use by another program.",
+                hint="Stop it, or choose another port (PORT=… or --port …).",
+            ) from None
+        raise ConfigError(f"Cannot listen on {where}: {e.strerror or e}.") from None
+    return listener
+
+
+def tls_context(settings: ProxySettings) -> ssl.SSLContext | None:
+    """The server's side of TLS, or None for plain HTTP. Raises ConfigError when the files do not serve."""
+    if not settings.use_https:
+        return None
+    if settings.ssl_cert is None or settings.ssl_key is None:
+        raise ConfigError("USE_HTTPS needs SSL_CERT and SSL_KEY.")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    try:
+        context.load_cert_chain(settings.ssl_cert, settings.ssl_key)
+    except (OSError, ssl.SSLError) as e:
+        raise ConfigError(
+            f"The certificate {settings.ssl_cert} with the key {settings.ssl_key} cannot be used: {e}."
+        ) from None
+    return context
+
+
+def _config(settings: ProxySettings, front: Front) -> uvicorn.Config:
+    config = uvicorn.Config(
+        front,
+        http=EdgeProtocol,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        ws="none",
+        lifespan="on",
+        interface="asgi3",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
+    )
+    config.load()
+    config.ssl = tls_context(settings)
+    return config
+
+
+def main(settings: ProxySettings) -> int:
+    """Serve until told to stop; returns the exit code. Every failure is one line on standard error."""
+    log = open_log(settings.log_level)
+    try:
+        return _run(settings, log)
+    except LlmpodError as e:
+        sys.stderr.write(f"{e}\n")
+        return e.exit_code
+    finally:
+        log.close()
+
+
+def _run(settings: ProxySettings, log: Log) -> int:
+    front = Front(settings, log)
+    config = _config(settings, front)
+    listener = bind(settings)
+    host, port = listener.getsockname()[:2]
+    scheme = "https" if settings.use_https else "http"
+    log.info(
+        "listening", url=f"{scheme}://{host}:{port}/v1", endpoint=settings.endpoint, state=settings.state_file
+    )
+    server = _Server(config, front)
+    server.run([listener])
+    log.info("stopped")
+    return 0 if server.started else 1
+
+
+def run(arguments: Sequence[str], environ: Mapping[str, str], *, home: Path) -> int:
+    """From the command line and the environment to the exit code.
+
+    Args:
+        arguments: without the program's name.
+        environ: the environment.
+        home: where ``pod_state.json`` is looked for when nothing names a model server.
+    """
+    try:
+        settings = proxy_settings(arguments, environ, home=home)
+    except LlmpodError as e:
+        sys.stderr.write(f"{e}\n")
+        return e.exit_code
+    return main(settings)
