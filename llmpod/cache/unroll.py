@@ -1,0 +1,142 @@
+"""Not a typewriter: makes the stream of a stored JSON answer, all at once, in the chunks a server would send.
+
+The inverse of ``assemble``: ``assemble(unroll(answer, include_usage=True)) == answer`` for chat and text completions,
+except that an empty ``tool_calls`` list goes away (clients take its presence in a delta for a call), that an
+``index`` inside a tool call becomes the call's place, and that the content of a message that holds nothing at all is
+the empty string. ``object`` is named as each form names it.
+
+Each choice becomes: a chunk with the role and whatever of the message is not text; one for each text (reasoning
+first); two for each tool call (its name, then its arguments); a last one with ``finish_reason`` and what else the
+choice holds. Fields of the answer that stand beside the choices (llama.cpp's ``timings``) go into the last of these.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+from llmpod.cache.paths import Shape, converts, shape_of
+from llmpod.cache.sse import DONE, iter_frames, parse_events
+from llmpod.errors import UpstreamInvalid
+
+_EVERY_CHUNK: Final = ("id", "created", "model", "system_fingerprint", "service_tier")
+_TEXTS: Final = ("reasoning", "reasoning_content", "content", "refusal")
+_END: Final = f"data: {DONE}\n\n".encode()
+
+
+def unroll(answer: bytes, *, path: str, include_usage: bool) -> bytes:
+    """The body of a stream for a JSON answer. Pure.
+
+    Args:
+        answer: the JSON document.
+        path: where it was asked for.
+        include_usage: send the usage frame, as ``stream_options.include_usage`` asks.
+
+    Raises:
+        UpstreamInvalid: it is no answer with choices, or the path's answers cannot be converted.
+    """
+    document = _document(answer, path)
+    choices = document["choices"]
+    chat = shape_of(path) is Shape.CHAT
+    base: dict[str, Any] = {name: document[name] for name in _EVERY_CHUNK if name in document}
+    base["object"] = "chat.completion.chunk" if chat else "text_completion"
+    parts = [part for choice in choices for part in (_chat if chat else _text)(choice)]
+    chunks = [{**base, "choices": [part]} for part in parts]
+    rest = {name: value for name, value in document.items() if name not in {*base, "choices", "usage"}}
+    if chunks:
+        chunks[-1] |= rest
+    if include_usage and "usage" in document:
+        chunks.append({**base, "choices": [], "usage": document["usage"]})
+    return b"".join(map(_frame, chunks)) + _END
+
+
+def _document(answer: bytes, path: str) -> dict[str, Any]:
+    try:
+        document = json.loads(answer) if converts(path) else None
+    except (ValueError, RecursionError):
+        document = None
+    if isinstance(document, dict):
+        choices = document.get("choices")
+        if isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices):
+            return document
+    raise UpstreamInvalid("The stored answer cannot be sent as a stream.")
+
+
+def _frame(chunk: dict[str, Any]) -> bytes:
+    return b"data: %b\n\n" % json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _text(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    index, said = choice.get("index", 0), {"text": choice.get("text") or ""}
+    yield {"index": index, **said, **_logprobs(choice), "finish_reason": None}
+    yield {**_rest(choice), "index": index, "text": ""}
+
+
+def _chat(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    index, logprobs = choice.get("index", 0), _logprobs(choice)
+    for delta in _deltas(choice.get("message") or {}):
+        part = {"index": index, "delta": delta, "finish_reason": None}
+        if delta.get("content") or delta.get("refusal"):
+            part, logprobs = {**part, **logprobs}, {}
+        yield part
+    yield {**_rest(choice), **logprobs, "index": index, "delta": {}}
+
+
+def _logprobs(choice: dict[str, Any]) -> dict[str, Any]:
+    return {"logprobs": choice["logprobs"]} if "logprobs" in choice else {}
+
+
+def _rest(choice: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in choice.items() if name not in {"message", "text", "logprobs"}}
+
+
+def _deltas(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The message in pieces, the first one with the role."""
+    content, calls = message.get("content"), message.get("tool_calls")
+    texts = {name: message[name] for name in _TEXTS if isinstance(message.get(name), str) and message[name]}
+    opening = {name: value for name, value in message.items() if name not in {*texts, "tool_calls"}}
+    opening = {"role": "assistant", **opening}
+    if "content" in texts:
+        opening["content"] = ""
+    # "" beside a call is told apart from null by a chunk of its own: see assemble
+    alone = content == "" and bool(calls or texts or message.get("function_call"))
+    if alone:
+        del opening["content"]
+    yield opening
+    if alone:
+        yield {"content": ""}
+    for name, text in texts.items():
+        yield {name: text}
+    for index, call in enumerate(calls if isinstance(calls, list) else ()):
+        yield from _call(call, index)
+
+
+def _call(call: dict[str, Any], index: int) -> Iterator[dict[str, Any]]:
+    function = call.get("function")
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    if not isinstance(function, dict) or not isinstance(arguments, str):
+        yield {"tool_calls": [{**call, "index": index}]}
+        return
+    yield {"tool_calls": [{**call, "index": index, "function": {**function, "arguments": ""}}]}
+    yield {"tool_calls": [{"index": index, "function": {"arguments": arguments}}]}
+
+
+def strip_usage(frames: bytes) -> bytes:
+    """A stream's body without the usage-only frame, for a client that did not ask for it; the rest byte-exact.
+
+    A frame goes when it has ``choices: []`` and ``usage``; what else a server hangs onto it (vLLM its
+    ``system_fingerprint``, llama.cpp its ``timings``) goes along, as a client that did not ask would trip over a
+    chunk without choices.
+    """
+    return b"".join(frame for frame in iter_frames(frames) if not _is_usage(frame))
+
+
+def _is_usage(frame: bytes) -> bool:
+    if b'"usage"' not in frame or b'"choices"' not in frame:
+        return False
+    try:
+        chunks = [json.loads(event.data) for event in parse_events(frame)]
+    except (ValueError, RecursionError, UpstreamInvalid):
+        return False
+    return any(
+        isinstance(chunk, dict) and chunk.get("choices") == [] and chunk.get("usage") for chunk in chunks
+    )
