@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """Thin: argv -> llmpod.cli -> exit code. Works with any python3; the packages come from .venv (`make install`)."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -11,4 +10,4 @@ if __name__ == "__main__":
     reexec_in_venv(Path(__file__))
     from llmpod.cli import main
 
-    sys.exit(main(sys.argv[1:], os.environ))
+    sys.exit(main(sys.argv[1:]))

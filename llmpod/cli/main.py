@@ -17,7 +17,7 @@ from llmpod.backends import runpod_catalog
 from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.cli import show
 from llmpod.cli.catalog import current_catalog, refresh
-from llmpod.cli.follow import LOCK_SECONDS, Follower
+from llmpod.cli.follow import Follower
 from llmpod.cli.run import Options, run
 from llmpod.cli.wiring import HOME, Plane, interactive, open_plane
 from llmpod.config import Secret
@@ -63,9 +63,10 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run one command; errors become one readable line on stderr and an exit code."""
     options = parser().parse_args(argv)
+    environ = config.environment() if environ is None else environ
     try:
         if options.command not in COMMANDS:
             near = difflib.get_close_matches(options.command, COMMANDS, n=1)

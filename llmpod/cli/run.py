@@ -69,7 +69,7 @@ def run(path: Path, options: Options, environ: Mapping[str, str], console: Conso
         if configuration.has_runpod_key(environ):
             config, key = configuration.load(path, environ), configuration.runpod_key(environ)
         else:
-            config, key = stack.enter_context(_demo(path, environ, console))
+            config, key = stack.enter_context(_demo(path, console))
         if options.port:
             config = with_port(config, options.port)
         plane = stack.enter_context(open_plane(config, key, environ=environ))
@@ -87,7 +87,7 @@ def _raise_stop(_signal: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
-def _demo(path: Path, environ: Mapping[str, str], console: Console) -> Iterator[tuple[Config, Secret]]:
+def _demo(path: Path, console: Console) -> Iterator[tuple[Config, Secret]]:
     """The simulator and a configuration for it, in a directory that is removed at the end."""
     home = private_dir(path.parent / ".llmpod" / "demo")
     console.print(

@@ -5,6 +5,7 @@ What comes out is frozen and handed down; nobody else looks at ``os.environ`` or
 
 import difflib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = [
     "ProxySettings",
     "Secret",
     "base_url",
+    "environment",
     "has_runpod_key",
     "json_schema",
     "key_file",
@@ -37,6 +39,11 @@ __all__ = [
 
 DEFAULT_MODEL = "default"
 MAX_BYTES = 2**20
+
+
+def environment() -> Mapping[str, str]:
+    """The environment of this process, as it is now."""
+    return dict(os.environ)
 
 
 @dataclass(frozen=True, slots=True)

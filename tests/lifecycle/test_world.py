@@ -143,3 +143,17 @@ def test_termination_killed_at_every_effect(tmp_path: Path, crash_at: int) -> No
     world.settle(passes=15)
     assert world.cloud.alive() == []
     assert world.phase is Phase.STOPPED
+
+
+@pytest.mark.parametrize("lag", [0.0, 10.0, MAX_LAG])
+@pytest.mark.parametrize("fault", ["", "unknown-made", "unknown-late"])
+def test_down_is_not_reported_while_the_pod_lives(tmp_path: Path, lag: float, fault: str) -> None:
+    world = World(tmp_path)
+    world.cloud.lag, world.cloud.create_faults = lag, [fault]
+    world.pass_()
+    world.order(Direction.DOWN)
+    for _ in range(40):
+        world.pass_()
+        assert world.phase is not Phase.STOPPED or world.cloud.alive() == []
+        world.now += 5.0
+    assert world.phase is Phase.STOPPED

@@ -119,7 +119,7 @@ class Cloud:
         if fault == "error":
             raise ProviderUnavailable("500")
         pod = self.pods.get(instance_id)
-        if pod is None or self._dead(pod) or pod.born > self.clock():
+        if pod is None or self._dead(pod) or not self._visible(pod):
             return False
         pod.died = self.clock()
         pod.gone_at = self.clock() + self.delete_lag
