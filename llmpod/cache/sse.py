@@ -159,6 +159,7 @@ class FrameScanner:
             self._skip_lf = False
             if data.startswith(b"\n"):  # the second half of a CRLF whose first half ended the frame
                 data = data[1:]
+                self.end = self.end + 1 if self.end == self.boundary else self.end
                 self.boundary += 1
         carry = self._carry
         carry += data

@@ -1,0 +1,74 @@
+"""What the tests of the cache share: entries whose body follows from their number, and answers to convert."""
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from llmpod.cache import Entry
+
+CHAT = "/v1/chat/completions"
+TEXT = "/v1/completions"
+ROOT = Path(__file__).resolve().parents[2]
+REAL = ROOT.parent / "shared" / "real"
+DATA = Path(__file__).parent / "data"
+
+
+def digest(number: int) -> bytes:
+    return sha256(b"question %d" % number).digest()
+
+
+def body_of(key: bytes, size: int) -> bytes:
+    return random.Random(key).randbytes(size)
+
+
+def entry(number: int, size: int = 500, *, has_usage: bool = True, key: bytes | None = None) -> Entry:
+    key = key or digest(number)
+    return Entry(
+        key=key,
+        path=CHAT,
+        stream=False,
+        content_type="application/json",
+        body=body_of(key, size),
+        stored_at=1795245173.0 + number,
+        model="tiny",
+        has_usage=has_usage,
+    )
+
+
+def records(directory: Path) -> list[Path]:
+    """The files of all entries in a cache directory."""
+    return sorted(path for path in directory.glob("*/*") if len(path.name) == 64)
+
+
+async def until(condition: Callable[[], object], *, within: float = 10.0) -> None:
+    """Polls on the running loop until the condition holds."""
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 - what is waited for is often outside the loop
+            await asyncio.sleep(0.005)
+
+
+def exchange(path: Path) -> tuple[int, bool, bytes]:
+    """Status, whether it is a stream, and body of a recorded HTTP exchange."""
+    head, _, body = path.read_bytes().partition(b"\r\n\r\n")
+    return int(head.split()[1]), b"text/event-stream" in head.lower(), body
+
+
+def without_nulls(value: Any) -> Any:
+    """Null and absent are the same to every client."""
+    if isinstance(value, dict):
+        return {name: without_nulls(item) for name, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def frames(*chunks: dict[str, Any], done: bool = True) -> bytes:
+    body = b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks)
+    return body + b"data: [DONE]\n\n" if done else body
+
+
+def chunk(index: int = 0, finish: str | None = None, **delta: Any) -> dict[str, Any]:
+    choice = {"index": index, "delta": delta, "finish_reason": finish}
+    return {"id": "c1", "object": "chat.completion.chunk", "created": 7, "model": "tiny", "choices": [choice]}
