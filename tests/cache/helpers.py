@@ -41,7 +41,7 @@ def entry(number: int, size: int = 500, *, has_usage: bool = True, key: bytes | 
 
 def records(directory: Path) -> list[Path]:
     """The files of all entries in a cache directory."""
-    return sorted(path for path in directory.glob("*/*") if len(path.name) == 64)
+    return sorted(path for path in directory.glob("*/*") if len(path.name) == 64 and not path.is_symlink())
 
 
 async def until(condition: Callable[[], object], *, within: float = 10.0) -> None:

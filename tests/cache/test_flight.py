@@ -291,4 +291,3 @@ def test_many_questions_many_listeners_random_cancels() -> None:
         assert len(flights) == 0
 
     run(test)
-
