@@ -84,7 +84,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._field_bytes = 0
-        self._begun = False
+        self._turned = False  # a message began or ended within what was fed last
         self._length: int | None = None
         self._refused: LlmpodError | None = None
         self._gathering = False
@@ -140,7 +140,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self._watch(limit - quiet)
 
     def _feed(self, piece: bytes) -> None:
-        self._begun = False
+        self._turned = False
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
@@ -151,7 +151,7 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._refused is not None:
             self._refuse(self._refused)
         elif self._in_head:
-            self._head_bytes = self._field_bytes if self._begun else self._head_bytes + len(piece)
+            self._head_bytes = self._field_bytes if self._turned else self._head_bytes + len(piece)
 
     def _refuse(self, error: LlmpodError) -> None:
         """Say no and hang up; while an earlier answer is under way, only stop listening."""
@@ -169,7 +169,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._field_bytes = 0
-        self._begun = True
+        self._turned = True
         self._length = None
 
     def on_url(self, url: bytes) -> None:
@@ -205,8 +205,8 @@ class EdgeProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._in_head = True
-        self._head_bytes = 0
+        self._in_head = self._turned = True
+        self._head_bytes = self._field_bytes = 0
         if self._refused is not None:
             return
         if not self._gathering:

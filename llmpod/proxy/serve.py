@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import math
 import signal
 import socket
@@ -145,9 +146,17 @@ def _run(settings: ProxySettings, log: Log) -> int:
         "listening", url=f"{scheme}://{host}:{port}/v1", endpoint=settings.endpoint, state=settings.state_file
     )
     server = _Server(config, front)
+    _spare_the_collector()
     server.run([listener])
     log.info("stopped")
     return 0 if server.started else 1
+
+
+def _spare_the_collector() -> None:
+    """Reference counting frees what a request leaves; full collections over the cache cost 60 ms p99 (measured)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 def run(arguments: Sequence[str], environ: Mapping[str, str], *, home: Path) -> int:

@@ -171,7 +171,7 @@ class Connection(asyncio.Protocol):
         call.deadline = self._loop.time() + self._owner.idle_seconds
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as e:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as e:
             if not self._complete:
                 self._error = UpstreamInvalid(f"The model server's answer is not valid HTTP: {e}.")
             self._reusable = False
@@ -194,11 +194,14 @@ class Connection(asyncio.Protocol):
 
     # --- httptools -------------------------------------------------------------------------------------
     def on_message_begin(self) -> None:
-        if self._complete:
+        if self._complete:  # a second answer to one question: whatever it says is not for us
             self._reusable = False
-        self._headers = []
+        else:
+            self._headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._complete:
+            return
         self._head_bytes += len(name) + len(value)
         if len(self._headers) < MAX_FIELDS and self._head_bytes <= MAX_HEAD_BYTES:
             self._headers.append((name.lower(), value))

@@ -1,0 +1,305 @@
+"""Live streams: every frame as it comes, the end told truly, the entry stored at the last event."""
+
+import json
+import threading
+import time
+
+import pytest
+
+from tests.proxy.front import Client, Proxy, chat_body
+from tests.proxy.stub import CHAT, Stub, Turn, frames
+from tests.support.wait import eventually
+
+
+def ask(client: Client, text: str) -> None:
+    client.send("POST", CHAT, json.dumps(chat_body(text, stream=True)).encode())
+
+
+def last_event(body: bytes) -> dict[str, object]:
+    found: dict[str, object] = json.loads(body.rstrip().rpartition(b"data: ")[2])
+    return found
+
+
+def test_no_frame_is_held_back_merged_or_split(front: Proxy, server: Stub) -> None:
+    """The server sends a frame only after the client has got the one before, whatever it looks like."""
+    odd = [
+        b": a comment\n\n",
+        b"\n",
+        b'event: x\r\ndata: {"a":1}\r\n\r\n',
+        b"data:no space\n\n",
+        b"id: 7\nretry: 1\n\n",
+    ]
+    script_frames = [*frames("a", "b")[:-1], *odd, b"data: [DONE]\n\n"]
+    got = threading.Semaphore(1)
+
+    def script(turn: Turn) -> None:
+        turn.stream()
+        for frame in script_frames:
+            assert got.acquire(timeout=5)
+            turn.chunk(frame)
+        turn.last()
+
+    server.script = script
+    with front.client() as client:
+        ask(client, "frames")
+        response = client.open_reply()
+        assert response.headers["x-accel-buffering"] == "no"
+        for frame in script_frames:
+            assert response.read1(65536) == frame
+            got.release()
+        assert response.read1(65536) == b""
+
+
+def test_a_frame_that_comes_in_pieces_is_passed_on_in_pieces(front: Proxy, server: Stub) -> None:
+    pieces = [b"data: {", b'"choices": []', b"}\n", b"\n", b"data: [DO", b"NE]\n\n"]
+    got = threading.Semaphore(1)
+
+    def script(turn: Turn) -> None:
+        turn.stream()
+        for piece in pieces:
+            assert got.acquire(timeout=5)
+            turn.chunk(piece)
+        turn.last()
+
+    server.script = script
+    with front.client() as client:
+        ask(client, "pieces")
+        response = client.open_reply()
+        for piece in pieces:
+            assert response.read1(65536) == piece
+            got.release()
+
+
+def test_stored_at_the_last_event_though_the_client_hangs_up_there(front: Proxy, server: Stub) -> None:
+    release = threading.Event()
+
+    def script(turn: Turn) -> None:
+        turn.stream()
+        turn.chunk(b"".join(frames("whole", "answer")))
+        release.wait(5)
+        turn.last()
+
+    server.script = script
+    with front.client() as client:
+        ask(client, "hang up")
+        response = client.open_reply()
+        body = b""
+        while not body.endswith(b"data: [DONE]\n\n"):
+            body += response.read1(65536)
+    hit = eventually(
+        lambda: front.ask(chat_body("hang up", stream=True), headers={"Cache-Control": "only-if-cached"})
+    )
+    assert (hit.cache, hit.body) == ("HIT", body)
+    release.set()
+
+
+def test_the_connection_of_such_a_stream_is_used_again(front: Proxy, server: Stub) -> None:
+    release = threading.Event()
+
+    def script(turn: Turn) -> None:
+        turn.stream()
+        turn.chunk(b"".join(frames("x")))
+        release.wait(5)
+        turn.last()
+
+    server.script = script
+    before = server.connections
+    with front.client() as client:
+        ask(client, "tail")
+        response = client.open_reply()
+        assert response.read1(65536)
+    eventually(lambda: front.metrics()["client_gone_total"] >= 1)
+    release.set()
+    eventually(lambda: front.metrics()["requests_in_flight"] == 0)
+    front.ask(chat_body("after the tail", stream=True))
+    assert server.connections <= before + 1
+
+
+@pytest.mark.parametrize("end", ["reset", "close", "clean", "stall", "garbage"])
+def test_an_answer_that_dies_never_ends_cleanly(front: Proxy, server: Stub, end: str) -> None:
+    """Reset, early close, a clean end without the last event, silence, a malformed chunk."""
+    arrived = threading.Event()
+
+    def script(turn: Turn) -> None:
+        turn.stream()
+        for frame in frames("half")[:2]:
+            turn.chunk(frame)
+        arrived.wait(5)
+        match end:
+            case "reset":
+                turn.reset()
+            case "close":
+                turn.close()
+            case "clean":
+                turn.last()
+            case "garbage":
+                turn.send(b"zz\r\nboo\r\n")
+            case _:
+                turn.wait_gone(within=5)
+
+    server.script = script
+    truncated = front.metrics()["truncated_total"]
+    begun = b"".join(frames("half")[:2])
+    with front.client() as client:
+        ask(client, f"dies: {end}")
+        response = client.open_reply()
+        assert response.status == 200
+        assert response.read(len(begun)) == begun
+        arrived.set()
+        reply = client.rest(response)
+    assert reply.cut
+    assert b"[DONE]" not in reply.body
+    error = last_event(reply.body)["error"]
+    assert isinstance(error, dict)
+    assert error["message"]
+    assert front.metrics()["truncated_total"] == truncated + 1
+    server.script = lambda t: t.reply(b"{}")
+    assert front.ask(chat_body(f"dies: {end}", stream=True)).cache == "MISS"
+
+
+def test_a_server_that_never_says_done_is_believed_when_it_gave_a_reason(front: Proxy, server: Stub) -> None:
+    def script(turn: Turn) -> None:
+        turn.stream()
+        turn.chunk(b"".join(frames("transformers", done=False)))
+        turn.last()
+
+    server.script = script
+    reply = front.ask(chat_body("no done", stream=True))
+    assert not reply.cut
+    assert reply.body == b"".join(frames("transformers", done=False))
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+def test_a_document_that_is_cut_breaks_the_connection(front: Proxy, server: Stub, framing: str) -> None:
+    def script(turn: Turn) -> None:
+        half = b'{"id": "c1", "choices": ['
+        match framing:
+            case "length":
+                turn.head("content-type: application/json", "content-length: 500")
+                turn.send(half)
+            case "chunked":
+                turn.head("content-type: application/json", "transfer-encoding: chunked")
+                turn.chunk(half)
+            case _:
+                turn.head("content-type: application/json", "connection: close")
+                turn.send(half)
+        turn.close()
+
+    server.script = script
+    assert front.ask(chat_body(f"cut document {framing}")).cut
+
+
+def test_who_leaves_takes_the_upstream_call_along(front: Proxy, server: Stub) -> None:
+    left: list[float] = []
+
+    def script(turn: Turn) -> None:
+        turn.stream()
+        turn.chunk(frames("x")[0])
+        if turn.wait_gone():
+            left.append(time.monotonic())
+
+    server.script = script
+    with front.client() as client:
+        ask(client, "leave")
+        assert client.open_reply().read1(65536)
+        gone_at = time.monotonic()
+    eventually(lambda: left)
+    assert left[0] - gone_at < 0.25
+
+
+def test_leaving_before_the_first_byte_cancels_too(front: Proxy, server: Stub) -> None:
+    left: list[float] = []
+
+    def script(turn: Turn) -> None:
+        if turn.wait_gone():
+            left.append(time.monotonic())
+
+    server.script = script
+    with front.client() as client:
+        client.send("POST", CHAT, json.dumps(chat_body("leave early")).encode())
+        server.wait_turns(1)
+        gone_at = time.monotonic()
+    eventually(lambda: left)
+    assert left[0] - gone_at < 0.25
+
+
+def test_identical_requests_share_one_call_and_a_late_one_gets_everything(front: Proxy, server: Stub) -> None:
+    rest = threading.Event()
+    sent = frames("shared", "by", "all")
+
+    def script(turn: Turn) -> None:
+        turn.stream()
+        turn.chunk(sent[0])
+        rest.wait(5)
+        for frame in sent[1:]:
+            turn.chunk(frame)
+        turn.last()
+
+    server.script = script
+    with front.client() as first, front.client() as second, front.client() as document:
+        ask(first, "join")
+        leader = first.open_reply()
+        assert leader.read1(65536) == sent[0]
+        ask(second, "join")
+        late = second.open_reply()
+        assert late.read1(65536) == sent[0]
+        assert (leader.headers["x-cache"], late.headers["x-cache"]) == ("MISS", "JOIN")
+        first.close()  # the leader leaves, the other one listens on
+        document.send("POST", CHAT, json.dumps(chat_body("join", stream=True)).encode())
+        rest.set()
+        assert late.read() == b"".join(sent[1:])
+        assert document.reply().body == b"".join(sent)
+    assert len(server.turns) == 1
+
+
+def test_mixed_forms_share_one_call(front: Proxy, server: Stub) -> None:
+    go = threading.Event()
+
+    def script(turn: Turn) -> None:
+        go.wait(5)
+        plain_frames = frames("mixed", usage=True)
+        turn.stream()
+        turn.chunk(b"".join(plain_frames))
+        turn.last()
+
+    server.script = script
+    counted = json.dumps(chat_body("mixed", stream=True, stream_options={"include_usage": True})).encode()
+    with front.client() as a, front.client() as b, front.client() as c:
+        a.send("POST", CHAT, counted)
+        server.wait_turns(1)
+        b.send("POST", CHAT, json.dumps(chat_body("mixed")).encode())
+        ask(c, "mixed")
+        eventually(lambda: front.metrics()["requests_in_flight"] == 1)
+        go.set()
+        replies = [client.reply() for client in (a, b, c)]
+    assert [r.cache for r in replies] == ["MISS", "JOIN", "JOIN"]
+    assert replies[1].json["usage"]["total_tokens"] == 3
+    assert b'"usage"' not in replies[2].body
+    assert replies[2].body.endswith(b"data: [DONE]\n\n")
+    assert len(server.turns) == 1
+
+
+def test_a_reader_that_is_slow_holds_nobody_up(front: Proxy, server: Stub) -> None:
+    """The first one reads nothing while 4 MiB pass; the second one gets them all."""
+    piece = b"data: " + b"x" * 65536 + b"\n\n"
+
+    def script(turn: Turn) -> None:
+        turn.stream()
+        turn.chunk(frames("x")[0])
+        eventually(lambda: len(front.logs()) and joined.is_set(), within=5)
+        for _ in range(64):
+            turn.chunk(piece)
+        turn.chunk(b"".join(frames("x")[1:]))
+        turn.last()
+
+    joined = threading.Event()
+    server.script = script
+    with front.client() as slow, front.client() as quick:
+        ask(slow, "slow reader")
+        server.wait_turns(1)
+        ask(quick, "slow reader")
+        response = quick.open_reply()
+        first = response.read1(65536)
+        joined.set()
+        assert len(first) + len(response.read()) == sum(map(len, frames("x"))) + 64 * len(piece)
+        assert len(slow.reply().body) == sum(map(len, frames("x"))) + 64 * len(piece)

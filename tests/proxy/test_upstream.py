@@ -1,0 +1,312 @@
+"""The way to the model server: connections, faults, what crosses and what does not."""
+
+import json
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.proxy.front import Proxy, chat_body, proxy, settings
+from tests.proxy.stub import CHAT, Stub, Turn, chat, plain, stub
+from tests.support.net import free_port
+from tests.support.wait import eventually
+
+
+def test_connections_are_used_again(front: Proxy, server: Stub) -> None:
+    front.ask(chat_body("warm up"))
+    before = server.connections
+    for number in range(5):
+        front.ask(chat_body(f"reuse {number}"))
+    assert server.connections == before
+
+
+def test_a_connection_that_the_server_closed_is_not_used(front: Proxy, server: Stub) -> None:
+    front.ask(chat_body("before the close"))
+    server.close_connections()
+    assert front.ask(chat_body("after the close")).status == 200
+
+
+def test_a_stale_connection_is_tried_once_more_on_a_fresh_one(front: Proxy, server: Stub) -> None:
+    front.ask(chat_body("fresh"))
+    calls: list[Turn] = []
+
+    def script(turn: Turn) -> None:
+        calls.append(turn)
+        turn.close() if len(calls) == 1 else plain(turn)
+
+    server.script = script
+    assert front.ask(chat_body("stale")).body == chat("you said stale")
+    assert len(calls) == 2
+
+
+def test_and_only_once(front: Proxy, server: Stub) -> None:
+    front.ask(chat_body("fresh again"))
+    server.turns.clear()
+    server.script = lambda t: t.close()
+    reply = front.ask(chat_body("always stale"))
+    assert (reply.status, reply.json["error"]["code"]) == (502, "upstream_unreachable")
+    assert len(server.turns) == 2
+
+
+def test_what_has_begun_is_not_tried_again(front: Proxy, server: Stub) -> None:
+    front.ask(chat_body("fresh once more"))
+    server.turns.clear()
+
+    def script(turn: Turn) -> None:
+        turn.send(b"HTTP/1.1 200 O")
+        turn.close()
+
+    server.script = script
+    assert front.ask(chat_body("begun")).status == 502
+    assert len(server.turns) == 1
+
+
+def test_a_cancelled_answer_never_reaches_the_next_client(front: Proxy, server: Stub) -> None:
+    def script(turn: Turn) -> None:
+        if b"first" in turn.body:
+            turn.head("content-type: application/json", "content-length: 100")
+            turn.wait_gone()
+            return
+        plain(turn)
+
+    server.script = script
+    with front.client() as client:
+        client.send("POST", CHAT, json.dumps(chat_body("first")).encode())
+        client.open_reply()
+    assert front.ask(chat_body("second")).body == chat("you said second")
+
+
+def test_no_first_byte_in_time(front: Proxy, server: Stub) -> None:
+    server.script = lambda t: t.wait_gone() and None
+    reply = front.ask(chat_body("silence"))
+    assert (reply.status, reply.json["error"]["code"]) == (504, "upstream_timeout")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok!",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\ncontent-length: 2\n\nok",
+        b"SSH-2.0-OpenSSH\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 300 + b"content-length: 2\r\n\r\nok",
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n",
+    ],
+    ids=[
+        "two lengths",
+        "length and chunked",
+        "bare LF",
+        "not HTTP",
+        "long field",
+        "many fields",
+        "upgrade",
+        "redirect",
+    ],
+)
+def test_a_hostile_answer_is_refused(front: Proxy, server: Stub, raw: bytes) -> None:
+    def script(turn: Turn) -> None:
+        turn.send(raw)
+        turn.wait_gone(within=3)
+
+    server.script = script
+    reply = front.ask(chat_body("hostile"))
+    assert (reply.status, reply.json["error"]["code"]) == (502, "upstream_invalid")
+    assert "location" not in reply.headers
+
+
+def test_informational_answers_are_skipped(front: Proxy, server: Stub) -> None:
+    def script(turn: Turn) -> None:
+        turn.send(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n")
+        plain(turn)
+
+    server.script = script
+    assert front.ask(chat_body("hints")).body == chat("you said hints")
+
+
+def test_more_than_one_answer_closes_the_connection(front: Proxy, server: Stub) -> None:
+    first, second = chat("mine"), chat("smuggled")
+    server.script = lambda t: t.send(
+        b"".join(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(b), b)
+            for b in (first, second)
+        )
+    )
+    assert front.ask(chat_body("double")).body == first
+    server.script = plain
+    assert front.ask(chat_body("after double")).body == chat("you said after double")
+
+
+def test_an_answer_that_ends_with_the_connection(front: Proxy, server: Stub) -> None:
+    def script(turn: Turn) -> None:
+        turn.head("content-type: application/json")
+        turn.send(chat("until close"))
+        turn.close()
+
+    server.script = script
+    replies = [front.ask(chat_body("close delimited")) for _ in range(2)]
+    assert [(r.body, r.cut, r.cache) for r in replies] == [
+        (chat("until close"), False, c) for c in ("MISS", "HIT")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "message"),
+    [
+        ("401 Unauthorized", "application/json", b'{"error":"Unauthorized"}', "Unauthorized"),
+        ("404 Not Found", "application/json", b'{"detail":"Not Found"}', "Not Found"),
+        ("422 X", "application/json", b'{"detail":[{"loc":["body"],"msg":"bad"}]}', "bad"),
+        ("500 X", "text/plain", b"Internal Server Error", "Internal Server Error"),
+        ("524 X", "text/html", b"<html><h1>A timeout occurred</h1></html>", "524"),
+        ("503 X", "application/json", b"", "503"),
+    ],
+)
+def test_foreign_errors_get_the_shape_that_clients_read(
+    front: Proxy, server: Stub, status: str, kind: str, body: bytes, message: str
+) -> None:
+    server.script = lambda t: t.reply(body, "retry-after: 7", status=status, kind=kind)
+    reply = front.ask(chat_body("error"))
+    assert reply.status == int(status.split()[0])
+    assert message in reply.json["error"]["message"]
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.headers["retry-after"] == "7"
+    if kind == "application/json" and body:
+        assert reply.json["error"]["original"] == json.loads(body)
+
+
+def test_errors_of_the_right_shape_pass_untouched(front: Proxy, server: Stub) -> None:
+    body = b'{ "error": {"message": "too long", "type": "BadRequestError", "code": 400} }'
+    server.script = lambda t: t.reply(body, status="400 Bad Request")
+    assert front.ask(chat_body("too long")).body == body
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "PATCH", "OPTIONS"])
+def test_every_method_passes(front: Proxy, server: Stub, method: str) -> None:
+    body = b'{"x":1}' if method in ("PUT", "PATCH") else b""
+    reply = front.ask(body, path="/v1/things/a%20b?c=%2F&d", method=method)
+    assert reply.json == {"method": method, "target": "/v1/things/a%20b?c=%2F&d", "body": body.decode()}
+
+
+def test_head(front: Proxy, server: Stub) -> None:
+    reply = front.get("/v1/models", method="HEAD")
+    assert (reply.status, reply.body) == (200, b"")
+
+
+def test_multipart_passes_byte_for_byte(front: Proxy, server: Stub) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n\x00\xff\r\n\x01\r\n--b--\r\n'
+    server.script = lambda t: t.reply(b'{"text":"hm"}')
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    reply = front.ask(body, path="/v1/audio/transcriptions", headers=headers)
+    assert (reply.json, reply.cache) == ({"text": "hm"}, "BYPASS")
+    assert server.turns[0].body == body
+    assert server.turns[0].headers["content-type"] == headers["Content-Type"]
+
+
+def test_the_request_arrives_as_it_was_written(front: Proxy, server: Stub) -> None:
+    body = b'{ "messages": [ {"role":"user","content":"\\u00e9 \xc3\xa9"} ],\t"model":"m", "unheard_of": {"x": [1.0, 1e5]} }'
+    front.ask(
+        body,
+        headers={
+            "Cookie": "a=b",
+            "X-Forwarded-For": "1.2.3.4",
+            "Connection": "x-y",
+            "X-Y": "z",
+            "OpenAI-Beta": "v2",
+        },
+    )
+    turn = server.turns[0]
+    assert turn.body == body
+    assert {"cookie", "x-forwarded-for", "connection", "x-y"}.isdisjoint(turn.headers)
+    assert turn.headers["host"] == f"127.0.0.1:{server.port}"
+    assert turn.headers["accept-encoding"] == "identity"
+    assert turn.headers["openai-beta"] == "v2"
+
+
+def test_a_page_from_upstream_is_no_page_of_ours(front: Proxy, server: Stub) -> None:
+    server.script = lambda t: t.reply(b"<script>", kind="text/html", status="200 OK")
+    reply = front.get("/v1/page")
+    assert reply.headers["content-type"] == "application/octet-stream"
+
+
+def test_refused(cache_dir: Path, env: dict[str, str]) -> None:
+    with proxy(env | settings(cache_dir, f"http://127.0.0.1:{free_port()}")) as front:
+        began = time.monotonic()
+        reply = front.ask(chat_body())
+        assert (reply.status, reply.json["error"]["code"]) == (502, "upstream_unreachable")
+        assert time.monotonic() - began < 1
+        assert front.metrics()["requests_in_flight"] == 0
+
+
+def test_no_such_name(cache_dir: Path, env: dict[str, str]) -> None:
+    with proxy(env | settings(cache_dir, "http://no-such-host.invalid:1")) as front:
+        reply = front.ask(chat_body())
+        assert reply.status == 502
+        assert "no-such-host.invalid" in reply.json["error"]["message"]
+
+
+def test_a_full_backlog_is_a_time_out(cache_dir: Path, env: dict[str, str]) -> None:
+    """Nobody accepts and the queue is full, so connecting hangs as it does to a machine that drops packets."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:
+        waiting = [socket.socket() for _ in range(3)]
+        for sock in waiting:
+            sock.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+            sock.connect_ex(deaf.getsockname())
+        with proxy(env | settings(cache_dir, f"http://127.0.0.1:{deaf.getsockname()[1]}")) as front:
+            reply = front.ask(chat_body())
+            assert (reply.status, reply.json["error"]["code"]) == (504, "upstream_timeout")
+        for sock in waiting:
+            sock.close()
+
+
+def test_a_prefix_and_a_key_of_its_own(cache_dir: Path, env: dict[str, str]) -> None:
+    with stub() as server:
+        more = {"RUNPOD_ENDPOINT_KEY": "sk-upstream"}
+        with proxy(env | settings(cache_dir, f"{server.url}/pod1-8000/v1/chat/completions", **more)) as front:
+            mine, yours = {"Authorization": "Bearer a"}, {"Authorization": "Bearer b"}
+            assert front.ask(chat_body(), headers=mine).cache == "MISS"
+            assert front.ask(chat_body(), headers=yours).cache == "HIT"
+        turn = server.turns[0]
+        assert turn.target == f"/pod1-8000{CHAT}"
+        assert turn.headers["authorization"] == "Bearer sk-upstream"
+
+
+def test_a_document_is_put_together_from_a_stream(cache_dir: Path, env: dict[str, str]) -> None:
+    with stub() as server, proxy(env | settings(cache_dir, server.url, UPSTREAM_STREAM="always")) as front:
+        reply = front.ask(chat_body("be quick"))
+        assert reply.json["choices"][0]["message"]["content"] == "yousaidbequick"
+        assert reply.json["usage"]["total_tokens"] == 3
+        assert reply.headers["content-type"] == "application/json"
+        assert server.turns[0].json["stream_options"] == {"include_usage": True}
+        assert front.ask(chat_body("be quick")).body == reply.body
+        assert front.ask(chat_body("be quick", stream=True)).cache == "HIT"
+        server.script = lambda t: t.reply(b'{"error":{"message":"no"}}', status="400 Bad Request")
+        assert front.ask(chat_body("refused")).status == 400
+        assert len(server.turns) == 2
+
+
+def test_half_a_stream_is_no_document(cache_dir: Path, env: dict[str, str]) -> None:
+    def script(turn: Turn) -> None:
+        turn.stream()
+        turn.chunk(b'data: {"choices": [{"index": 0, "delta": {"content": "half"}}]}\n\n')
+        turn.reset()
+
+    with stub() as server, proxy(env | settings(cache_dir, server.url, UPSTREAM_STREAM="always")) as front:
+        server.script = script
+        reply = front.ask(chat_body("half"))
+        assert (reply.status, reply.json["error"]["code"]) == (502, "upstream_invalid")
+
+
+def test_entries_survive_a_restart_and_the_server(cache_dir: Path, env: dict[str, str]) -> None:
+    with stub() as server:
+        environ = env | settings(cache_dir, server.url)
+        with proxy(environ) as front:
+            stored = front.ask(chat_body("for ever"))
+    with proxy(environ) as front:
+        assert stored.body == eventually(lambda: _hit(front), within=5)
+
+
+def _hit(front: Proxy) -> bytes:
+    reply = front.ask(chat_body("for ever"))
+    return reply.body if reply.cache == "HIT" else b""
