@@ -5,7 +5,7 @@ from typing import Any
 
 from llmpod.errors import LlmpodError
 from llmpod.proxy.headers import Headers
-from llmpod.proxy.protocol import Line
+from llmpod.proxy.line import Line
 from llmpod.proxy.replies import error_body, error_event, error_headers
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]

@@ -7,23 +7,23 @@ the short cut is taken only while no other answer is under way.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from llmpod.errors import BadRequest, LlmpodError, TooLarge
-from llmpod.proxy.guard import MAX_FIELDS, HeaderTooLarge
+from llmpod.proxy.guard import MAX_FIELDS, HeaderTooLarge, MethodNotAllowed
 from llmpod.proxy.headers import Headers
+from llmpod.proxy.line import LINE, Line
 from llmpod.proxy.replies import refusal
 
 LINGER_SECONDS: Final = (
     1.0  # after a refusal: time to read it before the close discards unread input (RFC 9112 9.6)
 )
-LINE: Final = "llmpod.line"  # the ASGI extension under which an application finds its :class:`Line`
+LINGER_BYTES: Final = 2**20
 
 
 class Desk(Protocol):
@@ -34,34 +34,6 @@ class Desk(Protocol):
     keep_alive_seconds: float
 
     def at_once(self, url: bytes, headers: Headers, body: bytes, client: str) -> bytes | None: ...
-
-
-class Line:
-    """One request's line to its client, for what ASGI has no word for: hearing of a hang-up, and hanging up."""
-
-    __slots__ = ("_cycle", "_listener", "gone")
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
-        self._listener: Callable[[], object] | None = None
-        self.gone = False
-
-    def when_gone(self, listener: Callable[[], object]) -> None:
-        """Call ``listener`` when the client leaves; at once when it has left."""
-        self._listener = listener
-        if self.gone:
-            listener()
-
-    def hear_gone(self) -> None:
-        self.gone = True
-        if self._listener is not None:
-            self._listener()
-
-    def break_off(self) -> None:
-        """Close after what was written, without the end that the framing promised: the client sees a cut."""
-        self._listener = None
-        self._cycle.disconnected = True
-        self._cycle.transport.close()
 
 
 class EdgeProtocol(HttpToolsProtocol):
@@ -80,7 +52,9 @@ class EdgeProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._active_at = self.loop.time()
         self._client_name = ""
-        self._deaf = False  # refused or upgraded: whatever else comes is dropped
+        self._deaf = False  # refused: whatever else comes is dropped
+        self._dropped = 0
+        self._upgrading = False
         self._in_head = True
         self._head_bytes = 0
         self._field_bytes = 0
@@ -108,6 +82,8 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, never more of a header at once than may still come."""
+        if self._deaf:
+            self._drop(len(data))
         while data and not self._deaf:
             room = self._desk.max_header_bytes - self._head_bytes if self._in_head else len(data)
             if room <= 0:
@@ -118,10 +94,15 @@ class EdgeProtocol(HttpToolsProtocol):
             piece, data = data[:room], data[room:]
             self._feed(piece)
 
+    def _drop(self, size: int) -> None:
+        """What comes after a refusal is read for a while, so that the refusal can be read, but not for ever."""
+        self._dropped += size
+        if self._dropped > LINGER_BYTES:
+            self.flow.pause_reading()
+
     def shutdown(self) -> None:
         """uvicorn stops: close when idle, else after the answers under way."""
-        for line in self._lines:
-            line._cycle.keep_alive = False  # noqa: SLF001 - a Line is this module's own
+        self._end_after_answers()
         if not self._lines:
             self.transport.close()
 
@@ -143,8 +124,10 @@ class EdgeProtocol(HttpToolsProtocol):
         self._turned = False
         try:
             self.parser.feed_data(piece)
-        except httptools.HttpParserUpgrade:
-            self._deaf = True
+        except httptools.HttpParserUpgrade as e:
+            if self._refused is None:
+                self._feed(self._without_upgrade() + piece[e.args[0] :])
+                return
         except httptools.HttpParserError as e:
             if self._refused is None:
                 self._refused = BadRequest(f"This is not a valid HTTP/1.1 request: {e}.")
@@ -153,15 +136,33 @@ class EdgeProtocol(HttpToolsProtocol):
         elif self._in_head:
             self._head_bytes = self._field_bytes if self._turned else self._head_bytes + len(piece)
 
+    def _without_upgrade(self) -> bytes:
+        """The header again, without the offer of another protocol, for a parser that goes on to the body.
+
+        Java's client offers h2c with every first request; llhttp would take the body for that protocol's bytes.
+        """
+        method = self.parser.get_method()
+        self._upgrading = False
+        self.parser = httptools.HttpRequestParser(self)
+        offers = (b"upgrade", b"connection", b"http2-settings")
+        lines = [b"%b %b HTTP/1.1\r\n" % (method, self.url)]
+        lines += [b"%b: %b\r\n" % item for item in self.headers if item[0] not in offers]
+        return b"".join([*lines, b"\r\n"])
+
     def _refuse(self, error: LlmpodError) -> None:
-        """Say no and hang up; while an earlier answer is under way, only stop listening."""
+        """Say no and hang up. While an earlier answer is under way, only stop listening."""
         self._deaf = True
         if self._lines:
-            for line in self._lines:
-                line._cycle.keep_alive = False  # noqa: SLF001 - a Line is this module's own
-            return
+            self._end_after_answers()
+            if not self._lines[-1].forget_request() or len(self._lines) > 1:
+                return
+            self._lines.clear()
         self.transport.write(refusal(error))
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def _end_after_answers(self) -> None:
+        for line in self._lines:
+            line.last()
 
     # --- parser -----------------------------------------------------------------------------------------------
     def on_message_begin(self) -> None:
@@ -187,6 +188,11 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._upgrading = self.parser.should_upgrade()
+        if self._upgrading:
+            if self.parser.get_method() == b"CONNECT":
+                self._refused = MethodNotAllowed("This is no tunnel.")
+            return
         if len(self.headers) > MAX_FIELDS or self._field_bytes > self._desk.max_header_bytes:
             self._refused = HeaderTooLarge(f"More than {MAX_FIELDS} header fields, or too long ones.")
         elif self._length is not None and self._length > self._desk.max_body_bytes:
@@ -207,7 +213,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._in_head = self._turned = True
         self._head_bytes = self._field_bytes = 0
-        if self._refused is not None:
+        if self._refused is not None or self._upgrading:
             return
         if not self._gathering:
             super().on_message_complete()
@@ -233,7 +239,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _answer_at_once(self, body: bytes) -> bool:
         parser = self.parser
-        if self.flow.write_paused or not parser.should_keep_alive() or parser.should_upgrade():
+        if self.flow.write_paused or not parser.should_keep_alive():
             return False
         if parser.get_http_version() != "1.1":
             return False
@@ -256,15 +262,14 @@ class EdgeProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         line = extensions[LINE] = Line(self.cycle)
         self._lines.append(line)
-        if self.parser.should_upgrade():
-            self.cycle.keep_alive = False
 
     def on_response_complete(self) -> None:
         """As uvicorn's, but without a timer for each answer."""
         self.server_state.total_requests += 1
-        if self._lines:
-            self._lines.popleft()
         self._active_at = self.loop.time()
+        if self._lines.popleft().unread and not self._lines:  # answered early: read no more of it
+            self._deaf = True
+            self.loop.call_later(LINGER_SECONDS, self.transport.close)
         if self.transport.is_closing():
             return
         self.flow.resume_reading()

@@ -25,8 +25,8 @@ from llmpod.proxy.dispatch import Dispatch, Job
 from llmpod.proxy.headers import NOSNIFF
 from llmpod.proxy.hits import SMALL, Hits, form_of, render, split
 from llmpod.proxy.keeper import Keeper
+from llmpod.proxy.line import LINE
 from llmpod.proxy.origin import Origin
-from llmpod.proxy.protocol import LINE
 from llmpod.proxy.replies import JSON_TYPE
 from llmpod.proxy.route import Destination
 from llmpod.proxy.wish import NotCached, Wish, wish_of

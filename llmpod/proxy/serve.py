@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import errno
 import gc
-import math
 import signal
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -22,6 +22,8 @@ from llmpod.proxy.app import Front
 from llmpod.proxy.protocol import EdgeProtocol
 
 BACKLOG: Final = 2048
+POLL_SECONDS: Final = 0.05
+LAST_WORDS_SECONDS: Final = 1.0  # for the error event of a stream that outlasts the grace
 # TLS 1.2 suites that are left: ECDHE with AEAD; those of TLS 1.3 are all of that kind (Mozilla "intermediate")
 CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
@@ -29,9 +31,10 @@ CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 class _Server(uvicorn.Server):
     """uvicorn's server that ends with our exit code, not with the signal that asked it to."""
 
-    def __init__(self, config: uvicorn.Config, front: Front) -> None:
+    def __init__(self, config: uvicorn.Config, front: Front, *, grace: float) -> None:
         super().__init__(config)
         self._front = front
+        self._grace = grace
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -46,9 +49,24 @@ class _Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the listener at once, let answers finish within the grace, tell the rest, then close everything."""
         if self._front.ops is not None:
             self._front.ops.draining = True
-        await super().shutdown(sockets)
+        for server in self.servers:
+            server.close()
+        for listener in sockets or ():
+            listener.close()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        deadline = time.monotonic() + self._grace
+        while (state.connections or state.tasks) and not self.force_exit and time.monotonic() < deadline:  # noqa: ASYNC110 - as uvicorn
+            await asyncio.sleep(POLL_SECONDS)
+        if late := list(state.tasks):
+            for task in late:
+                task.cancel()
+            await asyncio.wait(late, timeout=LAST_WORDS_SECONDS)
+        await self.lifespan.shutdown()
 
     def _asked(self) -> None:
         self.force_exit = self.should_exit
@@ -117,7 +135,6 @@ def _config(settings: ProxySettings, front: Front) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
     )
     config.load()
     config.ssl = tls_context(settings)
@@ -145,7 +162,7 @@ def _run(settings: ProxySettings, log: Log) -> int:
     log.info(
         "listening", url=f"{scheme}://{host}:{port}/v1", endpoint=settings.endpoint, state=settings.state_file
     )
-    server = _Server(config, front)
+    server = _Server(config, front, grace=settings.drain_seconds)
     _spare_the_collector()
     server.run([listener])
     log.info("stopped")

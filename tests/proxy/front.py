@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPResponse, IncompleteRead
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from tests.proxy.stub import CHAT
 from tests.support.process import PYTHON, Running, running
@@ -15,6 +15,25 @@ from tests.support.source import ROOT
 from tests.support.wait import eventually
 
 SCRIPT = ROOT / "proxy_fastapi.py"
+
+
+class _Reader:
+    """One buffer for all answers of a connection: http.client would lose what it read of the next one."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._file = sock.makefile("rb")
+
+    def makefile(self, _mode: str) -> Any:
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def close(self) -> None:
+        """Not yet: the next answer needs it."""
+
+    def really_close(self) -> None:
+        self._file.close()
 
 
 @dataclass
@@ -41,7 +60,11 @@ class Client:
     def __init__(self, port: int, *, timeout: float = 10.0) -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), timeout)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._responses: list[HTTPResponse] = []
+        self._reader = _Reader(self.sock)
+
+    def fresh_reader(self) -> None:
+        """After ``sock`` was replaced, by TLS."""
+        self._reader = _Reader(self.sock)
 
     def __enter__(self) -> Self:
         return self
@@ -51,8 +74,7 @@ class Client:
 
     def close(self) -> None:
         """Hang up; what was not read is lost."""
-        for response in self._responses:
-            response.close()
+        self._reader.really_close()
         self.sock.close()
 
     def send(
@@ -70,8 +92,7 @@ class Client:
 
     def open_reply(self, method: str = "POST") -> HTTPResponse:
         """Status and header read; the body is the caller's to read."""
-        response = HTTPResponse(self.sock, method=method)
-        self._responses.append(response)
+        response = HTTPResponse(cast("socket.socket", self._reader), method=method)
         response.begin()
         return response
 

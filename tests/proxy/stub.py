@@ -5,6 +5,7 @@ Each connection has a thread; for each request the current script is called with
 
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -135,7 +136,8 @@ def plain(turn: Turn) -> None:
 class Stub:
     """The server. ``script`` may be changed at any time; ``turns`` are the requests so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.script: Script = plain
         self.turns: list[Turn] = []
         self.connections = 0
@@ -175,6 +177,12 @@ class Stub:
             threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:
+        if self._tls is not None:
+            try:
+                sock = self._tls.wrap_socket(sock, server_side=True)
+            except OSError:  # the client does not trust us: that is what some tests want to see
+                sock.close()
+                return
         with suppress(OSError, ValueError, _HangUp), sock, sock.makefile("rb") as reader:
             while (turn := self._read(sock, reader)) is not None:
                 self.turns.append(turn)
@@ -194,8 +202,8 @@ class Stub:
 
 
 @contextmanager
-def stub() -> Iterator[Stub]:
-    server = Stub()
+def stub(*, tls: ssl.SSLContext | None = None) -> Iterator[Stub]:
+    server = Stub(tls)
     try:
         yield server
     finally:
