@@ -68,12 +68,11 @@ class Dispatch:
                 return fill, True
         name = job.key.digest + bytes([asked.usage])
         flight, _ = self._flights.lead_or_join(name)
-        fill = self._lead(job, flight)
+        fill = self._lead(job, asked, flight)
         self._fills[name] = fill
         return fill, False
 
-    def _lead(self, job: Job, flight: Flight) -> Fill:
-        asked = self._asks(job)
+    def _lead(self, job: Job, asked: Form, flight: Flight) -> Fill:
         fill = Fill(
             flight,
             job.ask.target.decode("latin-1"),

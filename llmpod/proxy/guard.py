@@ -44,6 +44,7 @@ def serves_type(content_type: bytes) -> bool:
     return is_json(content_type) or media_type(content_type) == b"multipart/form-data"
 
 
+@lru_cache(maxsize=1024)
 def check_path(raw_path: bytes) -> None:
     """Refuse paths that could mean another path to the model server than they do to us.
 

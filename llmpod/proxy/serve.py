@@ -15,7 +15,7 @@ from typing import Final
 
 import uvicorn
 
-from llmpod.config import ProxySettings, proxy_settings
+from llmpod.config import ProxySettings, environment, proxy_settings
 from llmpod.errors import ConfigError, LlmpodError, PortTaken
 from llmpod.observe import Log, open_log
 from llmpod.proxy.app import Front
@@ -176,16 +176,16 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
-def run(arguments: Sequence[str], environ: Mapping[str, str], *, home: Path) -> int:
+def run(arguments: Sequence[str], *, home: Path, environ: Mapping[str, str] | None = None) -> int:
     """From the command line and the environment to the exit code.
 
     Args:
         arguments: without the program's name.
-        environ: the environment.
         home: where ``pod_state.json`` is looked for when nothing names a model server.
+        environ: by default the process's own.
     """
     try:
-        settings = proxy_settings(arguments, environ, home=home)
+        settings = proxy_settings(arguments, environment() if environ is None else environ, home=home)
     except LlmpodError as e:
         sys.stderr.write(f"{e}\n")
         return e.exit_code

@@ -58,9 +58,8 @@ def test_metrics_add_up(cache_dir: Path, env: dict[str, str]) -> None:
     plain = {sample.name: sample.value for family in families for sample in family.samples}
     assert plain["llmpod_requests_total"] == 5
     assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")
-    results = next(
-        f for f in parse_openmetrics(openmetrics.body.decode()) if f.name == "llmpod_cache_results"
-    )
+    typed = list(parse_openmetrics(openmetrics.body.decode()))  # type: ignore[no-untyped-call]  # it ships no types
+    results = next(family for family in typed if family.name == "llmpod_cache_results")
     assert {s.labels["result"]: s.value for s in results.samples if s.name.endswith("_total")} == {
         "HIT": 3, "MISS": 1, "JOIN": 0, "BYPASS": 0
     }  # fmt: skip
