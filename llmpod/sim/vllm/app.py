@@ -3,21 +3,27 @@
 From the outside in: the watch (statistics, clients that leave), faults, the key, CORS as vLLM has it, endpoints.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from llmpod.sim.vllm import checks, info
+from llmpod.sim.vllm import checks
 from llmpod.sim.vllm.chat import chat_stream, chat_whole
 from llmpod.sim.vllm.completions import completion_job, completion_stream, completion_whole
-from llmpod.sim.vllm.engine import Engine
+from llmpod.sim.vllm.engine import Engine, Said
 from llmpod.sim.vllm.faults import Faults, Orders
 from llmpod.sim.vllm.http import EventStream, Json, Refusal
-from llmpod.sim.vllm.job import chat_job
+from llmpod.sim.vllm.info import VERSION, detokenized, models, tokenized
+from llmpod.sim.vllm.job import Job, chat_job
+from llmpod.sim.vllm.messages import messages_as_chat, messages_stream, messages_whole
 from llmpod.sim.vllm.metrics import CONTENT_TYPE, page
 from llmpod.sim.vllm.options import VllmOptions
+from llmpod.sim.vllm.responses import Response as Answer
+from llmpod.sim.vllm.responses import responses_as_chat
+from llmpod.sim.vllm.vectors import embedded, reranked, scored
 from llmpod.sim.vllm.watch import CALL, Call, Stats, Watch, bearer, is_key
 
 Handler = Callable[[Call], Awaitable[ASGIApp]]
@@ -47,14 +53,21 @@ class FakeVllm:
         return {
             "/health": {"GET": _empty},
             "/ping": {"GET": _empty, "POST": _empty},
-            "/version": {"GET": _constant({"version": info.VERSION})},
+            "/version": {"GET": _constant({"version": VERSION})},
             "/load": {"GET": self._load},
             "/metrics": {"GET": self._metrics},
             "/v1/models": {"GET": self._models},
             "/v1/chat/completions": {"POST": self._chat},
             "/v1/completions": {"POST": self._completions},
-            "/tokenize": {"POST": self._tokenize},
-            "/detokenize": {"POST": self._detokenize},
+            "/v1/responses": {"POST": self._responses},
+            "/v1/messages": {"POST": self._messages},
+            "/v1/embeddings": {"POST": self._asks(embedded, "input")},
+            "/v1/score": {"POST": self._asks(scored, "text_1", "text_2")},
+            "/score": {"POST": self._asks(scored, "text_1", "text_2")},
+            "/v1/rerank": {"POST": self._asks(reranked, "query", "documents")},
+            "/rerank": {"POST": self._asks(reranked, "query", "documents")},
+            "/tokenize": {"POST": self._asks(tokenized)},
+            "/detokenize": {"POST": self._asks(detokenized, "tokens")},
             "/__sim/stats": {"GET": self._stats},
             "/__sim/faults": {"POST": self._add_fault},
             "/__sim/reset": {"POST": self._reset},
@@ -78,7 +91,7 @@ class FakeVllm:
     async def _chat(self, call: Call) -> ASGIApp:
         body = checks.parsed(call.body, required=("messages",), lists=("messages", "tools"))
         job = chat_job(body, self.options)
-        said = self.engine.run(job.scripts, prompt_tokens=job.prompt_tokens, abort_after=call.abort_after)
+        said = self._run(job, call)
         if body.get("stream"):
             return EventStream(chat_stream(said, job, body, self.options.name))
         return Json(await chat_whole(said, job, body, self.options.name))
@@ -86,21 +99,40 @@ class FakeVllm:
     async def _completions(self, call: Call) -> ASGIApp:
         body = checks.parsed(call.body, required=("prompt",))
         job = completion_job(body, self.options)
-        said = self.engine.run(job.scripts, prompt_tokens=job.prompt_tokens, abort_after=call.abort_after)
+        said = self._run(job, call)
         if body.get("stream"):
             return EventStream(completion_stream(said, job, body, self.options.name))
         return Json(await completion_whole(said, job, body, self.options.name))
 
-    async def _tokenize(self, call: Call) -> ASGIApp:
-        return Json(info.tokenized(checks.parsed(call.body), self.options))
+    async def _responses(self, call: Call) -> ASGIApp:
+        body = checks.parsed(call.body, required=("input",))
+        checks.sane(body, self.options)
+        job = chat_job(responses_as_chat(body), self.options)
+        answer = Answer(job, body, self.options.name)
+        said = self._run(job, call)
+        return EventStream(answer.stream(said)) if body.get("stream") else Json(await answer.whole(said))
 
-    async def _detokenize(self, call: Call) -> ASGIApp:
-        return Json(
-            info.detokenized(checks.parsed(call.body, required=("tokens",), lists=("tokens",)), self.options)
-        )
+    async def _messages(self, call: Call) -> ASGIApp:
+        body = checks.parsed(call.body, required=("messages", "max_tokens"), lists=("messages",))
+        job = chat_job(messages_as_chat(body), self.options)
+        said = self._run(job, call)
+        if body.get("stream"):
+            return EventStream(messages_stream(said, job, self.options.name))
+        return Json(await messages_whole(said, job, self.options.name))
+
+    def _asks(self, answer: Callable[[Mapping[str, Any], VllmOptions], object], *required: str) -> Handler:
+        """A handler for what is answered at once, without the engine."""
+
+        async def handler(call: Call) -> ASGIApp:
+            return Json(answer(checks.parsed(call.body, required=required), self.options))
+
+        return handler
+
+    def _run(self, job: Job, call: Call) -> AsyncGenerator[Said, None]:
+        return self.engine.run(job.scripts, prompt_tokens=job.prompt_tokens, abort_after=call.abort_after)
 
     async def _models(self, _: Call) -> ASGIApp:
-        return Json(info.models(self.options))
+        return Json(models(self.options))
 
     async def _load(self, _: Call) -> ASGIApp:
         return Json({"server_load": self.engine.counters.running})

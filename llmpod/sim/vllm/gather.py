@@ -16,6 +16,13 @@ class Choice:
     finish: str = "abort"
     stop_reason: str | None = None
 
+    def add(self, news: Said) -> None:
+        """Takes in what was said next."""
+        if news.step:
+            self.steps.append(news.step)
+        if news.finish:
+            self.finish, self.stop_reason = news.finish, news.stop_reason
+
     def text(self, kind: Kind = "content", tool: int = 0) -> str:
         return "".join(step.text for step in self.steps if (step.kind, step.tool) == (kind, tool))
 
@@ -30,9 +37,5 @@ async def gathered(said: AsyncGenerator[Said, None], choices: int) -> list[Choic
     found = [Choice() for _ in range(choices)]
     async with aclosing(said) as running:
         async for news in running:
-            choice = found[news.choice]
-            if news.step:
-                choice.steps.append(news.step)
-            if news.finish:
-                choice.finish, choice.stop_reason = news.finish, news.stop_reason
+            found[news.choice].add(news)
     return found

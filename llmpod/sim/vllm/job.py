@@ -19,8 +19,9 @@ class Job:
 
     scripts: tuple[Script, ...]
     prompt_tokens: int
+    most: int = 0
+    """How many tokens a choice may have."""
     tools: tuple[str, ...] = ()
-    reasons: bool = False
 
 
 def chat_job(body: Mapping[str, Any], options: VllmOptions) -> Job:
@@ -42,7 +43,7 @@ def chat_job(body: Mapping[str, Any], options: VllmOptions) -> Job:
             segments.append(Segment("reasoning", words.thoughts(words.dice("think", meaning, choice), about)))
         segments += _arguments(called, meaning, choice) or [_content(body, about, choice, limits)]
         scripts.append(script(segments, limits, finish="tool_calls" if called else "stop"))
-    return Job(tuple(scripts), prompt_tokens, tuple(name for name, _ in called), reasons)
+    return Job(tuple(scripts), prompt_tokens, limits.most, tuple(name for name, _ in called))
 
 
 def limits_of(body: Mapping[str, Any], most: int) -> Limits:
