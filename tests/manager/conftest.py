@@ -1,0 +1,26 @@
+"""One installation and its simulator for each test."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from llmpod.sim.launch import Simulator
+
+from tests.support.install import FAST, Install
+
+
+@pytest.fixture
+def fast_sim() -> Iterator[Simulator]:
+    """A simulator in which machines and models take no time."""
+    with Simulator.start(pods="inline", behavior=FAST) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def install(state_dir: Path, fast_sim: Simulator, env: dict[str, str]) -> Iterator[Install]:
+    """manage_pod.py with a private directory; whatever it started is shut down at the end."""
+    made = Install(state_dir, fast_sim, env)
+    yield made
+    fast_sim.set(**FAST)
+    if made.proxy:
+        made.manage("--shutdown", within=90)

@@ -1,0 +1,107 @@
+"""One installation under test: a private directory with a configuration, and manage_pod.py run on it for real."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+from llmpod.sim.launch import Simulator
+
+from tests.support.net import free_port
+from tests.support.process import PYTHON, Finished, run
+from tests.support.source import ROOT
+
+FAST: Mapping[str, object] = {
+    "container_seconds": 0.0,
+    "load_seconds": 0.0,
+    "first_token_seconds": 0.0,
+    "tokens_per_second": 0.0,
+}
+
+
+@dataclass
+class Install:
+    """The files of one user, and the simulator that is their RunPod."""
+
+    directory: Path
+    sim: Simulator
+    env: Mapping[str, str]
+    config: dict[str, Any] = field(default_factory=dict)
+    proxy: bool = False
+
+    def __post_init__(self) -> None:
+        self.port = free_port()
+        self.write(
+            model="org/tiny-chat",
+            gpu_type_id=["NVIDIA L4", "NVIDIA A40"],
+            runpod_api_url=self.sim.api_url,
+            runpod_proxy_url=self.sim.proxy_url,
+            proxy_port=self.port,
+            cache_dir="cache",
+            create_grace_seconds=2.0,
+            poll_interval_seconds=0.1,
+            initial_wait_seconds=0,
+            restart_backoff_seconds=0,
+        )
+
+    @property
+    def path(self) -> Path:
+        return self.directory / "pod_config.json"
+
+    def write(self, **changes: object) -> None:
+        """Change the configuration; None removes a key."""
+        merged = {**self.config, **changes}
+        self.config = {key: value for key, value in merged.items() if value is not None}
+        self.path.write_text(json.dumps(self.config), encoding="utf-8")
+
+    def argv(self, *arguments: str) -> list[str]:
+        base = [PYTHON, str(ROOT / "manage_pod.py"), "--config", str(self.path)]
+        return [*base, *([] if self.proxy else ["--no-proxy"]), *arguments]
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {**self.env, "RUNPOD_API_KEY": self.sim.key}
+
+    def manage(self, *arguments: str, within: float = 60.0) -> Finished:
+        """One call of manage_pod.py, as cron would do it (no terminal)."""
+        return run(self.argv(*arguments), env=self.environ, within=within)
+
+    def passes_until(self, phase: str, *, most: int = 60) -> dict[str, Any]:
+        """Passes until the model is in that phase; its status."""
+        for _ in range(most):
+            self.manage()
+            if (status := self.status())["phase"] == phase:
+                return status
+        raise AssertionError(f"not {phase} after {most} passes: {self.status()}")
+
+    def status(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.manage("status", "--json").expect().out)
+        model: dict[str, Any] = document["models"]["default"]
+        return model
+
+    @property
+    def install_id(self) -> str:
+        """What every pod name of this installation carries."""
+        document = json.loads((self.directory / "pod_state.json").read_text(encoding="utf-8"))
+        return str(document["install_id"])
+
+    def console(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """A call to the provider's API past llmpod, as a person makes one in the console."""
+        answer = requests.request(
+            method,
+            self.sim.api_url + path,
+            json=body,
+            headers={"Authorization": f"Bearer {self.sim.key}", "User-Agent": "a-person"},
+            timeout=10,
+        )
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json() if answer.content else {}
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """What pod_state.json says of the model."""
+        document = json.loads((self.directory / "pod_state.json").read_text(encoding="utf-8"))
+        record: dict[str, Any] = document["models"]["default"]
+        return record
