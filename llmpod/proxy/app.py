@@ -22,6 +22,7 @@ from llmpod.proxy.dispatch import Dispatch
 from llmpod.proxy.hits import Hits
 from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.ops import Ops, routes
+from llmpod.proxy.prewarm import Prewarmer
 from llmpod.proxy.relay import Relay
 from llmpod.proxy.upstream import Patience, Upstream
 
@@ -79,6 +80,9 @@ class Front:
             keeper = Keeper(settings, self._log)
             await keeper.start()
             stack.push_async_callback(keeper.aclose)
+            prewarmer = Prewarmer(settings, keeper, self._log)
+            await prewarmer.start()
+            stack.push_async_callback(prewarmer.aclose)
             hits = Hits(cache)
             desk = Desk(settings, keeper, hits, journal)
             dispatch = Dispatch(settings, cache=cache, keeper=keeper, upstream=upstream, journal=journal)

@@ -1,0 +1,42 @@
+"""PREWARM_CACHE: given questions are asked once a model is ready, and answered from the cache afterwards."""
+
+import json
+from pathlib import Path
+
+from tests.proxy.conftest import _base
+from tests.proxy.front import chat_body, proxy, settings
+from tests.proxy.stub import Stub
+from tests.support.net import free_port
+from tests.support.wait import eventually
+
+
+def test_given_questions_are_hits_for_the_first_client(server: Stub, cache_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "questions.jsonl"
+    lines = [
+        json.dumps(chat_body("one")),
+        "",
+        "{no json",
+        json.dumps({"path": "/elsewhere", "body": {}}),
+        json.dumps({"path": "/v1/chat/completions", "body": chat_body("two")}),
+    ]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    environ = settings(cache_dir, server.url, PORT=str(free_port()), PREWARM_CACHE=str(file))
+    with proxy({**_base(), **environ}) as front:
+        done = eventually(lambda: [line for line in front.logs() if line["event"] == "prewarmed"])
+        assert (done[0]["asked"], done[0]["failed"]) == (2, 0)
+        bad = [line["line"] for line in front.logs() if line["event"] == "prewarm_bad_line"]
+        assert bad == [3, 4]
+        asked = len(server.turns)
+        assert [front.ask(chat_body(text)).cache for text in ("one", "two", "three")] == [
+            "HIT",
+            "HIT",
+            "MISS",
+        ]
+        assert len(server.turns) == asked + 1
+
+
+def test_a_missing_file_is_said_and_harms_nothing(server: Stub, cache_dir: Path, tmp_path: Path) -> None:
+    environ = settings(cache_dir, server.url, PREWARM_CACHE=str(tmp_path / "none"))
+    with proxy({**_base(), **environ}) as front:
+        eventually(lambda: [line for line in front.logs() if line["event"] == "prewarm_unreadable"])
+        assert front.ask(chat_body()).status == 200
