@@ -64,6 +64,6 @@ def open_backend(config: Config, key: Secret) -> Backend:
         config: the configuration.
         key: the provider's key.
     """
-    from llmpod.backends.runpod_pod import RunpodPods  # noqa: PLC0415 - it needs this module's protocol loaded
+    from llmpod.backends.runpod_pod import RunpodPods
 
     return RunpodPods(config.common, key)
