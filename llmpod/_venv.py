@@ -9,28 +9,29 @@ import os
 import sys
 from pathlib import Path
 
-_NEEDED = ("pydantic", "fastapi", "uvicorn", "httptools", "requests")
+_NEEDED = ("pydantic", "fastapi", "uvicorn", "httptools", "requests", "rich", "prometheus_client")
 
 
 def reexec_in_venv(script: Path) -> None:
-    """Start ``script`` again under ``.venv/bin/python`` when this Python lacks our libraries.
+    """Start ``script`` again under ``.venv/bin/python``, whose packages are the locked ones.
+
+    Without ``.venv`` any Python that has the libraries will do.
 
     Args:
         script: the running entry point; ``.venv`` is looked for beside it.
 
     Raises:
-        SystemExit: code 1, with what to do, when there is no such Python or it lacks them too.
+        SystemExit: code 1, with what to do, when the libraries are nowhere.
     """
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if not missing:
-        return
-    python = script.resolve().parent / ".venv" / "bin" / "python"
-    again = Path(sys.prefix).resolve() == python.parent.parent.resolve()
-    if again or not python.exists():
+    home = script.resolve().parent
+    python = home / ".venv" / "bin" / "python"
+    inside = Path(sys.prefix).resolve() == (home / ".venv").resolve()
+    if python.exists() and not inside:
+        sys.stdout.flush()
+        os.execv(python, [str(python), str(script.resolve()), *sys.argv[1:]])  # noqa: S606 - no shell
+    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         sys.stderr.write(
             f"{script.name}: this Python ({sys.executable}) lacks {', '.join(missing)}."
-            f" Run `make install` in {script.resolve().parent} first.\n"
+            f" Run `make install` in {home} first.\n"
         )
         raise SystemExit(1)
-    sys.stdout.flush()
-    os.execv(python, [str(python), str(script.resolve()), *sys.argv[1:]])  # noqa: S606 - our own interpreter, no shell
