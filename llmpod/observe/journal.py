@@ -6,6 +6,7 @@ batches, so that no thread fights the loop for the interpreter lock.
 
 import json
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
@@ -76,6 +77,11 @@ class Journal:
             self._waiting.append(seen)
         else:
             self.log.dropped += 1
+
+    def bug(self, error: BaseException) -> None:
+        """Note an exception that nobody expected, with the end of its trace."""
+        trace = "".join(traceback.format_exception(error, limit=-3))
+        self.log.error("bug", error=type(error).__name__, trace=trace[-900:])
 
     def flush(self, most: int = BATCH) -> bool:
         """Hand up to ``most`` lines to the log; True when more are waiting."""

@@ -76,6 +76,7 @@ class Metrics:
         self.truncated = 0
         self.cancelled = 0
         self.client_gone = 0
+        self.refused_at_edge = 0
         self.in_flight = 0
         self.bytes_out = 0
 
@@ -134,6 +135,7 @@ class Metrics:
             "truncated_total": self.truncated,
             "cancelled_total": self.cancelled,
             "client_gone_total": self.client_gone,
+            "refused_at_edge_total": self.refused_at_edge,
             "bytes_sent_total": self.bytes_out,
             **gauges,
         }
@@ -163,6 +165,7 @@ def _counters(m: Metrics) -> Iterator[Metric]:
         ("truncated", "Answers that the model server cut off", m.truncated),
         ("cancelled", "Upstream calls cancelled because nobody listened any more", m.cancelled),
         ("client_gone", "Clients that left before the end of their answer", m.client_gone),
+        ("refused_at_edge", "Requests turned away before they were read", m.refused_at_edge),
         ("bytes_sent", "Body bytes sent to clients", m.bytes_out),
     ):
         yield CounterMetricFamily(f"llmpod_{name}", text, value=value)

@@ -9,7 +9,7 @@ from typing import Final
 from llmpod.cache import RequestKey
 from llmpod.cache.key import AliasTable
 from llmpod.config import ProxySettings
-from llmpod.errors import BadRequest, UpstreamInvalid
+from llmpod.errors import BadRequest, LlmpodError, UpstreamInvalid
 from llmpod.observe import Journal, Seen
 from llmpod.proxy.ask import partition
 from llmpod.proxy.guard import serves_type
@@ -64,6 +64,14 @@ class Desk:
             )
         )
         return answer
+
+    def refused(self, error: LlmpodError, cause: BaseException | None) -> None:
+        """A request that never became one was turned away; ``cause`` is a bug of ours, if it was one."""
+        self._journal.metrics.refused_at_edge += 1
+        if cause is not None:
+            self._journal.bug(cause)
+        else:
+            self._journal.log.debug("refused", code=error.code, reason=error.message)
 
     def _key(self, url: bytes, headers: Headers, body: bytes) -> RequestKey | None:
         destinations = self._keeper.destinations

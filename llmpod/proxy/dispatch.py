@@ -55,11 +55,10 @@ class Dispatch:
 
         Call ``fill.flight.follow()`` before the next await.
         """
-        if not job.shared:
-            return self._lead(
-                job, Flight(job.key.digest, max_bytes=PRIVATE_BUFFER, ended=lambda _: None)
-            ), False
         asked = self._asks(job)
+        if not job.shared:
+            alone = Flight(job.key.digest, max_bytes=PRIVATE_BUFFER, ended=lambda _: None)
+            return self._lead(job, asked, alone), False
         # an answer with token counts serves everybody, one without them only those who do not want them
         names = [job.key.digest + bytes([usage]) for usage in (job.want.usage, True)]
         for name in names:

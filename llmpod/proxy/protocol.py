@@ -34,6 +34,7 @@ class Desk(Protocol):
     keep_alive_seconds: float
 
     def at_once(self, url: bytes, headers: Headers, body: bytes, client: str) -> bytes | None: ...
+    def refused(self, error: LlmpodError, cause: BaseException | None) -> None: ...
 
 
 class EdgeProtocol(HttpToolsProtocol):
@@ -122,6 +123,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _feed(self, piece: bytes) -> None:
         self._turned = False
+        cause: BaseException | None = None
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as e:
@@ -130,9 +132,9 @@ class EdgeProtocol(HttpToolsProtocol):
                 return
         except httptools.HttpParserError as e:
             if self._refused is None:
-                self._refused = BadRequest(f"This is not a valid HTTP/1.1 request: {e}.")
+                self._refused, cause = _reason(e)
         if self._refused is not None:
-            self._refuse(self._refused)
+            self._refuse(self._refused, cause)
         elif self._in_head:
             self._head_bytes = self._field_bytes if self._turned else self._head_bytes + len(piece)
 
@@ -149,9 +151,10 @@ class EdgeProtocol(HttpToolsProtocol):
         lines += [b"%b: %b\r\n" % item for item in self.headers if item[0] not in offers]
         return b"".join([*lines, b"\r\n"])
 
-    def _refuse(self, error: LlmpodError) -> None:
+    def _refuse(self, error: LlmpodError, cause: BaseException | None = None) -> None:
         """Say no and hang up. While an earlier answer is under way, only stop listening."""
         self._deaf = True
+        self._desk.refused(error, cause)
         if self._lines:
             self._end_after_answers()
             if not self._lines[-1].forget_request() or len(self._lines) > 1:
@@ -276,3 +279,11 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
+
+
+def _reason(error: httptools.HttpParserError) -> tuple[LlmpodError, BaseException | None]:
+    """Why the parser stopped: the client's fault, or a bug in one of our callbacks, which comes along."""
+    bug = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
+    if bug is None or isinstance(bug, httptools.HttpParserError):
+        return BadRequest(f"This is not a valid HTTP/1.1 request: {bug or error}."), None
+    return LlmpodError("Something in the proxy went wrong.", hint="Its log says more."), bug

@@ -7,7 +7,6 @@ answer goes to everybody who listens and, when complete, into the cache.
 import asyncio
 import json
 import time
-import traceback
 from collections.abc import Callable, Iterable, MutableMapping
 from time import perf_counter
 from typing import Any
@@ -60,13 +59,9 @@ class Relay:
         except asyncio.CancelledError:
             await self._interrupted(answer)
         except Exception as error:  # a bug of ours must leave as JSON, and with a trace in our log
-            self._report(error)
+            self._journal.bug(error)
             await answer.fail(LlmpodError("Something in the proxy went wrong.", hint="Its log says more."))
         self._note(scope, answer, started, model=model)
-
-    def _report(self, bug: Exception) -> None:
-        trace = "".join(traceback.format_exception(bug, limit=-3))
-        self._journal.log.error("bug", error=type(bug).__name__, trace=trace[-900:])
 
     async def _interrupted(self, answer: Answer) -> None:
         """The client left, or the proxy is told to stop and the grace is over."""

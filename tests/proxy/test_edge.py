@@ -38,7 +38,9 @@ def post(headers: bytes, body: bytes = b"") -> bytes:
     ids=["long field", "many fields", "long line", "endless field"],
 )
 def test_headers_are_bounded(front: Proxy, server: Stub, raw: bytes) -> None:
+    before = front.metrics()["refused_at_edge_total"]
     assert error_of(front, raw) == (431, "header_too_large")
+    assert front.metrics()["refused_at_edge_total"] == before + 1
     assert not server.turns
 
 
