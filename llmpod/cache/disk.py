@@ -118,7 +118,15 @@ class Store:
         Raises:
             Unusable: with the reason.
         """
-        self.close()
+        self._unlock()  # readers go on with the old handle until there is a new one
+        try:
+            self._root = self._opened()
+        except Unusable:
+            self._root = None
+            raise
+        return self._root.owner
+
+    def _opened(self) -> _Root:
         try:
             self.directory.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
@@ -127,12 +135,11 @@ class Store:
         except OSError as error:
             raise Unusable(f"{self.directory} cannot be opened as a directory: {_why(error)}") from None
         try:
-            self._root = self._enter(fd)
+            return self._enter(fd)
         except (OSError, Unusable) as error:
             os.close(fd)
             reason = _why(error) if isinstance(error, OSError) else str(error)
             raise Unusable(f"{self.directory} cannot be used: {reason}") from None
-        return self._root.owner
 
     def _enter(self, fd: int) -> _Root:
         status = os.fstat(fd)
@@ -151,10 +158,14 @@ class Store:
 
     def close(self) -> None:
         """Lets go of the directory and its lock; readers that are in it finish undisturbed."""
-        root, self._root = self._root, None
-        if root is not None and root.owner:
+        self._unlock()
+        self._root = None
+
+    def _unlock(self) -> None:
+        """A handle lives until its last reader has finished; the lock must not live as long."""
+        if self._root is not None and self._root.owner:
             with suppress(OSError):  # closing the handle will do it too, only later
-                files.unlock(root.fd)
+                files.unlock(self._root.fd)
 
     def lost(self) -> bool:
         """True when the directory that we opened is no longer there, or was emptied."""

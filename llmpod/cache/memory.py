@@ -98,10 +98,6 @@ class MemoryTier:
         self._left.clear()
         self.bytes = 0
 
-    def unmark(self) -> None:
-        """Makes the next ``touched`` return everything that is here."""
-        self._entries.pop(_MARKER, None)
-
     def touched(self) -> list[bytes]:
         """Keys used since the last call, oldest use first."""
         keys = list(self._left)

@@ -66,7 +66,7 @@ class DiskTier:
         self._retry_at = 0.0
         self._gone: set[bytes] = set()  # removed while a scan was looking
         self._wake = asyncio.Event()
-        self._explored = asyncio.Event()  # set unless a scan is running
+        self._explored = asyncio.Event()  # set unless a scan is running or about to run
         self._explored.set()
         self._keeper: asyncio.Task[None] | None = None
         index.on_remove = self.remove
@@ -133,9 +133,10 @@ class DiskTier:
     # --- in step -------------------------------------------------------------------------------------------------
     async def flush(self) -> None:
         """Waits until everything that can be on disk is there, the order of use included."""
-        await self._explored.wait()
         before = len(self._index.volatile) + 1
-        while len(self._index.volatile) < before:  # until nothing is left, or nothing more can be written
+        # until nothing is left, or nothing more can be written
+        while len(self._index.volatile) < before or not self._explored.is_set():
+            await self._explored.wait()
             before = len(self._index.volatile)
             self._save_all()
             self._note_uses()
@@ -153,12 +154,10 @@ class DiskTier:
         await self._carrier.close()
 
     def _save_all(self) -> None:
-        """Queues what has no record yet; the order of use is then written anew, for their sake."""
-        if self.state is not Disk.READY or not self._index.volatile:
-            return
-        for entry in self._index.volatile_entries():
-            self.save(entry)
-        self._index.memory.unmark()
+        """Queues what has no record yet."""
+        if self.state is Disk.READY and self._index.volatile:
+            for entry in self._index.volatile_entries():
+                self.save(entry)
 
     def _note_uses(self) -> None:
         if self.state is Disk.READY:
@@ -179,6 +178,7 @@ class DiskTier:
             self._index.forget_records()
             self._break("the cache directory was removed")
             self._retry_at = 0.0
+            self._explored.clear()
         elif outcome.saved:
             self._wait = self._tick
 
@@ -195,6 +195,7 @@ class DiskTier:
             ours = await self._carrier.connect()
         except Unusable as error:
             self._break(str(error))
+            self._explored.set()
             return
         self._gone.clear()
         if ours:
@@ -204,6 +205,7 @@ class DiskTier:
         else:
             self.state = Disk.SHARED
             self.degraded = "another process writes this cache directory; here it is only read"
+            self._explored.set()
 
     async def _explore(self) -> None:
         try:

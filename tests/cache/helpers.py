@@ -3,12 +3,13 @@
 import asyncio
 import json
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from llmpod.cache import Entry
+from llmpod.cache import Cache, Entry
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
@@ -49,6 +50,29 @@ async def until(condition: Callable[[], object], *, within: float = 10.0) -> Non
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 - what is waited for is often outside the loop
             await asyncio.sleep(0.005)
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Runs a test on a loop of its own, 30 s at most."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(30):
+            await test()
+
+    asyncio.run(bounded())
+
+
+@asynccontextmanager
+async def opened(directory: Path | None, **options: Any) -> AsyncIterator[Cache]:
+    options = {"max_entries": 100, "max_bytes": 10**7, "tick_seconds": 0.05, **options}
+    async with await Cache.open(directory, **options) as cache:
+        yield cache
+
+
+async def fill(directory: Path, *numbers: int, **options: Any) -> None:
+    async with opened(directory, **options) as cache:
+        for number in numbers:
+            assert cache.put(entry(number))
 
 
 def exchange(path: Path) -> tuple[int, bool, bytes]:

@@ -109,7 +109,6 @@ class CacheMachine(RuleBasedStateMachine):
         assert self.cache.size_bytes == sum(known.size for known in self.model.values())
         assert self.cache.size_bytes <= self.limits["max_bytes"]
         assert self.cache.stats()["memory_bytes"] <= self.limits["memory_bytes"]
-        assert len(records(self.home)) <= self.limits["max_entries"]
 
     def settled(self) -> None:
         """The first scan is over: before it, the books are not complete by design."""
@@ -123,5 +122,5 @@ class CacheMachine(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-CacheMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+CacheMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestCacheMachine = CacheMachine.TestCase

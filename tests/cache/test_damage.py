@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from llmpod.cache import Cache
+from llmpod.cache.disk import Store
+from llmpod.cache.entry import Corrupt
 from tests.cache.helpers import ROOT, digest, entry, records
 
 ENTRIES = 40
@@ -118,6 +120,19 @@ def test_a_damaged_key_costs_the_cache_and_nothing_else(tmp_path: Path) -> None:
     assert asyncio.run(served(home)) == 0
     asyncio.run(write(home))
     assert asyncio.run(served(home)) == ENTRIES
+
+
+def test_a_failed_read_that_somebody_still_looks_at_does_not_keep_the_lock(tmp_path: Path) -> None:
+    home = tmp_path / "cache"
+    asyncio.run(write(home))
+    records(home)[0].write_bytes(b"damaged")
+    store = Store(home, entry_limit=10**6)
+    assert store.open()
+    with pytest.raises(Corrupt) as caught:
+        store.read(bytes.fromhex(records(home)[0].name))
+    assert store.open(), "though the traceback still holds the old handle"
+    assert caught.traceback
+    store.close()
 
 
 WRITER = """

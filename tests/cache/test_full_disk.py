@@ -22,19 +22,22 @@ async def main() -> None:
     home = Path(sys.argv[1])
     async with await Cache.open(home, max_entries=100, max_bytes=10**7, tick_seconds=0.02) as cache:
         cache.put(entry(1))
+        cache.put(entry(4))
         await cache.flush()
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+        cache.put(entry(4, 50_000))
         cache.put(entry(2, 50_000))
         cache.put(entry(3))
         await until(lambda: cache.disk is Disk.BROKEN)
         assert "File too large" in cache.degraded, cache.degraded
         assert await cache.get(digest(2)) == entry(2, 50_000)
         assert await cache.get(digest(1)) == entry(1)
+        assert len(records(home)) == 1, "what is replaced goes first: never both at once"
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
         await until(lambda: cache.degraded is None and not cache.stats()["unsaved"])
         await cache.flush()
-        assert len(records(home)) == 3 == cache.entries
+        assert len(records(home)) == 4 == cache.entries
         assert not list(home.glob(".tmp-*"))
     async with await Cache.open(home, max_entries=100, max_bytes=10**7) as cache:
         assert await cache.get(digest(2)) == entry(2, 50_000)

@@ -1,0 +1,111 @@
+"""Several things at the same time."""
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+
+from llmpod.cache import Disk
+from tests.cache.helpers import digest, entry, fill, opened, records, run
+
+
+def test_stored_while_the_older_one_is_being_read(home: Path) -> None:
+    async def test() -> None:
+        await fill(home, 1)
+        async with opened(home) as cache:
+            await cache.flush()
+            reading = asyncio.create_task(cache.get(digest(1)))
+            await asyncio.sleep(0)
+            newer = entry(1, 300)
+            cache.put(newer)
+            assert await reading == newer
+            assert cache.peek(digest(1)) == newer
+
+    run(test)
+
+
+def test_dropped_while_the_directory_is_being_indexed(home: Path) -> None:
+    async def test() -> None:
+        await fill(home, *range(30))
+        async with opened(home) as cache:
+            await asyncio.sleep(0)  # the scan is on its way now, and will find the record
+            assert cache.disk is Disk.SCANNING
+            await cache.drop(digest(7))
+            await cache.flush()
+            assert cache.entries == len(records(home)) == 29
+            assert digest(7).hex() not in cache.lru_order()
+            assert await cache.get(digest(7)) is None
+
+    run(test)
+
+
+def test_evicting_what_somebody_reads(home: Path) -> None:
+    """Exact bytes or nothing, while other entries push it out of memory and off the disk."""
+
+    async def test() -> None:
+        async with opened(home, max_entries=8, memory_bytes=5_000) as cache:
+            hits = 0
+
+            async def read(number: int) -> None:
+                nonlocal hits
+                found = await cache.get(digest(number))
+                if found is not None:
+                    assert found == entry(number)
+                    hits += 1
+
+            for number in range(400):
+                cache.put(entry(number))
+                if number % 5 == 0:
+                    await cache.flush()  # else all of it would be served on its way to the disk
+                await asyncio.gather(*(read(max(0, number - back)) for back in range(10)))
+            assert hits > 400
+            assert cache.stats()["corrupt"] == 0
+            assert cache.stats()["disk_hits"] > 100
+
+    run(test)
+
+
+def test_both_limits_hold_on_disk_at_every_moment(home: Path) -> None:
+    """All keys share a folder, so that one call of the system lists every record at one instant."""
+    shard, size, seen = home / "ab", entry(0).size, [0]
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            names = os.listdir(shard) if shard.exists() else []  # noqa: PTH208 - one call, one instant
+            seen.append(len(names))
+
+    async def test() -> None:
+        async with opened(home, max_entries=5, max_bytes=size * 4 + 10, memory_bytes=4_000) as cache:
+            watcher = threading.Thread(target=watch)
+            watcher.start()
+            try:
+                number = 0
+                while number < 300 or len(seen) < 1000:
+                    number += 1
+                    cache.put(entry(number, key=b"\xab" + digest(number % 40)[1:]))
+                    await cache.get(b"\xab" + digest(number % 7)[1:])
+                    if number % 10 == 0:
+                        await cache.flush()
+            finally:
+                over.set()
+                watcher.join()
+            assert cache.entries == 4
+
+    run(test)
+    assert 3 <= max(seen) <= 4
+
+
+def test_the_loop_never_waits_for_the_disk(home: Path) -> None:
+    async def test() -> None:
+        async with opened(home, max_entries=3000) as cache:
+            for number in range(3000):
+                cache.put(entry(number, 100))
+            turns, flushing = 0, asyncio.create_task(cache.flush())
+            while not flushing.done():
+                await asyncio.sleep(0)
+                turns += 1
+            assert turns > 50
+            assert len(records(home)) == 3000
+
+    run(test)
