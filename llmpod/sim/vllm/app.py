@@ -89,7 +89,7 @@ class FakeVllm:
         await answer(scope, receive, send)
 
     async def _chat(self, call: Call) -> ASGIApp:
-        body = checks.parsed(call.body, required=("messages",), lists=("messages", "tools"))
+        body = checks.parsed(call.body, required=("messages",))
         job = chat_job(body, self.options)
         said = self._run(job, call)
         if body.get("stream"):
@@ -113,7 +113,7 @@ class FakeVllm:
         return EventStream(answer.stream(said)) if body.get("stream") else Json(await answer.whole(said))
 
     async def _messages(self, call: Call) -> ASGIApp:
-        body = checks.parsed(call.body, required=("messages", "max_tokens"), lists=("messages",))
+        body = checks.parsed(call.body, required=("messages", "max_tokens"))
         job = chat_job(messages_as_chat(body), self.options)
         said = self._run(job, call)
         if body.get("stream"):

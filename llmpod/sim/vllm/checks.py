@@ -1,6 +1,7 @@
 """What the real server refuses in a request body, in its words. Not the meaning of the fields."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,23 @@ _NUMBERS: Mapping[str, type] = {
     "presence_penalty": float,
     "frequency_penalty": float,
 }
+_MOST_CHOICES, _MOST_LOGPROBS = 128, 20
 _SWITCHES = ("stream", "ignore_eos", "echo", "parallel_tool_calls", "include_stop_str_in_output")
+_SHAPES: Mapping[str, tuple[type, ...]] = {
+    "chat_template_kwargs": (dict,),
+    "instructions": (str,),
+    "logprobs": (int, bool),
+    "messages": (list,),
+    "model": (str,),
+    "response_format": (dict,),
+    "stop": (str, list),
+    "stop_sequences": (list,),
+    "stream_options": (dict,),
+    "tokens": (list,),
+    "tool_choice": (dict, str),
+    "tools": (list,),
+}
+_SHAPE_PROBLEMS = {dict: "dict_type", str: "string_type", list: "list_type", bool: "bool_type"}
 _TRUE, _FALSE = ("1", "true", "on", "t", "y", "yes"), ("0", "false", "off", "f", "n", "no")
 _TEXT = {
     "int_parsing": "Input should be a valid integer, unable to parse string as an integer",
@@ -35,6 +52,8 @@ _TEXT = {
     "float_type": "Input should be a valid number",
     "bool_parsing": "Input should be a valid boolean, unable to interpret input",
     "bool_type": "Input should be a valid boolean",
+    "string_type": "Input should be a valid string",
+    "dict_type": "Input should be a valid dictionary",
     "list_type": "Input should be a valid list",
 }
 
@@ -43,7 +62,7 @@ class _Wrong(Exception):
     """A value of another type than the field's; the text is pydantic's name for the problem."""
 
 
-def parsed(raw: bytes, *, required: Sequence[str] = (), lists: Sequence[str] = ()) -> dict[str, Any]:
+def parsed(raw: bytes, *, required: Sequence[str] = ()) -> dict[str, Any]:
     """The body of a request, its scalars in the type of their field.
 
     Raises Refusal (400) for what is no JSON object, lacks a required field, or has a value of a wrong type.
@@ -52,9 +71,7 @@ def parsed(raw: bytes, *, required: Sequence[str] = (), lists: Sequence[str] = (
     problems = [_missing(body, name) for name in required if name not in body]
     for name, value in list(body.items()):
         try:
-            body[name] = _scalar(name, value)
-            if name in lists and not isinstance(value, list):
-                raise _Wrong("list_type")
+            body[name] = _typed(name, value, optional=name not in required)
         except _Wrong as wrong:
             problems.append(
                 {"type": str(wrong), "loc": f"body.{name}", "msg": _TEXT[str(wrong)], "input": value}
@@ -76,6 +93,11 @@ def sane(body: Mapping[str, Any], options: VllmOptions) -> None:
     """Raises Refusal (400) for sampling parameters out of their range."""
     _at_least(body, "temperature", 0.0, "must be non-negative")
     _at_least(body, "n", 1, "must be at least 1")
+    if (choices := body.get("n") or 1) > _MOST_CHOICES:
+        raise _bad("n", choices, f"n must be at most {_MOST_CHOICES}, got {choices}.")
+    for name in ("logprobs", "top_logprobs"):
+        if (wanted := body.get(name) or 0) not in range(_MOST_LOGPROBS + 1):
+            raise _bad(name, wanted, f"{name} must be from 0 to {_MOST_LOGPROBS}, got {wanted}.")
     _at_least(body, "min_tokens", 0, "must be greater than or equal to 0")
     if (share := body.get("top_p")) is not None and not 0 < share <= 1:
         raise _bad("top_p", share, f"top_p must be in (0, 1], got {share}.")
@@ -116,7 +138,7 @@ def _json(raw: bytes) -> dict[str, Any]:
             "input": {},
         }
         raise _invalid([{**problem, "ctx": {"error": error.msg}}]) from None
-    except (UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # no UTF-8, a number of thousands of digits, too deep
         raise Refusal(400, "There was an error parsing the body", kind="Bad Request") from None
     if not isinstance(body, dict):
         text = "Input should be a valid dictionary or object to extract fields from"
@@ -124,14 +146,16 @@ def _json(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def _scalar(name: str, value: object) -> object:
-    if value is None:
+def _typed(name: str, value: object, *, optional: bool) -> object:
+    if value is None and optional:
         return None
     if name in _SWITCHES:
         return _switch(value)
-    if name not in _NUMBERS:
-        return value
-    return _whole(value) if _NUMBERS[name] is int else _fraction(value)
+    if name in _NUMBERS:
+        return _whole(value) if _NUMBERS[name] is int else _fraction(value)
+    if name in _SHAPES and not isinstance(value, _SHAPES[name]):
+        raise _Wrong(_SHAPE_PROBLEMS[_SHAPES[name][-1]])
+    return value
 
 
 def _whole(value: object) -> int:
@@ -152,7 +176,7 @@ def _whole(value: object) -> int:
 
 def _fraction(value: object) -> float:
     match value:
-        case int() | float():
+        case int() | float() if abs(value) <= sys.float_info.max:
             return float(value)
         case str():
             try:

@@ -75,21 +75,23 @@ class Engine:
             position = 0
             try:
                 while unfinished and position != abort_after and not await self._ends(position, started):
-                    if not position:
+                    if position == 0:
                         counters.first_token.add(self._clock() - started)
                     for choice in sorted(unfinished):
-                        said = _said(scripts[choice], choice, position)
-                        counters.generated_tokens += 1
-                        if said.finish:
-                            unfinished.discard(choice)
-                            counters.finished[said.finish] += 1
-                        yield said
+                        yield self._counted(_said(scripts[choice], choice, position), unfinished)
                     position += 1
                 for choice in sorted(unfinished):
                     yield Said(choice, position, None, "abort")
             finally:
                 counters.finished["abort"] += len(unfinished)
                 counters.whole.add(self._clock() - started)
+
+    def _counted(self, said: Said, unfinished: set[int]) -> Said:
+        self.counters.generated_tokens += 1
+        if said.finish:
+            unfinished.discard(said.choice)
+            self.counters.finished[said.finish] += 1
+        return said
 
     async def _ends(self, position: int, started: float) -> bool:
         """Waits until a token is due. True: the server is going down, there will be none."""

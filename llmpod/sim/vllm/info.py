@@ -66,7 +66,7 @@ def detokenized(body: Mapping[str, Any], options: VllmOptions) -> dict[str, Any]
     """The text of token numbers. Raises Refusal (400, 404)."""
     checks.known_model(body, options)
     numbers = body["tokens"]
-    if not isinstance(numbers, list) or not all(isinstance(number, int) for number in numbers):
+    if not all(isinstance(number, int) for number in numbers):
         raise Refusal(400, "tokens must be a list of integers", param="tokens")
     try:
         return {"prompt": tokens.text_of(numbers)}

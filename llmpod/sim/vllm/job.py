@@ -99,7 +99,7 @@ def _messages(body: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _called(body: Mapping[str, Any], options: VllmOptions) -> list[tuple[str, Any]]:
     """Name and parameter schema of each tool that the answer calls."""
-    tools = [tool.get("function", {}) for tool in body.get("tools") or [] if isinstance(tool, dict)]
+    tools = [_function(tool) for tool in body.get("tools") or []]
     choice = body.get("tool_choice", "auto" if tools else "none")
     if not tools:
         if choice not in ("none", None, "auto"):
@@ -107,7 +107,7 @@ def _called(body: Mapping[str, Any], options: VllmOptions) -> list[tuple[str, An
         return []
     chosen: Sequence[Any] = []
     if isinstance(choice, dict):
-        name = choice.get("function", {}).get("name")
+        name = _function(choice).get("name")
         chosen = [tool for tool in tools if tool.get("name") == name]
         if not chosen:
             message = "The tool specified in `tool_choice` does not match any of the specified `tools`"
@@ -119,6 +119,23 @@ def _called(body: Mapping[str, Any], options: VllmOptions) -> list[tuple[str, An
     return [(str(tool.get("name")), tool.get("parameters") or {"type": "object"}) for tool in chosen[:2]]
 
 
+def _function(tool: object) -> Mapping[str, Any]:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    if not isinstance(function, dict):
+        raise Refusal(400, "A tool needs a `function`.", kind="Bad Request", param="body.tools")
+    return function
+
+
+def _instance(wanted: object, *meaning: object) -> str:
+    """JSON for a schema. Raises Refusal (400) for a schema that makes no sense, as a grammar compiler would."""
+    try:
+        return schema.as_json(wanted, words.dice(*meaning))
+    except (AttributeError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError):
+        raise Refusal(
+            400, "Failed to convert the grammar from JSON schema: it is not a valid schema."
+        ) from None
+
+
 def _auto(body: Mapping[str, Any], tools: Sequence[Any], options: VllmOptions) -> Sequence[Any]:
     """One call, then, once its result is there, words."""
     if not options.auto_tools:
@@ -128,7 +145,7 @@ def _auto(body: Mapping[str, Any], tools: Sequence[Any], options: VllmOptions) -
 
 def _arguments(called: Sequence[tuple[str, Any]], meaning: object, choice: int) -> list[Segment]:
     return [
-        Segment("tool", schema.as_json(parameters, words.dice(name, meaning, choice)), index)
+        Segment("tool", _instance(parameters, name, meaning, choice), index)
         for index, (name, parameters) in enumerate(called)
     ]
 
@@ -138,7 +155,7 @@ def _content(body: Mapping[str, Any], about: str, choice: int, limits: Limits) -
     wanted = next(_schemas(form), None) if isinstance(form, dict) else None
     if wanted is None:
         return Segment("content", prose(body, about, choice, limits))
-    return Segment("content", schema.as_json(wanted, words.dice(words.meaning(body), choice)))
+    return Segment("content", _instance(wanted, words.meaning(body), choice))
 
 
 def _schemas(form: Mapping[str, Any]) -> Iterator[Any]:

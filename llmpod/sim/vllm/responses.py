@@ -8,7 +8,7 @@ from typing import Any
 from llmpod.sim.vllm.chat import Fields, new_id
 from llmpod.sim.vllm.engine import Said
 from llmpod.sim.vllm.gather import Choice, gathered
-from llmpod.sim.vllm.http import named_event
+from llmpod.sim.vllm.http import Refusal, named_event
 from llmpod.sim.vllm.job import Job
 
 _SAME = ("model", "temperature", "top_p", "seed", "ignore_eos", "min_tokens")
@@ -18,6 +18,8 @@ _STATUS = {"length": "incomplete", "abort": "cancelled"}
 def responses_as_chat(body: Mapping[str, Any]) -> Fields:
     """The chat request that means the same."""
     given = body["input"]
+    if not isinstance(given, str | list):
+        raise Refusal(400, "input must be a string or a list of items", param="input")
     messages = [{"role": "user", "content": given}] if isinstance(given, str) else given
     if instructions := body.get("instructions"):
         messages = [{"role": "system", "content": instructions}, *messages]

@@ -119,7 +119,7 @@ class Watch:
             headers["authorization"] = "(the key)" if is_key(bearer(given), self._key) else "(not the key)"
         try:
             body = json.loads(call.body) if call.body else None
-        except ValueError:
+        except (ValueError, RecursionError):
             body = call.body.decode("utf-8", "replace")
         stats.seen.append({"method": call.method, "path": call.path, "headers": headers, "body": body})
 
