@@ -9,14 +9,11 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 
-from llmpod.sim.vllm.app import vllm_app
 from llmpod.sim.vllm.options import VllmOptions
-from llmpod.sim.vllm.server import Server
+from llmpod.sim.vllm.server import serve
 
 _LOOK_AT_PARENT = 0.2  # seconds
 
@@ -64,27 +61,13 @@ async def _serve(options: VllmOptions, address: tuple[str, int], parent: int | N
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, over.set)
     watching = asyncio.ensure_future(_set_when_gone(parent, over)) if parent else None
-    with suppress(TimeoutError):
-        await asyncio.wait_for(over.wait(), options.load_seconds)
-    if not over.is_set():
-        await _listen(options, address, over)
+    await serve(options, address, over=over, on_ready=_tell)
     if watching:
         watching.cancel()
 
 
-async def _listen(options: VllmOptions, address: tuple[str, int], over: asyncio.Event) -> None:
-    app = vllm_app(options)
-    with socket.create_server(address) as listener:
-        host, port = listener.getsockname()[:2]
-        ready = json.dumps({"url": f"http://{host}:{port}"})
-        server = Server(app, on_ready=lambda: print(ready, flush=True))
-        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-        ended = asyncio.ensure_future(over.wait())
-        await asyncio.wait({serving, ended}, return_when=asyncio.FIRST_COMPLETED)
-        app.drain()
-        server.should_exit = True
-        await serving
-        ended.cancel()
+def _tell(url: str) -> None:
+    print(json.dumps({"url": url}), flush=True)
 
 
 async def _set_when_gone(parent: int, over: asyncio.Event) -> None:

@@ -1,16 +1,48 @@
-"""A uvicorn that lets the app cut its own connections, and that leaves signals alone. Not the app."""
+"""Serves a fake vLLM in a running event loop, from loading to its end. Not the app, and not the program.
+
+The server is a uvicorn that lets the app cut its own connections and that leaves signals alone.
+"""
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from llmpod.sim.vllm.app import vllm_app
 from llmpod.sim.vllm.faults import TRANSPORT
+from llmpod.sim.vllm.options import VllmOptions
 
 _SLOWEST_END = 2  # seconds that an answer nobody reads may take after the others were aborted
+
+
+async def serve(
+    options: VllmOptions, address: tuple[str, int], *, over: asyncio.Event, on_ready: Callable[[str], None]
+) -> None:
+    """Loads, listens, calls `on_ready` with the URL, and ends in the real server's way once `over` is set.
+
+    Port 0 means any free one. Raises OSError when the address cannot be had.
+    """
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(over.wait(), options.load_seconds)
+    if over.is_set():
+        return
+    app = vllm_app(options)
+    with socket.create_server(address) as listener:
+        host, port = listener.getsockname()[:2]
+        server = Server(app, on_ready=lambda: on_ready(f"http://{host}:{port}"))
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        ended = asyncio.ensure_future(over.wait())
+        try:
+            await asyncio.wait({serving, ended}, return_when=asyncio.FIRST_COMPLETED)
+        finally:  # also when the caller is cancelled
+            ended.cancel()
+            app.drain()
+            server.should_exit = True
+            await serving
 
 
 class CuttableProtocol(HttpToolsProtocol):

@@ -89,14 +89,17 @@ class Watch:
         try:
             await self._answer(call, scope, receive=receive, send=send)
         finally:
-            stats.running -= 1
-            stats.aborted += not (call.complete or call.ended_by_us)
+            if not call.complete:
+                stats.running -= 1
+                stats.aborted += not call.ended_by_us
 
     async def _answer(self, call: Call, scope: Scope, *, receive: Receive, send: Send) -> None:
         async def noting(message: Message) -> None:
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body"):
                 call.complete = True
+                # here and not later: who has the whole answer may ask for the statistics at once
+                self._stats().running -= not call.is_ours
 
         answer = asyncio.ensure_future(_run(self._app, {**scope, CALL: call}, _replay(call.body), noting))
         gone = asyncio.ensure_future(_left(receive))
@@ -115,8 +118,9 @@ class Watch:
         stats.requests += 1
         stats.by_path[call.path] += 1
         headers = dict(call.headers)
-        if given := headers.get("authorization"):
-            headers["authorization"] = "(the key)" if is_key(bearer(given), self._key) else "(not the key)"
+        for name in {"authorization", "x-api-key"} & headers.keys():
+            given = bearer(headers[name]) or headers[name]
+            headers[name] = "(the key)" if is_key(given, self._key) else "(not the key)"
         try:
             body = json.loads(call.body) if call.body else None
         except (ValueError, RecursionError):

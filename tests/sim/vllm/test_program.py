@@ -1,5 +1,6 @@
 """The fake as a process: loading, pace, the end, and those who leave."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -10,8 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
+from llmpod.sim.vllm.options import VllmOptions
+from llmpod.sim.vllm.server import serve
 from tests.support import procfs
-from tests.support.net import free_port, listens
+from tests.support.net import HOST, free_port, listens
 from tests.support.process import PYTHON, running
 from tests.support.source import ROOT
 from tests.support.wait import eventually
@@ -114,7 +117,7 @@ def test_an_answer_nobody_waits_for_is_stopped(start: Any) -> None:
 def test_requests_wait_for_a_place(start: Any) -> None:
     with start("--tokens-per-second", "20", "--max-num-seqs", "1") as fake:
         answers: list[int] = []
-        body = fake.chat(max_tokens=20, ignore_eos=True)
+        body = fake.chat(max_tokens=8, ignore_eos=True)
         threads = [
             threading.Thread(target=lambda: answers.append(fake.post(CHAT, body).status_code)) for _ in "ab"
         ]
@@ -153,3 +156,18 @@ def test_it_starts_without_heavy_imports(env: dict[str, str]) -> None:
         ).stdout
         == b"\n"
     )
+
+
+def test_it_runs_in_a_loop_that_is_running_already() -> None:
+    async def both() -> list[int]:
+        over, urls = asyncio.Event(), asyncio.Queue[str]()
+        options = VllmOptions(model="m", load_seconds=0.1)
+        serving = asyncio.ensure_future(serve(options, (HOST, 0), over=over, on_ready=urls.put_nowait))
+        url = await urls.get()
+        async with httpx.AsyncClient() as http:
+            statuses = [(await http.get(f"{url}{path}")).status_code for path in ("/health", "/v1/models")]
+        over.set()
+        await serving
+        return statuses
+
+    assert asyncio.run(both()) == [200, 200]

@@ -287,7 +287,7 @@ PATHS = [
 ]
 
 
-@settings(parent=GENTLE, max_examples=100)
+@settings(parent=GENTLE, max_examples=80)
 @given(
     path=st.sampled_from(PATHS),
     base=st.booleans(),
