@@ -3,8 +3,9 @@
 from llmpod.cache.answer import Verdict, verdict
 from llmpod.cache.cache import Cache
 from llmpod.cache.entry import Entry
-from llmpod.cache.flight import Flight, Flights, Head, Listener
+from llmpod.cache.flight import Flight, Flights, Head
 from llmpod.cache.key import AliasTable, RequestKey, request_key
+from llmpod.cache.listener import Listener
 from llmpod.cache.sse import FrameScanner
 from llmpod.cache.tier import Disk
 

@@ -21,7 +21,7 @@ MAGIC: Final = b"LLMPOD1\n"
 _PREFIX: Final = struct.Struct(">8sIQ")
 MAC_BYTES: Final = 32
 KEY_BYTES: Final = 32
-_OBJECTS_BYTES: Final = 1400  # what Python needs around one entry in memory, measured with tracemalloc
+_OBJECTS_BYTES: Final = 900  # what Python needs around one entry in memory, measured with tracemalloc
 
 
 class Corrupt(Exception):

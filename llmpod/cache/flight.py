@@ -12,8 +12,9 @@ with it.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
+from llmpod.cache.listener import Listener
 from llmpod.errors import Overloaded, UpstreamUnreachable
 
 BUFFER_BYTES: Final = 8 * 2**20
@@ -48,62 +49,6 @@ class _Signal:
             self._waiters.discard(waiter)
 
 
-class Listener:
-    """One reader of a flight: iterate over it to get the body's chunks, from the first byte on.
-
-    Counts as a listener from ``Flight.follow()`` until ``close()`` (idempotent), the end of a ``with`` block, or
-    the end of the body. Iteration raises what ``Flight.fail`` was given, after the bytes that came before it, and
-    Overloaded when this reader was cut for being far slower than another one.
-    """
-
-    __slots__ = ("_flight", "_open", "_position")
-
-    def __init__(self, flight: "Flight") -> None:
-        self._flight = flight
-        self._position = 0
-        self._open = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        flight = self._flight
-        while (chunk := self._next()) is None:
-            if flight.error is not None:
-                self.close()
-                raise flight.error
-            if flight.finished or not self._open:
-                self.close()
-                raise StopAsyncIteration
-            await flight.news.wait()
-        self._position += 1
-        flight.taken()
-        return chunk
-
-    def _next(self) -> bytes | None:
-        try:
-            return self._flight.chunk(self._position) if self._open else None
-        except Overloaded:
-            self.close()
-            raise
-
-    @property
-    def position(self) -> int:
-        """Number of the next chunk."""
-        return self._position
-
-    def close(self) -> None:
-        if self._open:
-            self._open = False
-            self._flight.left(self)
-
-
 class Flight:
     """One upstream answer in the making.
 
@@ -126,7 +71,7 @@ class Flight:
         self.size = 0
         self.spilled = False
         self.abandoned = asyncio.Event()
-        self.news = _Signal()
+        self._begun = _Signal()
         self._room = _Signal()
         self._max_bytes = max_bytes
         self._ended = ended
@@ -155,7 +100,7 @@ class Flight:
         while self._head is None:
             if self.error is not None:
                 raise self.error
-            await self.news.wait()
+            await self._begun.wait()
         return self._head
 
     def follow(self) -> Listener:
@@ -180,7 +125,7 @@ class Flight:
     # --- for the task that fetches -------------------------------------------------------------------------------
     def start(self, status: int, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         self._head = Head(status, headers)
-        self.news.send()
+        self._begun.send()
 
     def append(self, chunk: bytes) -> None:
         """The next bytes of the body. When ``crowded`` is true afterwards, await ``room()`` before reading on."""
@@ -191,7 +136,8 @@ class Flight:
         self.size += len(chunk)
         if self.size > self._max_bytes:
             self._spill()
-        self.news.send()
+        for listener in self._listeners:
+            listener.wake()
 
     def finish(self) -> None:
         self.finished = True
@@ -233,14 +179,14 @@ class Flight:
         return self._chunks[place] if place < len(self._chunks) else None
 
     def taken(self) -> None:
-        if self.spilled:
-            self._trim()
-            self._room.send()
+        """A listener has moved on: what nobody needs any more can go."""
+        self._trim()
+        self._room.send()
 
     def left(self, listener: Listener) -> None:
         self._listeners.discard(listener)
-        self.news.send()  # a close() from another task ends an iteration that is waiting
-        self.taken()
+        if self.spilled:
+            self.taken()
         if not self._listeners:
             self.abandoned.set()
 
@@ -264,8 +210,10 @@ class Flight:
 
     def _end(self) -> None:
         self._ended(self)
-        self.news.send()
+        self._begun.send()
         self._room.send()
+        for listener in self._listeners:
+            listener.wake()
 
 
 class Flights:

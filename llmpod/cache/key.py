@@ -122,11 +122,9 @@ def _refusal(shape: Shape, body: dict[str, Any]) -> str:
 
 # --- the key -----------------------------------------------------------------------------------------------------
 def _digest(parts: Iterable[bytes]) -> bytes:
-    digest = sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "big"))
-        digest.update(part)
-    return digest.digest()
+    return sha256(
+        b"".join(piece for part in parts for piece in (len(part).to_bytes(8, "big"), part))
+    ).digest()
 
 
 def _question(body: dict[str, Any], path: str, policy: KeyPolicy) -> dict[str, Any]:
@@ -182,7 +180,7 @@ def request_key(
     content_type: str = "application/json",
     policy: KeyPolicy = POLICY,
 ) -> RequestKey:
-    """The key of one POST. Pure; about 6 µs for a 0.6 KB body and 0.5 ms for 100 KB.
+    """The key of one POST. Pure; about 15 µs for a 0.6 KB body and 0.6 ms for 100 KB.
 
     Args:
         path: path and query as sent, for example ``/v1/chat/completions``.
@@ -222,7 +220,7 @@ def request_key(
 class AliasTable:
     """Remembers the keys of bodies seen lately, so that a byte-identical repeat costs one SHA-256 and no parse.
 
-    Least recently used first out. One entry takes about 0.6 KB; prompts are not kept.
+    Least recently used first out. One entry takes about 0.5 KB; prompts are not kept.
     """
 
     def __init__(self, max_entries: int = 4096) -> None:

@@ -95,7 +95,7 @@ class FrameScanner:
 
     Terminal is ``data: [DONE]`` for completions, ``response.completed`` (or ``.incomplete``, ``.failed``) for
     Responses, ``message_stop`` for Messages. A chunk that ends at a frame's end, as nearly all do, costs a few
-    searches in C: 0.5 µs.
+    searches in C: about 1 µs.
 
     Attributes:
         received: bytes fed.
@@ -134,8 +134,8 @@ class FrameScanner:
 
     def feed(self, chunk: bytes | memoryview) -> bool:
         """Looks at the next bytes of the stream; True once the terminal frame is complete."""
-        data = bytes(chunk)
-        if self._carry or self._skip_lf or not self._simple(data):
+        data = chunk if isinstance(chunk, bytes) else bytes(chunk)
+        if self._carry or self._skip_lf or not data.endswith(b"\n\n") or self._special(data):
             self._slow(data)
         else:
             self.received += len(data)
@@ -143,15 +143,12 @@ class FrameScanner:
             self.frames += data.count(b"\n\n")
         return self.end is not None
 
-    def _simple(self, data: bytes) -> bool:
-        """Whole LF frames only, and none that could be the last."""
-        return (
-            data.endswith(b"\n\n")
-            and not data.startswith(b"\n")
-            and b"\n\n\n" not in data
-            and b"\r" not in data
-            and not any(marker in data for marker in self._markers)
-        )
+    def _special(self, data: bytes) -> bool:
+        """More than plain LF frames, or perhaps the last one among them."""
+        for marker in self._markers:  # a loop: a generator would cost as much as all the rest
+            if marker in data:
+                return True
+        return b"\r" in data or b"\n\n\n" in data or data.startswith(b"\n")
 
     def _slow(self, data: bytes) -> None:
         self.received += len(data)
