@@ -32,10 +32,6 @@ class Ask:
     def content_type(self) -> str:
         return get(self.headers, b"content-type").decode("latin-1")
 
-    @property
-    def model(self) -> str:
-        return ""
-
 
 def partition(headers: Headers) -> bytes:
     """Whose answers these are: a digest of the credential, empty without one."""
