@@ -21,7 +21,7 @@ from llmpod.cli.follow import Follower
 from llmpod.cli.run import Options, run
 from llmpod.cli.wiring import HOME, Plane, interactive, open_plane
 from llmpod.config import Secret
-from llmpod.errors import Busy, LlmpodError
+from llmpod.errors import Busy, LlmpodError, StateError
 from llmpod.lifecycle.act import Report
 from llmpod.lifecycle.reconcile import PROXY
 from llmpod.model import Direction, Phase
@@ -173,14 +173,17 @@ def _one_pass(plane: Plane, console: Console, *, verbose: bool) -> int:
 
 
 def _summary(plane: Plane, report: Report) -> str:
-    records = plane.store.load().records
+    try:
+        records = plane.store.load().records
+    except StateError:  # the report says so already
+        records = {}
     states = [
         f"{name} {r.phase}"
         + (f" on {r.instance_id}, until {show.moment(r.deadline)}" if r.instance_id else "")
         for name, r in records.items()
     ]
     last = "; ".join(report.lines[-2:])
-    return f"{', '.join(states)} | {last}"
+    return " | ".join(part for part in (", ".join(states), last) if part)
 
 
 def _stamp() -> str:
