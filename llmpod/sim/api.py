@@ -48,6 +48,7 @@ class Api:
 
     async def _v2(self, exchange: Exchange) -> None:
         admitted = False
+        await asyncio.sleep(self._world.behavior.api_latency_seconds)
         try:
             self._front.check_size(exchange.request.body)
             if self._front.dislikes(exchange.request):
@@ -68,13 +69,15 @@ class Api:
         if fault is None:
             await self._done(exchange, operation)
             return
-        if fault.kind == "slow":
-            await asyncio.sleep(fault.seconds)
-            await self._done(exchange, operation)
+        done = await operation.run() if fault.after else None
+        if fault.kind != "slow":
+            await self._fail(exchange, fault)
             return
-        if fault.after:
-            await operation.run()
-        await self._fail(exchange, fault)
+        await asyncio.sleep(fault.seconds)
+        if done is None:
+            await self._done(exchange, operation)
+        else:
+            await self._send(exchange, done)
 
     async def _done(self, exchange: Exchange, operation: Operation) -> None:
         if operation.name != "logs" or operation.pod_id is None:
@@ -96,8 +99,7 @@ class Api:
                 exchange.reset()
             case "hang":
                 self._log(exchange, 0)
-                while not exchange.gone:  # noqa: ASYNC110 - nothing tells of it: the API is deaf
-                    await asyncio.sleep(0.05)
+                await exchange.left()
             case "garbage":
                 await self._raw(exchange, 201, b'{"id": "\x00\xff', "application/json")
             case "html":

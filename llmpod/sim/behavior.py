@@ -75,7 +75,9 @@ class Behavior:
     # --- the API's front
     key_scope: str = _one_of("full", "read", "none")
     """What the key may do: everything, GET only, or nothing (403)."""
-    blocked_agents: tuple[str, ...] = ("python-urllib",)
+    api_latency_seconds: float = 0.0
+    """Before every answer of the API, in real time."""
+    blocked_agents: tuple[str, ...] = ("python-urllib", "python-requests")
     """Beginnings of User-Agents that Cloudflare answers with `error code: 1010` (live: urllib's default, 1.1)."""
     rate_limits: tuple[int, ...] = (180, 7200, 86400)
     """Requests in a minute, an hour, a day (live 2026-08-19), as the headers tell."""

@@ -6,7 +6,7 @@
 | `1010` | Cloudflare's 403 for an agent it dislikes |
 | `dropped`, `reset` | the connection is cut, the call is not executed |
 | `garbage`, `html` | a body that is no JSON, a gateway's page; not executed |
-| `slow=S`, `hang` | executed after S seconds; never answered |
+| `slow=S`, `hang` | executed and answered after S seconds; neither executed nor answered |
 | `empty` | LIST: no pods, by mistake |
 | `capacity` | create: no instances |
 | `phantom` | create: 201 for a pod that never exists |
@@ -16,7 +16,9 @@ Operations: create, list, get, update, delete, action, logs, catalog, billing, a
 a model server through the HTTP proxy get this fault as their `x-sim-fault` header.
 """
 
+import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 OPERATIONS = (
@@ -46,11 +48,6 @@ class Fault:
     after: bool = False
     seconds: float = 0.0
 
-    @property
-    def status(self) -> int | None:
-        """The HTTP status, when the fault is one."""
-        return int(self.kind) if self.kind.isdecimal() and self.kind != "1010" else None
-
 
 def parse(text: str) -> Fault:
     """Raises ValueError for a word that names no fault."""
@@ -62,8 +59,14 @@ def parse(text: str) -> Fault:
         or (kind == "slow") != bool(found["seconds"])
         or not (is_status or kind in _PLAIN | {"slow"})
     ):
-        raise ValueError(f"no such fault: {text}")
+        raise ValueError(
+            f"no such fault: {text}; the nearest is {_nearest(text, [*_PLAIN, 'slow=1', '500'])}"
+        )
     return Fault(kind, "_" in text, float(found["seconds"] or 0))
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    return difflib.get_close_matches(word, known, n=1, cutoff=0)[0]
 
 
 class FaultQueue:
@@ -75,7 +78,9 @@ class FaultQueue:
     def add(self, operation: str, fault: str, times: int) -> None:
         """For the next `times` calls of that operation. Raises ValueError for an unknown operation or fault."""
         if operation not in OPERATIONS:
-            raise ValueError(f"no such operation: {operation}; there are {', '.join(OPERATIONS)}")
+            raise ValueError(
+                f"no such operation: {operation}; the nearest is {_nearest(operation, OPERATIONS)}"
+            )
         if operation != "model":
             parse(fault)
         self._waiting += [(operation, fault)] * times

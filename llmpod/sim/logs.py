@@ -126,15 +126,17 @@ async def stream(
     while not exchange.gone:
         for line in lines:
             await exchange.send(line.event)
-        await _something_new(journal, clock)
+        await _something_new(journal, clock, exchange)
         now = [line for line in journal.until(clock.now()) if line.source in wanted.sources]
         lines = [line for line in now if line.number not in seen]
         seen.update(line.number for line in lines)
 
 
-async def _something_new(journal: Journal, clock: Clock) -> None:
+async def _something_new(journal: Journal, clock: Clock, exchange: Exchange) -> None:
+    """A line was added, a planned one is due, or the reader has left."""
     due = journal.next_after(clock.now())
-    waits = [asyncio.create_task(journal.changed.wait()), asyncio.create_task(clock.sleep_until(due))]
+    events = (journal.changed.wait(), clock.sleep_until(due), exchange.left())
+    waits = [asyncio.ensure_future(event) for event in events]
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:

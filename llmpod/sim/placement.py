@@ -52,17 +52,12 @@ def place(body: Mapping[str, Any], config: Mapping[str, Any], used: list[Used], 
         centers = [center for center in centers if center == home]
     if "cpu" in body:
         return Place(_first(centers), body["cpu"]["vcpuCount"] * catalog.CPU_PER_VCPU)
-    return _gpu_place(
-        body, config, [Used(body["gpu"]["id"], 0, _cloud(body), c) for c in centers], used, behavior
-    )
+    hosts = [center for center in centers if center in catalog.CENTERS]
+    return _gpu_place(body, config["disk"], behavior, hosts=hosts, used=used)
 
 
 def _gpu_place(
-    body: Mapping[str, Any],
-    config: Mapping[str, Any],
-    wanted: list[Used],
-    used: list[Used],
-    behavior: Behavior,
+    body: Mapping[str, Any], disk: int, behavior: Behavior, *, hosts: list[str], used: list[Used]
 ) -> Place:
     request, cloud = body["gpu"], _cloud(body)
     gpu = catalog.GPUS.get(request["id"])
@@ -70,20 +65,15 @@ def _gpu_place(
         raise Problem(422, f"Unknown GPU type: {request['id']}")
     if gpu.id in behavior.forbidden_gpus:
         raise Problem(403, NO_RIGHT)
-    if config["disk"] > behavior.max_disk_gb:
+    if disk > behavior.max_disk_gb:
         raise Problem(400, NO_DISK)
     count = int(request.get("count", 1))
     cuda = catalog.cuda_fits(request.get("allowedCudaVersions") or (), request.get("minCudaVersion") or "0")
-    hosts = [
-        at.center
-        for at in wanted
-        if at.center in catalog.CENTERS and catalog.free(at, used, behavior) >= count
-    ]
     blind = "count" not in request and behavior.gpu_count_quirk
-    small = config["disk"] < behavior.min_disk_gb
-    if blind or small or not cuda or not gpu.price(cloud) or count > gpu.most:
-        hosts = []
-    return Place(_first(hosts), round(gpu.price(cloud) * count, 4))
+    if blind or disk < behavior.min_disk_gb or not cuda or not gpu.price(cloud) or count > gpu.most:
+        raise Problem(400, NO_INSTANCES)
+    free = {host: catalog.free(Used(gpu.id, 0, cloud, host), used, behavior) for host in hosts}
+    return Place(_first([host for host in hosts if free[host] >= count]), round(gpu.price(cloud) * count, 4))
 
 
 def check_money(cost: float, spent: float, behavior: Behavior) -> None:

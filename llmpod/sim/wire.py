@@ -7,7 +7,7 @@ import asyncio
 import json
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, Self
@@ -16,7 +16,7 @@ from llmpod.sim.feed import BadMessage, Feed, Request
 
 __all__ = ["Exchange", "Handler", "Headers", "Request", "Server"]
 
-Headers = Iterable[tuple[str, str]]
+Headers = Sequence[tuple[str, str]]
 _NO_BODY = {204, 304}
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with zero seconds: close(2) sends RST instead of FIN
 
@@ -44,7 +44,11 @@ class Exchange:
     @property
     def gone(self) -> bool:
         """Whether the client has left."""
-        return self._connection.lost
+        return self._connection.lost.is_set()
+
+    async def left(self) -> None:
+        """Returns when the client has left."""
+        await self._connection.lost.wait()
 
     async def reply(self, status: int, body: bytes = b"", headers: Headers = ()) -> None:
         """A whole answer with its length."""
@@ -101,7 +105,7 @@ Handler = Callable[[Exchange], Awaitable[None]]
 
 class _Connection(asyncio.Protocol):
     def __init__(self, server: "Server") -> None:
-        self.lost = False
+        self.lost = asyncio.Event()
         self._server = server
         self._feed = Feed()
         self._transport: asyncio.Transport | None = None
@@ -120,7 +124,7 @@ class _Connection(asyncio.Protocol):
         self._next()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio.Protocol
-        self.lost = True
+        self.lost.set()
         self._flowing.set()
         self._server.connections.discard(self)
         if self._task and self._server.cancels:
@@ -135,7 +139,7 @@ class _Connection(asyncio.Protocol):
     # --- for Exchange and Server
     async def write(self, data: bytes) -> None:
         await self._flowing.wait()
-        if self._transport and not self.lost:
+        if self._transport and not self.lost.is_set():
             self._transport.write(data)
 
     def close(self) -> None:
@@ -143,7 +147,7 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
     def reset(self) -> None:
-        if self._transport is None or self.lost:
+        if self._transport is None or self.lost.is_set():
             return
         connected = self._transport.get_extra_info("socket")
         if connected is not None:
@@ -159,7 +163,7 @@ class _Connection(asyncio.Protocol):
 
     # --- one request after the other
     def _next(self) -> None:
-        if self._task or self.lost or self._transport is None:
+        if self._task or self.lost.is_set() or self._transport is None:
             return
         try:
             request = self._feed.take()
