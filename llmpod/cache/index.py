@@ -39,9 +39,6 @@ class Index:
     def __len__(self) -> int:
         return len(self.memory) + len(self.cold)
 
-    def __contains__(self, key: bytes) -> bool:
-        return key in self.memory or key in self.cold
-
     def fits(self, entry: Entry) -> bool:
         """True for an entry that can be taken in at all."""
         small = entry.size <= self.max_bytes and entry.memory <= self.memory.max_bytes

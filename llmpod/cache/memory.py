@@ -33,9 +33,6 @@ class MemoryTier:
     def __len__(self) -> int:
         return len(self._entries) - (_MARKER in self._entries)
 
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._entries
-
     def get(self, key: bytes) -> Entry | None:
         """The entry, which becomes the most recently used; None when it is not here."""
         entry = self._entries.get(key)

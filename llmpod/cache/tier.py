@@ -133,14 +133,15 @@ class DiskTier:
     # --- in step -------------------------------------------------------------------------------------------------
     async def flush(self) -> None:
         """Waits until everything that can be on disk is there, the order of use included."""
-        before = len(self._index.volatile) + 1
-        # until nothing is left, or nothing more can be written
-        while len(self._index.volatile) < before or not self._explored.is_set():
+        while True:
             await self._explored.wait()
-            before = len(self._index.volatile)
             self._save_all()
             self._note_uses()
+            under_way = self.waiting
             await self._carrier.carry()
+            more = under_way and self._index.volatile and self.state is Disk.READY
+            if self._explored.is_set() and not more:
+                return
 
     async def close(self) -> None:
         """Flushes and lets go of the directory. What a slow disk does not take in 5 s is not stored."""

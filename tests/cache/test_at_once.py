@@ -109,3 +109,20 @@ def test_the_loop_never_waits_for_the_disk(home: Path) -> None:
             assert len(records(home)) == 3000
 
     run(test)
+
+
+def test_more_at_once_than_the_writer_is_given(home: Path) -> None:
+    """40 MiB in one step: what does not fit into the queue stays in memory and is written later."""
+
+    async def test() -> None:
+        async with opened(home, max_bytes=10**8) as cache:
+            await cache.flush()
+            for number in range(40):
+                assert cache.put(entry(number, 2**20))
+            assert cache.stats()["waiting"] < 40
+            assert cache.stats()["waiting"] + cache.stats()["unsaved"] == 40
+            await cache.flush()
+            assert len(records(home)) == 40
+            assert cache.stats()["unsaved"] == 0
+
+    run(test)

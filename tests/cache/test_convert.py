@@ -222,6 +222,16 @@ def test_what_cannot_be_unrolled(body: bytes, path: str) -> None:
         unroll(body, path=path, include_usage=False)
 
 
+def test_calls_that_are_no_functions() -> None:
+    custom = {"id": "a", "type": "custom", "custom": {"name": "shell", "input": "ls"}}
+    calls = {"role": "assistant", "content": None, "tool_calls": [custom]}
+    answer = {
+        "object": "chat.completion",
+        "choices": [{"index": 0, "message": calls, "finish_reason": "tool_calls"}],
+    }
+    assert json.loads(assemble(unroll(encode(answer), path=CHAT, include_usage=True), path=CHAT)) == answer
+
+
 def test_an_empty_list_of_calls_is_not_sent() -> None:
     answer = {
         "choices": [{"index": 0, "message": {"content": "a", "tool_calls": []}, "finish_reason": "stop"}]

@@ -1,6 +1,7 @@
 # ruff: noqa: ASYNC240 - these tests have the loop to themselves, and files are what they are about
 """Directories that are not as expected: foreign, shared, linked, removed."""
 
+import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -194,5 +195,32 @@ def test_a_second_process_reads_and_takes_over(home: Path) -> None:
             await second.flush()
             assert second.entries == len(records(home)) == 3
             assert second.degraded is None
+
+    run(test)
+
+
+def test_a_reader_forgets_with_the_directory(home: Path) -> None:
+    async def test() -> None:
+        async with opened(home) as first, opened(home) as second:
+            first.put(entry(1))
+            await first.flush()
+            assert await second.get(digest(1)) == entry(1)
+            shutil.rmtree(home)
+            await until(lambda: first.entries == second.entries == 0)
+            await until(lambda: {first.disk, second.disk} == {Disk.READY, Disk.SHARED})
+            assert await second.get(digest(1)) is None
+
+    run(test)
+
+
+def test_a_directory_that_another_process_is_setting_up(home: Path) -> None:
+    async def test() -> None:
+        home.mkdir(parents=True, mode=0o700)
+        handle = os.open(home, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        async with opened(home) as cache:
+            assert "another process is setting it up" in str(cache.degraded)
+            os.close(handle)
+            await until(lambda: cache.disk is Disk.READY)
 
     run(test)
