@@ -3,8 +3,8 @@
 import asyncio
 from typing import Final
 
+from llmpod.cache import Listener
 from llmpod.cache.assemble import assemble
-from llmpod.cache.flight import Listener
 from llmpod.cache.paths import converts
 from llmpod.cache.unroll import strip_usage, unroll
 from llmpod.errors import UpstreamInvalid

@@ -4,8 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
-from llmpod.cache import Cache, RequestKey
-from llmpod.cache.flight import Flight, Flights
+from llmpod.cache import Cache, Flight, Flights, RequestKey
 from llmpod.cache.paths import converts
 from llmpod.config import ProxySettings
 from llmpod.observe import Journal

@@ -12,11 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from llmpod.cache import Cache, Entry
-from llmpod.cache.answer import verdict
-from llmpod.cache.flight import Flight
+from llmpod.cache import Cache, Entry, Flight, FrameScanner, verdict
 from llmpod.cache.paths import Shape, shape_of
-from llmpod.cache.sse import FrameScanner
 from llmpod.errors import LlmpodError, UpstreamInvalid
 from llmpod.observe import Journal
 from llmpod.proxy.headers import Headers, get, is_json, media_type, to_client

@@ -98,7 +98,6 @@ class Upstream:
             self._idle[connection.place].remove(connection)
 
     def again(self, call: Call) -> None:
-        call.retried = True
         self._metrics.upstream_retries += 1
         self._dial(call)
 

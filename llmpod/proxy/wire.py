@@ -48,7 +48,6 @@ class Call:
         "paused",
         "received",
         "request",
-        "retried",
         "sink",
         "total",
     )
@@ -63,7 +62,6 @@ class Call:
         self.over = False
         self.paused = False
         self.received = False
-        self.retried = False
 
     def cancel(self) -> None:
         """Give up: the model server sees its connection close. Harmless when the call is over."""
@@ -185,7 +183,7 @@ class Connection(asyncio.Protocol):
             return
         if self._until_close and exc is None:
             call.finish()
-        elif not call.received and self.used and not call.retried:
+        elif not call.received and self.used:  # stale; the next connection is a fresh one
             self._owner.again(call)
         elif self._head_done:
             call.fail(UpstreamInvalid("The model server broke off in the middle of its answer."))

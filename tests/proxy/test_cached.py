@@ -74,9 +74,12 @@ def test_a_stored_stream_with_usage_serves_everybody(front: Proxy, server: Stub)
 
 def test_a_stored_stream_without_usage_cannot_serve_those_who_need_it(front: Proxy, server: Stub) -> None:
     front.ask(chat_body("uncounted", stream=True))
-    assert front.ask(chat_body("uncounted")).cache == "MISS"
-    assert len(server.turns) == 2
-    assert front.ask(chat_body("uncounted", stream=True)).cache == "HIT"
+    counted = front.ask(chat_body("uncounted", stream=True, stream_options={"include_usage": True}))
+    assert (counted.cache, b'"total_tokens"' in counted.body) == ("MISS", True)
+    front.ask(chat_body("uncounted 2", stream=True))
+    assert front.ask(chat_body("uncounted 2")).cache == "MISS"
+    assert len(server.turns) == 4
+    assert front.ask(chat_body("uncounted 2", stream=True)).cache == "HIT"
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,9 @@ def test_more_than_one_answer_closes_the_connection(front: Proxy, server: Stub) 
     )
     assert front.ask(chat_body("double")).body == first
     server.script = plain
+    before = server.connections
     assert front.ask(chat_body("after double")).body == chat("you said after double")
+    assert server.connections == before + 1
 
 
 def test_an_answer_that_ends_with_the_connection(front: Proxy, server: Stub) -> None:
