@@ -298,3 +298,16 @@ def test_no_body_makes_it_fail(fake: Fake, path: str, odd: dict[str, Any], *, ba
     rest = {"text_1": "x", "text_2": "x", "query": "x", "documents": ["x"], "tokens": [16777216 + 97]}
     answer = fake.post(path, {**(sane | rest if base else {}), **odd})
     assert answer.status_code in (200, 400, 404), answer.text
+
+
+def test_an_answer_cut_inside_a_character_shows_it(fake: Fake) -> None:
+    """Like the real one, whose recorded answers end with U+FFFD now and then."""
+    texts = [
+        fake.post(CHAT, fake.chat("🙂 " * 8, max_tokens=limit, ignore_eos=True)).json()["choices"][0][
+            "message"
+        ]["content"]
+        for limit in range(1, 30)
+    ]
+    cut = [text for text in texts if text.endswith("\ufffd")]
+    assert cut
+    assert all("\ufffd" not in text[:-1] for text in texts)
