@@ -61,7 +61,7 @@ class Api:
                 _check_own(pod, operation, exchange)
             await self._perform(exchange, operation)
         except Problem as problem:
-            await self._problem(exchange, problem, admitted=admitted or problem.status == 429)
+            await self._problem(exchange, problem, admitted=admitted or problem.status in (403, 429))
 
     async def _perform(self, exchange: Exchange, operation: Operation) -> None:
         text = self._world.faults.take(operation.name)

@@ -20,7 +20,7 @@ def pod_billing(query: dict[str, str], pods: list[Pod], now: float) -> dict[str,
     start, end = _window(query, size, datetime.fromtimestamp(now, UTC))
     wanted = [pod for pod in pods if query.get("podId") in (None, pod.id)]
     records = [record for pod in wanted for record in _records(pod, size, (start, end), now)]
-    total = sum(record["totalAmount"] for record in records)
+    totals = {name: sum(record[name] for record in records) for name in _amounts(0.0, is_gpu=True)}
     asked = {
         "startTime": _text(start),
         "endTime": _text(end),
@@ -33,7 +33,7 @@ def pod_billing(query: dict[str, str], pods: list[Pod], now: float) -> dict[str,
             "query": asked,
             "recordCount": len(records),
             "uniquePodCount": len({record["podId"] for record in records}),
-            "totals": _amounts(total, is_gpu=True),
+            "totals": totals,
         },
     }
 

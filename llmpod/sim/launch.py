@@ -75,6 +75,7 @@ class Simulator:
             [sys.executable, "-m", "llmpod.sim", *argv],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for whoever started it, and who still has pods to delete
             text=True,
             # the key by environment: everybody can read the arguments of a process
             env={**os.environ, "LLMPOD_SIM_KEY": key, "PYTHONPATH": os.pathsep.join(paths)},

@@ -13,6 +13,7 @@ from llmpod.sim.wire import Exchange, Headers
 
 _SOURCES = ("container", "system")
 _MOST = 5000
+_EVENTS = (("content-type", "text/event-stream"), ("cache-control", "no-cache"), ("x-accel-buffering", "no"))
 
 
 @dataclass(frozen=True, order=True)
@@ -111,25 +112,18 @@ async def stream(
     """The events, past and future. Never ends by itself, as the real one does not."""
     clock, wanted = seen_by
     past = [line for line in journal.until(clock.now()) if line.source in wanted.sources]
-    lines = (
-        [line for line in past if wanted.after(line)]
-        if wanted.after
-        else past[max(0, len(past) - wanted.tail) :]
-    )
-    seen = {line.number for line in past}
-    headers = [
-        ("content-type", "text/event-stream"),
-        ("cache-control", "no-cache"),
-        ("x-accel-buffering", "no"),
-    ]
-    await exchange.start(200, headers, chunked=True)
+    skip = 0 if wanted.after else max(0, len(past) - wanted.tail)
+    seen = {line.number for line in past[:skip]}
+    seen.update(line.number for line in past if wanted.after and not wanted.after(line))
+    await exchange.start(200, [*_EVENTS, *headers], chunked=True)
     while not exchange.gone:
-        for line in lines:
-            await exchange.send(line.event)
-        await _something_new(journal, clock, exchange)
         now = [line for line in journal.until(clock.now()) if line.source in wanted.sources]
-        lines = [line for line in now if line.number not in seen]
-        seen.update(line.number for line in lines)
+        fresh = [line for line in now if line.number not in seen]
+        for line in fresh:
+            seen.add(line.number)
+            await exchange.send(line.event)
+        if not fresh:
+            await _something_new(journal, clock, exchange)
 
 
 async def _something_new(journal: Journal, clock: Clock, exchange: Exchange) -> None:

@@ -84,7 +84,8 @@ class Runner:
 
     async def _serve(self, command: VllmCommand | None) -> None:
         behavior, begun = self.pod.behavior, self._clock.now()
-        if command is None or behavior.never_ready:
+        lost = self.pod.gpu is not None and self.pod.gpu["count"] == 0
+        if command is None or behavior.never_ready or lost:
             await asyncio.Event().wait()
             return
         self.journal.add(begun, "container", f"INFO Starting to load model {command.model}...")

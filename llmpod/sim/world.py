@@ -190,8 +190,7 @@ class World:
         """End every container."""
         if self._endings:
             await asyncio.wait(self._endings)
-        for runner in self.runners.values():
-            await runner.end()
+        await asyncio.gather(*(runner.end() for runner in self.runners.values()))
 
     async def _reset(self, runner: Runner) -> None:
         """A new run of the same pod."""
