@@ -182,7 +182,7 @@ def _summary(plane: Plane, report: Report) -> str:
         + (f" on {r.instance_id}, until {show.moment(r.deadline)}" if r.instance_id else "")
         for name, r in records.items()
     ]
-    last = "; ".join(report.lines[-2:])
+    last = str(report.error) if report.error else "; ".join(report.lines[-2:])
     return " | ".join(part for part in (", ".join(states), last) if part)
 
 

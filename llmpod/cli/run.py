@@ -148,6 +148,7 @@ def _serve(plane: Plane, options: Options, console: Console) -> int:
 def _first_answer(plane: Plane, model: str, console: Console) -> None:
     """The proof of the whole chain: one question through the proxy, as a client would ask it."""
     body = {"model": model, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 60}
+    await_proxy(plane)
     document = ask(plane, "/v1/chat/completions", body)
     message = document["choices"][0]["message"]
     console.print("[green]ready, here is your first answer[/green]", highlight=False)
@@ -157,35 +158,52 @@ def _first_answer(plane: Plane, model: str, console: Console) -> None:
     )
 
 
+def await_proxy(plane: Plane, *, patience: float = 10.0) -> None:
+    """Until the proxy has read in the state file that the model is ready, which takes it a moment."""
+    limit = time.monotonic() + patience
+    while time.monotonic() < limit:
+        status, _ = _request(plane, "GET", "/readyz", None)
+        if status == 200:
+            return
+        time.sleep(0.05)
+
+
 def ask(plane: Plane, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """POST JSON to our own proxy and return its JSON answer.
 
     Raises:
         LlmpodError: the proxy or the model server answered with an error.
     """
-    port = plane.config.common.proxy_port
-    if plane.config.common.use_https:
-        context = ssl.create_default_context(cafile=str(plane.config.common.ssl_cert))
+    status, text = _request(plane, "POST", path, json.dumps(body))
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if status != 200 or not isinstance(document, dict):
+        raise LlmpodError(f"The first question was answered with {status}: {text[:300]!r}")
+    return document
+
+
+def _request(plane: Plane, method: str, path: str, body: str | None) -> tuple[int, bytes]:
+    """One request to our own proxy. Raises LlmpodError when it cannot be reached."""
+    common = plane.config.common
+    if common.use_https:
+        context = ssl.create_default_context(cafile=str(common.ssl_cert))
         connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-            "localhost", port, timeout=300, context=context
+            "localhost", common.proxy_port, timeout=300, context=context
         )
     else:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+        connection = http.client.HTTPConnection("127.0.0.1", common.proxy_port, timeout=300)
     try:
-        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
         answer = connection.getresponse()
-        document = json.loads(answer.read())
-    except (OSError, http.client.HTTPException, ValueError) as e:
+        return answer.status, answer.read()
+    except (OSError, http.client.HTTPException) as e:
         raise LlmpodError(
-            f"The proxy did not answer the first question: {e}.", hint="See the proxy's log."
+            f"The proxy did not answer the first question: {e}.", hint=f"Read {plane.store.log_file}."
         ) from None
     finally:
         connection.close()
-    if answer.status != 200 or not isinstance(document, dict):
-        raise LlmpodError(
-            f"The first question was answered with {answer.status}: {json.dumps(document)[:300]}"
-        )
-    return document
 
 
 def _explain(plane: Plane, console: Console) -> None:

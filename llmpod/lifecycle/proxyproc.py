@@ -79,20 +79,20 @@ class ProxyProcess:
         alive = record is not None and process_id(record.process.pid) == record.process
         if record and alive and record.settings_digest == self.digest and self._healthy():
             return ""
-        found = record if alive else self._unrecorded()
+        found = record.process if record and alive else self._unrecorded()
         if found is not None:
-            stop(found.process)
-        save(self._spawn())
+            stop(found)
+        self._spawn(save)
         why = "was unwell or its settings changed" if found else "was not running"
         return f"proxy started on {self.url} (it {why})"
 
     def end(self, record: ProxyRecord | None) -> bool:
         """Stop the proxy gracefully, then by force. Returns whether there was one."""
         alive = record is not None and process_id(record.process.pid) == record.process
-        found = record if alive else self._unrecorded()
+        found = record.process if record and alive else self._unrecorded()
         if found is None:
             return False
-        stop(found.process)
+        stop(found)
         return True
 
     def _healthy(self) -> bool:
@@ -116,21 +116,37 @@ class ProxyProcess:
         finally:
             connection.close()
 
-    def _unrecorded(self) -> ProxyRecord | None:
-        pid = self._identity(1.0)
-        identity = process_id(pid) if pid else None
-        if pid is None or identity is None or not _carries(pid, self._token):
-            return None
-        return ProxyRecord(identity, self.port, self._token, "", time.time())
+    def _unrecorded(self) -> ProcessId | None:
+        """A proxy of ours that a killed pass did not write down, also while it does not answer yet."""
+        candidates = [int(p.name) for p in Path("/proc").glob("[0-9]*")] or [self._identity(1.0) or 0]
+        mine = (pid for pid in candidates if pid and self._is_ours(pid))
+        return next((identity for pid in mine if (identity := process_id(pid))), None)
 
-    def _spawn(self) -> ProxyRecord:
+    def _is_ours(self, pid: int) -> bool:
+        """Runs our script with our token in its environment, which only its own user can read (proc(5))."""
+        process = Path(f"/proc/{pid}")
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            variables = (process / "environ").read_bytes().split(b"\0")
+        except OSError:
+            return not Path("/proc/self").exists()  # macOS: the token in its answer was the proof
+        return str(self._script).encode() in words and f"{TOKEN}={self._token}".encode() in variables
+
+    def _spawn(self, save: SaveProxy) -> None:
+        """Start it, write it down before it answers, and wait until it does."""
+        child = self._popen()
+        child.returncode = 0  # detached on purpose: it outlives this pass, and Popen would warn of that
+        identity = process_id(child.pid) or ProcessId(child.pid, 0, "")
+        save(ProxyRecord(identity, self.port, self._token, self.digest, time.time()))
+        self._await(identity)
+
+    def _popen(self) -> "subprocess.Popen[bytes]":
         if self._store.log_file.exists() and self._store.log_file.stat().st_size > _LOG_BYTES:
             self._store.log_file.replace(self._store.log_file.with_suffix(".log.1"))
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         log = os.open(self._store.log_file, flags, 0o600)
         try:
-            # The child outlives this pass on purpose: it is found again by its identity.
-            child = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, str(self._script)],
                 env=self._environ,
                 cwd=self._store.directory,
@@ -141,19 +157,14 @@ class ProxyProcess:
             )
         finally:
             os.close(log)
-        identity = process_id(child.pid) or ProcessId(child.pid, 0, "")
-        self._await(child)
-        child.returncode = 0  # detached on purpose; Popen would warn that it still runs
-        return ProxyRecord(identity, self.port, self._token, self.digest, time.time())
 
-    def _await(self, child: subprocess.Popen[bytes]) -> None:
+    def _await(self, process: ProcessId) -> None:
         limit = self._clock() + START_SECONDS
-        while self._identity(1.0) != child.pid:
-            if child.poll() is not None:
-                raise self._start_failure(child.returncode)
+        while self._identity(1.0) != process.pid:
+            if (code := _exit_code(process)) is not None:
+                raise self._start_failure(code)
             if self._clock() > limit:
-                child.kill()
-                child.wait()
+                stop(process)
                 raise LlmpodError(
                     f"The proxy did not answer within {START_SECONDS:.0f} s.",
                     hint=f"Read {self._store.log_file}.",
@@ -191,10 +202,16 @@ def stop(process: ProcessId, *, clock: Callable[[], float] = time.monotonic) -> 
             time.sleep(0.02)
 
 
-def _ended(process: ProcessId) -> bool:
+def _exit_code(process: ProcessId) -> int | None:
+    """The exit code of a child that has ended, -1 when another process reaped it, None while it runs."""
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(process.pid, os.WNOHANG)  # ours to reap when this pass started it
-    return process_id(process.pid) != process
+        pid, status = os.waitpid(process.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+    return -1 if process_id(process.pid) != process else None
+
+
+def _ended(process: ProcessId) -> bool:
+    return _exit_code(process) is not None or process_id(process.pid) != process
 
 
 def _signal(process: ProcessId, sign: signal.Signals) -> bool:
@@ -221,11 +238,3 @@ def _signal_checked(process: ProcessId, sign: signal.Signals) -> bool:
         return False
     os.kill(process.pid, sign)
     return True
-
-
-def _carries(pid: int, token: str) -> bool:
-    """Whether the environment of ``pid`` (readable for its own user only) holds our token."""
-    try:
-        return f"{TOKEN}={token}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return False

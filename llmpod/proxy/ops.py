@@ -82,6 +82,7 @@ class Ops:
             "target_port": origin.port if origin else None,
             "last_request": iso(seen) if seen else None,
             "instance": self.settings.token,
+            "pid": os.getpid(),
             "version": __version__,
         }
 

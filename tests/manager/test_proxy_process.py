@@ -11,7 +11,7 @@ import requests
 
 from tests.support import procfs
 from tests.support.install import Install
-from tests.support.net import free_port
+from tests.support.net import free_port, listens
 from tests.support.process import PYTHON, running
 from tests.support.source import ROOT
 from tests.support.wait import eventually
@@ -151,3 +151,25 @@ def test_run_starts_all_answers_and_ctrl_c_leaves_nothing(env: dict[str, str], t
         assert "nothing is left running" in demo.out
     eventually(lambda: not [c for c in children if alive(c.pid)])
     assert not (tmp_path / ".llmpod" / "demo").exists()
+
+
+def test_a_proxy_that_was_just_spawned_is_known_before_it_answers(install: Install) -> None:
+    """A start that is interrupted while the proxy is still coming up must find it again and end it."""
+    install.proxy = True
+    argv = install.argv("up")
+    with running(argv, env=install.environ) as manager:
+        eventually(
+            lambda: [c for c in procfs.descendants(manager.pid) if _is_proxy(c.pid)], within=20, every=0.001
+        )
+        manager.signal(signal.SIGKILL)
+        manager.wait()
+    install.manage("--shutdown").expect()
+    eventually(lambda: not listens(install.port), within=5)
+    assert not [p for p in procfs.descendants(os.getpid()) if _is_proxy(p.pid)]
+
+
+def _is_proxy(pid: int) -> bool:
+    try:
+        return b"proxy_fastapi.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
