@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import sys
+from collections.abc import Mapping
 
 from llmpod.sim.api import Api
 from llmpod.sim.behavior import BadBehavior, Behavior, merged
@@ -28,8 +29,10 @@ def main(argv: list[str]) -> int:
         behavior = merged(Behavior(), changes)
     except (BadBehavior, ValueError, TypeError, AttributeError) as error:
         parser.error(f"--behavior: {error}")
-    key = options.key or os.environ.get("LLMPOD_SIM_KEY") or f"rpa_{secrets.token_hex(20).upper()}"
-    asyncio.run(_run(options, World(key, behavior, inline=options.pods == "inline")))
+    given = options.key or os.environ.get("LLMPOD_SIM_KEY")
+    key = given or f"rpa_{secrets.token_hex(20).upper()}"
+    told = {} if given else {"key": key}  # whoever gave it knows it, and output ends up in logs
+    asyncio.run(_run(options, World(key, behavior, inline=options.pods == "inline"), told))
     return 0
 
 
@@ -45,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _run(options: argparse.Namespace, world: World) -> None:
+async def _run(options: argparse.Namespace, world: World, told: Mapping[str, str]) -> None:
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -58,6 +61,7 @@ async def _run(options: argparse.Namespace, world: World) -> None:
         "proxy_url": f"http://{options.host}:{proxy.port}/{{id}}-{{port}}",
         "control_url": f"{base}/__sim",
         "pid": os.getpid(),
+        **told,
     }
     print(json.dumps(ready), flush=True)
     watch = asyncio.create_task(_orphaned(options.parent_pid, over)) if options.parent_pid else None

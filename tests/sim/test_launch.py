@@ -27,7 +27,7 @@ def test_it_says_in_one_line_where_it_listens_and_ends_on_sigterm() -> None:
     with running([PYTHON, "-m", "llmpod.sim", "--pods", "inline"]) as program:
         program.says("\n")
         ready = json.loads(program.out)
-        assert set(ready) == {"api_url", "proxy_url", "control_url", "pid"}
+        assert set(ready) == {"api_url", "proxy_url", "control_url", "pid", "key"}
         assert ready["control_url"] == ready["api_url"] + "/__sim"
         assert ready["proxy_url"].endswith("/{id}-{port}")
         assert ready["pid"] == program.pid
