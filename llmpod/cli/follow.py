@@ -119,6 +119,8 @@ class Follower:
 
     def _typical(self, record: Record) -> str:
         typical = self.plane.store.typical_start(record.model)
+        if self.plane.config.common.backend == "demo":
+            return "a few seconds in the demo"
         if typical is None:
             return "no start measured yet; a first one often takes 3 to 15 minutes"
         return f"typically ready after {duration(typical[0])} (last {typical[1]} starts)"
