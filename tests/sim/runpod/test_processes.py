@@ -1,10 +1,8 @@
-"""The simulator as a program: what it starts, what it leaves behind, and who may end it."""
+"""The simulator's processes, beyond what tests/sim/test_launch.py looks at."""
 
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import requests
@@ -13,7 +11,7 @@ from llmpod.sim.launch import Simulator
 from tests.sim.runpod.api import AGENT, Api
 from tests.support import procfs
 from tests.support.install import FAST
-from tests.support.process import PYTHON, run, running
+from tests.support.process import PYTHON, running
 from tests.support.wait import eventually
 
 needs_proc = pytest.mark.skipif(not procfs.available(), reason="processes are looked at through /proc")
@@ -47,17 +45,6 @@ def test_each_pod_is_a_process_that_ends_with_the_pod() -> None:
 
 
 @needs_proc
-def test_sigkill_of_the_simulator_leaves_no_pod() -> None:
-    with Simulator.start(behavior=FAST) as sim:
-        api = Api(sim)
-        api.ready(api.create()["id"])
-        (pod,) = pods_of(sim)
-        os.kill(sim.pid, signal.SIGKILL)
-        eventually(lambda: not alive(pod), within=5)
-        api.close()
-
-
-@needs_proc
 def test_a_pod_that_dies_is_started_again_as_runpod_does() -> None:
     with Simulator.start(behavior=FAST) as sim:
         api = Api(sim)
@@ -71,45 +58,10 @@ def test_a_pod_that_dies_is_started_again_as_runpod_does() -> None:
         api.close()
 
 
-STARTS_AND_DIES = """
-import os, signal, sys
-from llmpod.sim.launch import Simulator
-sim = Simulator.start(pods="inline")
-print(sim.pid, flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-@needs_proc
-def test_it_ends_when_whoever_started_it_is_killed() -> None:
-    ended = run([PYTHON, "-c", STARTS_AND_DIES])
-    assert ended.code == -signal.SIGKILL
-    pid = int(ended.out)
-    eventually(lambda: not alive(pid))
-
-
-def test_closing_twice_is_closing_once() -> None:
-    sim = Simulator.start(pods="inline")
-    sim.close()
-    sim.close()
-    with pytest.raises(requests.ConnectionError):
-        requests.get(sim.api_url + "/v2/pods", timeout=5)
-
-
 @needs_proc
 def test_ctrl_c_at_the_terminal_does_not_reach_it() -> None:
     with Simulator.start(pods="inline") as sim:
         assert os.getsid(sim.pid) == sim.pid != os.getsid(0)
-
-
-def test_the_key_is_not_among_the_arguments() -> None:
-    with Simulator.start(pods="inline", key="rpa_a_key_of_my_own") as sim:
-        assert sim.key == "rpa_a_key_of_my_own"
-        assert Api(sim).ids() == []
-        if procfs.available():
-            process = procfs.read(sim.pid)
-            assert process is not None
-            assert sim.key not in process.command
 
 
 def test_it_is_a_program_for_a_person_too(env: dict[str, str]) -> None:
@@ -124,18 +76,3 @@ def test_it_is_a_program_for_a_person_too(env: dict[str, str]) -> None:
         program.signal(signal.SIGTERM)
         assert program.wait() == 0
         assert program.err == ""
-
-
-@pytest.mark.parametrize("behavior", ['{"container_second": 1}', '{"never_ready": 3}', "[]", "{"])
-def test_a_behavior_it_does_not_understand_is_refused_at_once(behavior: str, env: dict[str, str]) -> None:
-    done = run([PYTHON, "-m", "llmpod.sim", "--behavior", behavior], env=env).expect(2)
-    assert done.out == ""
-    if "container_second" in behavior:
-        assert "container_seconds" in done.err
-
-
-def test_it_starts_fast_because_it_imports_little() -> None:
-    code = "import llmpod.sim.__main__, sys; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    heavy = {"uvicorn", "starlette", "fastapi", "pydantic", "requests", "httpx"}
-    assert not heavy & set(loaded.split())
