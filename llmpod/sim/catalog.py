@@ -64,11 +64,11 @@ CENTERS = {
 _COUNTRIES = {"EU": 1, "EUR": 1, "AP": 1}  # `EU-RO-1` names the country second, `US-CA-2` first
 VOLUMES = {"vol0demo01": "EU-RO-1"}
 CPU_PER_VCPU = 0.03
-_CPUS = (
-    ("cpu3c", "Compute-Optimized", 2.0),
-    ("cpu3g", "General Purpose", 4.0),
-    ("cpu5c", "Compute-Optimized", 2.0),
-)
+CPUS = {
+    "cpu3c": ("Compute-Optimized", 2.0),
+    "cpu3g": ("General Purpose", 4.0),
+    "cpu5c": ("Compute-Optimized", 2.0),
+}
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def cpu_entries() -> list[dict[str, Any]]:
             "ramGbPerVcpu": ram,
             "price": price,
         }
-        for id_, name, ram in _CPUS
+        for id_, (name, ram) in CPUS.items()
     ]
 
 

@@ -12,6 +12,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -52,7 +53,7 @@ class Simulator:
         cls,
         *,
         pods: str = "process",
-        behavior: dict[str, Any] | Any = None,
+        behavior: Mapping[str, Any] | None = None,
         key: str | None = None,
         port: int = 0,
     ) -> Self:
@@ -78,7 +79,7 @@ class Simulator:
             start_new_session=True,  # Ctrl-C is for whoever started it, and who still has pods to delete
             text=True,
             # the key by environment: everybody can read the arguments of a process
-            env={**os.environ, "LLMPOD_SIM_KEY": key, "PYTHONPATH": os.pathsep.join(paths)},
+            env={**_harmless(os.environ), "LLMPOD_SIM_KEY": key, "PYTHONPATH": os.pathsep.join(paths)},
         )
         try:
             return cls(process, _ready(process), key)
@@ -147,6 +148,12 @@ class Simulator:
         if answer.status != 200:
             raise SimulatorError(value.get("error", f"HTTP {answer.status}"))
         return value
+
+
+def _harmless(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without real secrets: a fake has no business with them."""
+    secret = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
+    return {name: value for name, value in environ.items() if not name.upper().endswith(secret)}
 
 
 def _ready(process: "subprocess.Popen[str]") -> dict[str, Any]:

@@ -50,9 +50,11 @@ def place(body: Mapping[str, Any], config: Mapping[str, Any], used: list[Used], 
         if home is None:
             raise Problem(404, "network volume not found")
         centers = [center for center in centers if center == home]
-    if "cpu" in body:
-        return Place(_first(centers), body["cpu"]["vcpuCount"] * catalog.CPU_PER_VCPU)
     hosts = [center for center in centers if center in catalog.CENTERS]
+    if "cpu" in body:
+        if body["cpu"]["id"] not in catalog.CPUS:
+            raise Problem(422, f"Unknown CPU type: {body['cpu']['id']}")
+        return Place(_first(hosts), body["cpu"]["vcpuCount"] * catalog.CPU_PER_VCPU)
     return _gpu_place(body, config["disk"], behavior, hosts=hosts, used=used)
 
 

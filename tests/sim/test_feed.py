@@ -62,3 +62,6 @@ def test_a_client_that_waits_for_continue_is_told_once() -> None:
     feed.buffer += b"ab"
     headers = {"content-length": "2", "expect": "100-continue"}
     assert feed.take() == Request("POST", "/", headers, b"ab")
+    feed.buffer += b"POST / HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+    assert feed.take() is None
+    assert feed.wants_continue(), "the next one waits as well"

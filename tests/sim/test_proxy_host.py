@@ -165,7 +165,7 @@ def test_an_http_port_that_nobody_declared_shows_with_an_address_nobody_reaches(
         (
             {
                 "entrypoint": ["/bin/bash", "-c"],
-                "cmd": ['watch & exec vllm serve "$@"', "--", "org/m", "--enforce-eager", "--port", "8000"],
+                "cmd": ['watch & exec vllm serve "$@"', "name", "org/m", "--enforce-eager", "--port", "8000"],
             },
             "org/m",
         ),
