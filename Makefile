@@ -34,7 +34,7 @@ run: .venv/.run-installed
 	@exec $(PY) manage_pod.py run $(if $(filter 1 y yes true,$(YES)),--yes) $(RUN_ARGS)
 
 test: .venv/.dev-installed
-	@exec $(PY) -m pytest -q $(TEST_ARGS)
+	@exec $(PY) -m pytest -q -n auto $(TEST_ARGS)
 
 # -m on the command line replaces the "not long" of pyproject.toml; -rA names each test with its own count
 test-long: .venv/.dev-installed
