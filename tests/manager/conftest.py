@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from llmpod.sim.launch import Simulator
 
+from llmpod.sim.launch import Simulator
 from tests.support.install import FAST, Install
 
 

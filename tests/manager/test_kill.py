@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmpod.sim.launch import Simulator
 
+from llmpod.sim.launch import Simulator
 from tests.support.install import Install
 
 SAMPLE = 12

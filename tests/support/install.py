@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from llmpod.sim.launch import Simulator
 
+from llmpod.sim.launch import Simulator
 from tests.support.net import free_port
 from tests.support.process import PYTHON, Finished, run
 from tests.support.source import ROOT
