@@ -136,15 +136,8 @@ def test_make_run_shows_the_demo_and_the_first_request_of_the_readme_works(
     env: dict[str, str], tmp_path: Path
 ) -> None:
     port = free_port()
-    argv = [
-        PYTHON,
-        ROOT / "manage_pod.py",
-        "--config",
-        tmp_path / "pod_config.json",
-        "run",
-        "--port",
-        str(port),
-    ]
+    config = str(tmp_path / "pod_config.json")
+    argv = [PYTHON, str(ROOT / "manage_pod.py"), "--config", config, "run", "--port", str(port)]
     curl = next(block for block in blocks("sh") if block.startswith("curl "))
     with running(argv, env=env) as demo:
         demo.says("ready, here is your first answer", within=60)
