@@ -112,6 +112,11 @@ class Carrier:
         """As ``Store.open``. Raises Unusable."""
         return await self._in_writer(self._store.open)
 
+    @property
+    def replaced(self) -> bool:
+        """Whether the last ``connect`` found another directory than the one before."""
+        return self._store.replaced
+
     async def lost(self) -> bool:
         """As ``Store.lost``."""
         return await self._in_writer(self._store.lost)

@@ -27,6 +27,7 @@ from typing import Final, NamedTuple
 
 from llmpod.cache import files
 from llmpod.cache.entry import Corrupt, Entry, decode, encode
+from llmpod.cache.root import Life, Root
 
 _PROBE_BYTES: Final = 4096
 _SPARE_BYTES: Final = 65536  # a record may be this much longer than its body
@@ -76,20 +77,6 @@ class Outcome:
     lost: bool = False
 
 
-class _Root:
-    """An open handle of the directory. Closed with its last user: a reader in a thread may outlast the store."""
-
-    def __init__(self, fd: int, mac_key: bytes, *, owner: bool) -> None:
-        status = os.fstat(fd)
-        self.identity = (status.st_dev, status.st_ino)
-        self.mac_key = mac_key
-        self.owner = owner
-        self.fd = fd
-
-    def __del__(self) -> None:
-        os.close(self.fd)
-
-
 def _why(error: OSError) -> str:
     return error.strerror or type(error).__name__
 
@@ -108,7 +95,9 @@ class Store:
         self.stopping = False  # set from any thread: a scan ends early
         self._file_limit = entry_limit + _SPARE_BYTES
         self._mac_key = mac_key
-        self._root: _Root | None = None
+        self._root: Root | None = None
+        self._life: Life | None = None
+        self.replaced = False  # the last opening found another directory than the one before
         self._count = 0
 
     # --- open and close ------------------------------------------------------------------------------------------
@@ -124,9 +113,11 @@ class Store:
         except Unusable:
             self._root = None
             raise
+        self.replaced = self._life not in (None, self._root.life)
+        self._life = self._root.life
         return self._root.owner
 
-    def _opened(self) -> _Root:
+    def _opened(self) -> Root:
         try:
             self.directory.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
@@ -141,7 +132,7 @@ class Store:
             reason = _why(error) if isinstance(error, OSError) else str(error)
             raise Unusable(f"{self.directory} cannot be used: {reason}") from None
 
-    def _enter(self, fd: int) -> _Root:
+    def _enter(self, fd: int) -> Root:
         status = os.fstat(fd)
         if status.st_uid != os.geteuid():
             raise Unusable(f"it belongs to user {status.st_uid}, not to us")
@@ -154,7 +145,7 @@ class Store:
         mac_key = self._mac_key or files.shared_key(fd, create=owner)
         if mac_key is None:
             raise Unusable("another process is setting it up")
-        return _Root(fd, mac_key, owner=owner)
+        return Root(fd, mac_key, owner=owner)
 
     def close(self) -> None:
         """Lets go of the directory and its lock; readers that are in it finish undisturbed."""
@@ -225,7 +216,7 @@ class Store:
             raise Unusable(f"{self.directory} cannot be tidied: {_why(error)}") from None
         return OrderedDict((key, size) for _, key, size in reversed(found)), total
 
-    def _records(self, root: _Root) -> list[tuple[int, bytes, int]]:
+    def _records(self, root: Root) -> list[tuple[int, bytes, int]]:
         """(time of use, key, size) of each record, the latest first."""
         found: list[tuple[int, bytes, int]] = []
         for name in os.listdir(root.fd):  # noqa: PTH208 - by handle, not by path
@@ -266,7 +257,7 @@ class Store:
                 outcome.error = f"{self.directory} cannot be written: {_why(error)}"
         return outcome
 
-    def _do(self, root: _Root, step: Step, outcome: Outcome) -> None:
+    def _do(self, root: Root, step: Step, outcome: Outcome) -> None:
         match step:
             case Write(entry) if outcome.error:
                 outcome.failed.append(entry)
@@ -277,7 +268,7 @@ class Store:
             case Touch(key, stamp):
                 os.utime(files.place(key), ns=(stamp, stamp), dir_fd=root.fd)
 
-    def _write(self, root: _Root, step: Write, outcome: Outcome) -> None:
+    def _write(self, root: Root, step: Write, outcome: Outcome) -> None:
         entry, name, temporary = step.entry, files.place(step.entry.key), self._temporary()
         try:
             files.unlink(name, root.fd)  # before, not after: at no moment do both count against the limit

@@ -64,6 +64,7 @@ class DiskTier:
         self._tick = tick_seconds
         self._wait = tick_seconds
         self._retry_at = 0.0
+        self._reads = False  # what is in memory was another process's directory
         self._gone: set[bytes] = set()  # removed while a scan was looking
         self._wake = asyncio.Event()
         self._explored = asyncio.Event()  # set unless a scan is running or about to run
@@ -192,6 +193,7 @@ class DiskTier:
 
     async def _connect(self) -> None:
         """Opens the directory; where it is ours, a scan must follow."""
+        self._reads |= self.state is Disk.SHARED
         try:
             ours = await self._carrier.connect()
         except Unusable as error:
@@ -199,6 +201,9 @@ class DiskTier:
             self._explored.set()
             return
         self._gone.clear()
+        if self._reads and self._carrier.replaced:  # removed and made again between two looks of ours
+            self._index.clear()
+        self._reads = False
         if ours:
             self._explored.clear()
             self._index.clear_cold()

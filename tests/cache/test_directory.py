@@ -199,12 +199,16 @@ def test_a_second_process_reads_and_takes_over(home: Path) -> None:
     run(test)
 
 
-def test_a_reader_forgets_with_the_directory(home: Path) -> None:
+@pytest.mark.parametrize("moment", range(10))
+def test_a_reader_forgets_with_the_directory(home: Path, moment: int) -> None:
+    """Whenever in the reader's round the directory goes, also between its look and its next opening."""
+
     async def test() -> None:
         async with opened(home) as first, opened(home) as second:
             first.put(entry(1))
             await first.flush()
             assert await second.get(digest(1)) == entry(1)
+            await asyncio.sleep(moment * 0.005)  # another moment of the round of 0.05 s
             shutil.rmtree(home)
             await until(lambda: first.entries == second.entries == 0)
             await until(lambda: {first.disk, second.disk} == {Disk.READY, Disk.SHARED})
