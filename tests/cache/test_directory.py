@@ -1,6 +1,7 @@
 # ruff: noqa: ASYNC240 - these tests have the loop to themselves, and files are what they are about
 """Directories that are not as expected: foreign, shared, linked, removed."""
 
+import asyncio
 import fcntl
 import os
 import shutil
