@@ -11,7 +11,7 @@ import signal
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -109,6 +109,8 @@ def _demo(path: Path, console: Console) -> Iterator[tuple[Config, Secret]]:
             )
         finally:
             shutil.rmtree(home, ignore_errors=True)
+            with suppress(OSError):  # there is more in it when the real thing runs beside the demo
+                home.parent.rmdir()
 
 
 def _agree(plane: Plane, options: Options, console: Console) -> None:
@@ -147,7 +149,7 @@ def _serve(plane: Plane, options: Options, console: Console) -> int:
 
 def _first_answer(plane: Plane, model: str, console: Console) -> None:
     """The proof of the whole chain: one question through the proxy, as a client would ask it."""
-    body = {"model": model, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 60}
+    body = {"model": model, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 200}
     await_proxy(plane)
     document = ask(plane, "/v1/chat/completions", body)
     message = document["choices"][0]["message"]
