@@ -14,8 +14,14 @@ from llmpod.errors import BadSpec, ProviderError
 from llmpod.lifecycle import files
 
 
-def current_catalog(plane: Plane, backend: RunpodPods) -> tuple[Catalog, str]:
-    """The catalog as RunPod tells it now, kept for later; else the last one known. And in words which it is."""
+def current_catalog(plane: Plane, backend: RunpodPods, *, keep: bool = True) -> tuple[Catalog, str]:
+    """The catalog as RunPod tells it now, else the last one known; and in words which it is.
+
+    Args:
+        plane: where the last one is kept.
+        backend: whom to ask.
+        keep: write a fresh one down for later; a dry run changes nothing.
+    """
     try:
         catalog = runpod_catalog.fetch(backend.api, plane.config.common, now=plane.clock())
     except ProviderError as e:
@@ -24,7 +30,8 @@ def current_catalog(plane: Plane, backend: RunpodPods) -> tuple[Catalog, str]:
             catalog,
             f"{catalog_age(catalog, plane.clock())} (RunPod's catalog is out of reach: {e.message})",
         )
-    files.write_atomic(plane.store.catalog_file, json.dumps(catalog.as_dict()))
+    if keep:
+        files.write_atomic(plane.store.catalog_file, json.dumps(catalog.as_dict()))
     return catalog, catalog_age(catalog, plane.clock())
 
 

@@ -106,7 +106,7 @@ def _dispatch(options: argparse.Namespace, environ: Mapping[str, str], console: 
 def _plan(plane: Plane, console: Console) -> int:
     """Reading calls only."""
     if isinstance(plane.backend, RunpodPods):
-        catalog, origin = current_catalog(plane, plane.backend)
+        catalog, origin = current_catalog(plane, plane.backend, keep=False)
         common = plane.config.common
         console.print(f"Prices from {origin}.", highlight=False)
         console.print(show.plan_table(runpod_catalog.offers(common, catalog), common.runtime_seconds))
