@@ -64,7 +64,7 @@ class Offer:
 class Spec:
     """What to create: everything that is the same for each attempt.
 
-    ``digest`` names this spec's content, so that a changed configuration is noticed.
+    ``digest`` names this spec's content.
     """
 
     model: str

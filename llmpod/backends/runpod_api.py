@@ -111,14 +111,15 @@ class RunpodApi:
         _refuse(response)
 
     def delete(self, path: str) -> bool:
-        """Order a deletion; True when accepted, False when RunPod does not know the thing (404, 410 with a body)."""
+        """Order a deletion; True when accepted, False when RunPod does not know the thing (404)."""
         try:
-            response = self._send("DELETE", path)
-        except ProviderUnavailable:
-            response = self._send("DELETE", path)
+            try:
+                self._send("DELETE", path)
+            except ProviderUnavailable:  # a delete may be repeated
+                self._send("DELETE", path)
         except NotFound:
             return False
-        return response.status_code < 300
+        return True
 
     def stream(self, path: str, *, read_seconds: float, **query: str) -> Iterator[str]:
         """The lines of an endless SSE answer; ends when nothing came for ``read_seconds``.

@@ -1,10 +1,12 @@
 """Not a pass: repeats passes for a person who waits, and shows by true phases how far a start has come."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from rich.console import Console
+from rich.markup import escape
 
 from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.cli.show import ALIVE, dollars, duration, money
@@ -12,7 +14,7 @@ from llmpod.cli.wiring import Plane
 from llmpod.config.schema import PodConfig
 from llmpod.errors import ProviderError
 from llmpod.lifecycle.act import Report
-from llmpod.model import Phase, Record
+from llmpod.model import Phase, Record, Want
 
 LOCK_SECONDS = 90.0
 _STEPS: dict[Phase, str] = {
@@ -59,23 +61,26 @@ class Follower:
                 self._lines(report)
                 record = self.plane.store.load().record(model)
                 live.update(self._show(record))
-                if record.phase is Phase.READY or self._settled(record, report):
+                if model in report.ready or self._settled(record, report):
                     return record
                 self.sleep(self._pause(config, polls, record))
                 polls += 1
 
-    def until_gone(self, *, limit_seconds: float) -> bool:
+    def until_gone(self, *, limit_seconds: float, forced: Mapping[str, Want] | None = None) -> bool:
         """Repeat passes until nothing of ours exists any more.
+
+        Args:
+            limit_seconds: for how long.
+            forced: orders that could not be written down.
 
         Returns:
             True when the provider's own list says so; False when the limit passed first.
         """
         limit = self.plane.clock() + limit_seconds
         while True:
-            report = self.plane.run_pass(wait_seconds=LOCK_SECONDS)
+            report = self.plane.run_pass(wait_seconds=LOCK_SECONDS, forced=forced)
             self._lines(report)
-            records = self.plane.store.load().records.values() if report.remaining == 0 else ()
-            if report.remaining == 0 and all(r.phase not in ALIVE for r in records):
+            if report.remaining == 0 and not ALIVE.intersection(report.phases.values()):
                 return True
             if self.plane.clock() > limit:
                 return False
@@ -111,7 +116,7 @@ class Follower:
         details = [f"after {elapsed}", f"{dollars(money(record, now).spent)} so far"]
         if record.phase is Phase.CREATED:
             details.append(self._typical(record))
-        line = f"  [bold]{step}[/bold]  ({', '.join(details)})"
+        line = f"  [bold]{escape(step)}[/bold]  ({escape(', '.join(details))})"
         if step != self._shown:
             self.console.print(line, highlight=False)
         self._shown = step
@@ -138,7 +143,9 @@ class Follower:
         if not isinstance(backend, RunpodPods) or record.instance_id is None:
             return ""
         try:
-            lines = list(backend.logs(record.instance_id, source="system", tail=5, read_seconds=0.5))
+            lines = list(
+                islice(backend.logs(record.instance_id, source="system", tail=5, read_seconds=0.5), 20)
+            )
         except ProviderError:
             return ""
         return "pulling the image" if any("pull" in line.lower() for line in lines) else ""

@@ -20,8 +20,8 @@ from llmpod.cli.catalog import current_catalog, refresh
 from llmpod.cli.follow import Follower
 from llmpod.cli.run import Options, run
 from llmpod.cli.wiring import HOME, Plane, interactive, open_plane
-from llmpod.config import Secret
-from llmpod.errors import Busy, LlmpodError, StateError
+from llmpod.config import Config, Secret
+from llmpod.errors import Busy, ConfigError, LlmpodError, StateError
 from llmpod.lifecycle.act import Report
 from llmpod.lifecycle.reconcile import PROXY
 from llmpod.model import Direction, Phase
@@ -57,10 +57,18 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--config", type=Path, default=HOME / "pod_config.json", help="default: %(default)s")
     p.add_argument("--json", action="store_true", help="status: machine-readable")
     p.add_argument("--yes", action="store_true", help="run: do not ask")
-    p.add_argument("--port", type=int, help="run: the proxy's port instead of the configured one")
+    p.add_argument(
+        "--port", type=_port, metavar="N", help="run: the proxy's port instead of the configured one"
+    )
     p.add_argument("--no-proxy", action="store_true", help="leave the proxy alone; somebody else runs it")
     p.add_argument("--version", action="version", version=f"llmpod {__version__}")
     return p
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port between 1 and 65535")
+    return int(text)
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
@@ -87,7 +95,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
 def _dispatch(options: argparse.Namespace, environ: Mapping[str, str], console: Console) -> int:
     if options.command == "run":
         return run(options.config, Options(options.yes, options.port, options.verbose), environ, console)
-    loaded = config.load(options.config, environ)
+    loaded = _configuration(options, environ, console)
     offline = options.command == "status"
     key = Secret("offline", "nowhere") if offline else config.runpod_key(environ)
     with open_plane(loaded, key, environ=environ, with_proxy=not options.no_proxy) as plane:
@@ -101,6 +109,17 @@ def _dispatch(options: argparse.Namespace, environ: Mapping[str, str], console: 
         if options.shutdown or options.command == "down":
             return _down(plane, console, everything=options.shutdown, verbose=options.verbose)
         return _up(plane, console, ordered=options.command == "up", verbose=options.verbose)
+
+
+def _configuration(options: argparse.Namespace, environ: Mapping[str, str], console: Console) -> Config:
+    """The configuration; a wrong one does not keep ``--shutdown`` and ``down`` from ending what runs."""
+    try:
+        return config.load(options.config, environ)
+    except ConfigError as e:
+        if not (options.shutdown or options.command == "down"):
+            raise
+        console.print(f"{e}\nShutting down with what can be read of it.", highlight=False, markup=False)
+        return config.salvage(options.config, environ)
 
 
 def _plan(plane: Plane, console: Console) -> int:
@@ -120,11 +139,13 @@ def _plan(plane: Plane, console: Console) -> int:
 def _down(plane: Plane, console: Console, *, everything: bool, verbose: bool) -> int:
     """The order is durable before anything else; then passes until the provider's list is empty of ours."""
     by = "--shutdown" if everything else "down"
-    plane.order(Direction.DOWN, by=by, reason="ordered by hand", proxy=everything)
-    if Follower(plane, console, verbose=verbose).until_gone(limit_seconds=SHUTDOWN_SECONDS):
-        console.print(
-            "down: no pod of this installation exists" + (", the proxy is stopped" if everything else "")
-        )
+    forced = plane.order(Direction.DOWN, by=by, reason="ordered by hand", proxy=everything)
+    if forced:
+        console.print("The order cannot be written down (disk full?): keep cron from running until it can.")
+    follower = Follower(plane, console, verbose=verbose)
+    if follower.until_gone(limit_seconds=SHUTDOWN_SECONDS, forced=forced):
+        stopped = ", the proxy is stopped" if everything and plane.proxy else ""
+        console.print(f"down: no pod of this installation exists{stopped}", highlight=False)
         return 0
     console.print(
         "The order stands, but the pod's end is not confirmed yet. Run the command again.", highlight=False
@@ -152,9 +173,10 @@ def _up(plane: Plane, console: Console, *, ordered: bool, verbose: bool) -> int:
 
 def _rearm(plane: Plane) -> None:
     """A person who starts a pass at a terminal wants the model up; one that is up already keeps its deadline."""
-    orders = plane.store.orders()
+    orders, records = plane.store.orders(), plane.store.load().records
     names = (*plane.config.models, PROXY)
-    if any(name not in orders or orders[name].direction is Direction.DOWN for name in names):
+    gave_up = any(record.phase is Phase.FAILED for record in records.values())
+    if gave_up or any(name not in orders or orders[name].direction is Direction.DOWN for name in names):
         plane.order(Direction.UP, by="a person at the terminal", reason="pass by hand", proxy=True)
 
 

@@ -4,17 +4,12 @@ With a RunPod key and a configuration it is the real thing, after a priced plan 
 the demo: the same manager and proxy against the bundled simulator, free and on this machine only.
 """
 
-import http.client
-import json
 import shutil
-import signal
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -22,7 +17,9 @@ from rich.console import Console
 from llmpod import config as configuration
 from llmpod.backends import runpod_catalog
 from llmpod.backends.runpod_pod import RunpodPods
+from llmpod.cli.ask import ask, await_proxy
 from llmpod.cli.catalog import current_catalog
+from llmpod.cli.endings import Endings, Stop, Teller
 from llmpod.cli.follow import LOCK_SECONDS, Follower
 from llmpod.cli.show import plan_table
 from llmpod.cli.wiring import Plane, open_plane, with_port
@@ -45,10 +42,6 @@ _DEMO: Mapping[str, Any] = {
 }
 
 
-class _Stop(BaseException):
-    """SIGTERM, seen as what it means: stop in order. Not an error, hence no Exception."""
-
-
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the command line said: ``yes`` answers the question, ``port`` moves the proxy."""
@@ -64,32 +57,46 @@ def run(path: Path, options: Options, environ: Mapping[str, str], console: Conso
     Raises:
         LlmpodError: it cannot start; whatever had been started is cleaned up.
     """
-    with ExitStack() as stack:
-        signal.signal(signal.SIGTERM, _raise_stop)
-        if configuration.has_runpod_key(environ):
-            config, key = configuration.load(path, environ), configuration.runpod_key(environ)
-        else:
-            config, key = stack.enter_context(_demo(path, console))
-        if options.port:
-            config = with_port(config, options.port)
-        plane = stack.enter_context(open_plane(config, key, environ=environ))
-        _agree(plane, options, console)
-        try:
-            return _serve(plane, options, console)
-        except (KeyboardInterrupt, _Stop):
-            return 0
-        finally:
-            _clean_up(plane, options, console)
+    endings = Endings()
+    try:
+        with ExitStack() as stack:
+            return _run(path, options, environ, console=console, endings=endings, stack=stack)
+    except Stop:  # before anything of ours existed
+        return 130
 
 
-def _raise_stop(_signal: int, _frame: FrameType | None) -> None:
-    raise _Stop
+def _run(
+    path: Path,
+    options: Options,
+    environ: Mapping[str, str],
+    *,
+    console: Console,
+    endings: Endings,
+    stack: ExitStack,
+) -> int:
+    if configuration.has_runpod_key(environ):
+        config, key = configuration.load(path, environ), configuration.runpod_key(environ)
+    else:
+        config, key = stack.enter_context(_demo(path, console))
+    if options.port:
+        config = with_port(config, options.port)
+    plane = stack.enter_context(open_plane(config, key, environ=environ))
+    _agree(plane, options, console)
+    try:
+        return _serve(plane, options, console)
+    except Stop:
+        return 0
+    finally:
+        endings.disarm()
+        _clean_up(plane, options, console, endings=endings)
 
 
 @contextmanager
 def _demo(path: Path, console: Console) -> Iterator[tuple[Config, Secret]]:
     """The simulator and a configuration for it, in a directory that is removed at the end."""
-    home = private_dir(path.parent / ".llmpod" / "demo")
+    home = path.absolute().parent / ".llmpod" / "demo"
+    shutil.rmtree(home, ignore_errors=True)  # what a killed demo left belongs to a simulator that is gone
+    private_dir(home)
     console.print(
         "No RUNPOD_API_KEY found: this is the [bold]demo[/bold]. A simulator on this machine plays RunPod and the"
         " GPU;\nit costs nothing, and its answers are made up. With a key, the same command starts the real thing.",
@@ -131,7 +138,11 @@ def _agree(plane: Plane, options: Options, console: Console) -> None:
         raise Declined(
             "Not started: nobody is there to say yes.", hint="Use YES=1 (or --yes) to start without asking."
         )
-    if console.input("Start it? [y/N] ").strip().lower() not in ("y", "yes"):
+    try:
+        answer = input("Start it? (y/N) ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
         raise Declined("Not started.")
 
 
@@ -158,54 +169,6 @@ def _first_answer(plane: Plane, model: str, console: Console) -> None:
     console.print(
         f"  {message.get('content') or message.get('reasoning_content') or ''}", markup=False, highlight=False
     )
-
-
-def await_proxy(plane: Plane, *, patience: float = 10.0) -> None:
-    """Until the proxy has read in the state file that the model is ready, which takes it a moment."""
-    limit = time.monotonic() + patience
-    while time.monotonic() < limit:
-        status, _ = _request(plane, "GET", "/readyz", None)
-        if status == 200:
-            return
-        time.sleep(0.05)
-
-
-def ask(plane: Plane, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """POST JSON to our own proxy and return its JSON answer.
-
-    Raises:
-        LlmpodError: the proxy or the model server answered with an error.
-    """
-    status, text = _request(plane, "POST", path, json.dumps(body))
-    try:
-        document = json.loads(text)
-    except ValueError:
-        document = None
-    if status != 200 or not isinstance(document, dict):
-        raise LlmpodError(f"The first question was answered with {status}: {text[:300]!r}")
-    return document
-
-
-def _request(plane: Plane, method: str, path: str, body: str | None) -> tuple[int, bytes]:
-    """One request to our own proxy. Raises LlmpodError when it cannot be reached."""
-    common = plane.config.common
-    if common.use_https:
-        context = ssl.create_default_context(cafile=str(common.ssl_cert))
-        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-            "localhost", common.proxy_port, timeout=300, context=context
-        )
-    else:
-        connection = http.client.HTTPConnection("127.0.0.1", common.proxy_port, timeout=300)
-    try:
-        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    except (OSError, http.client.HTTPException) as e:
-        raise LlmpodError(
-            f"The proxy did not answer the first question: {e}.", hint=f"Read {plane.store.log_file}."
-        ) from None
-    finally:
-        connection.close()
 
 
 def _explain(plane: Plane, console: Console) -> None:
@@ -245,19 +208,22 @@ def _watch(
             return 0
 
 
-def _clean_up(plane: Plane, options: Options, console: Console) -> None:
-    """Order everything down and see it gone. A second Ctrl-C leaves the rest to the next pass, loudly."""
-    console.print("\nstopping: terminating the pod and the proxy …", highlight=False)
-    plane.order(Direction.DOWN, by="run", reason="`run` was ended", proxy=True)
-    try:
-        gone = Follower(plane, console, verbose=options.verbose).until_gone(limit_seconds=300)
-    except (KeyboardInterrupt, _Stop):
-        gone = False
+def _clean_up(plane: Plane, options: Options, console: Console, *, endings: Endings) -> None:
+    """Order everything down and see it gone, whatever happens to the terminal meanwhile.
+
+    The order is durable before a signal or a closed terminal can interrupt; after that a second Ctrl-C leaves
+    the rest to the next pass, loudly.
+    """
+    forced = plane.order(Direction.DOWN, by="run", reason="`run` was ended", proxy=True)
+    say = Teller(console)
+    say("\nstopping: terminating the pod and the proxy …")
+    endings.arm()
+    gone = False
+    with suppress(Stop, LlmpodError):
+        follower = Follower(plane, Console(quiet=not options.verbose), verbose=options.verbose)
+        gone = follower.until_gone(limit_seconds=300, forced=forced)
+    endings.disarm()
     if gone:
-        console.print("nothing is left running", highlight=False)
+        say("nothing is left running")
         return
-    console.print(
-        "[red]A pod may still exist and cost money.[/red] Run `python3 manage_pod.py --shutdown` until it says"
-        " that nothing is left.",
-        highlight=False,
-    )
+    say("A pod may still exist and cost money. Run `python3 manage_pod.py --shutdown` until nothing is left.")

@@ -128,15 +128,17 @@ def print_status(plane: Plane, console: Console, *, as_json: bool) -> None:
     age = document["last_pass_age_seconds"]
     console.print(f"watchdog last pass {duration(age)} ago" if age is not None else "watchdog never ran")
     if document["error"]:
-        console.print(f"[red]{document['error']}[/red]", highlight=False)
+        console.print(document["error"], style="red", highlight=False, markup=False)
 
 
 def _print_model(console: Console, name: str, model: dict[str, Any], now: float) -> None:
     order = model["order"]
     why = f"ordered {order['direction']} by {order['by']} {moment(order['at'])}" if order else "no orders"
-    console.print(f"[bold]{name}[/bold]  {model['phase']}  {model['model']}  ({why})", highlight=False)
+    line = f"{name}  {model['phase']}  {model['model']}  ({why})"
+    console.print(line, style="bold", highlight=False, markup=False)
     if model["pod_id"]:
-        console.print(f"pod      {model['pod_id']} on {model['gpu']}, {dollars(model['usd_per_hour'])}/h")
+        pod = f"pod      {model['pod_id']} on {model['gpu']}, {dollars(model['usd_per_hour'])}/h"
+        console.print(pod, markup=False)
     if model["created_at"]:
         console.print(
             f"cost     {dollars(model['spent_usd'])} so far, at most {dollars(model['worst_case_usd'])}"

@@ -48,26 +48,48 @@ class Plane:
     clock: Callable[[], float]
     point: Callable[[str], None]
 
-    def run_pass(self, *, wait_seconds: float = 0.0) -> Report:
-        """One pass under the lock. Raises Busy when another pass runs for longer than ``wait_seconds``."""
+    def run_pass(self, *, wait_seconds: float = 0.0, forced: Mapping[str, Want] | None = None) -> Report:
+        """One pass under the lock.
+
+        Args:
+            wait_seconds: how long to wait for another pass.
+            forced: orders for this pass that could not be written down.
+
+        Raises:
+            Busy: another pass runs for longer than that.
+        """
         with self.store.lock(wait_seconds=wait_seconds):
-            return self._reconciler().run()
+            return self._reconciler(forced).run()
 
     def reconciler(self) -> Reconciler:
         """For a preview, which needs no lock."""
         return self._reconciler()
 
-    def order(self, direction: Direction, *, by: str, reason: str, proxy: bool) -> None:
-        """Write a sticky order for all models, and for the proxy too when ``proxy``."""
-        want = Want(direction, at=self.clock(), by=by, reason=reason)
-        names = (*self.config.models, *((PROXY,) if proxy else ()))
-        self.store.order(dict.fromkeys(names, want))
+    def order(self, direction: Direction, *, by: str, reason: str, proxy: bool) -> dict[str, Want]:
+        """Write a sticky order for all models, and for the proxy too when ``proxy``.
 
-    def _reconciler(self) -> Reconciler:
+        Returns:
+            The orders that could not be written down and must be forced on each pass; empty normally. Only a
+            "down" is given that way: nothing is started on an order that would be forgotten.
+
+        Raises:
+            StateError: an "up" cannot be written.
+        """
+        want = Want(direction, at=self.clock(), by=by, reason=reason)
+        orders = dict.fromkeys((*self.config.models, *((PROXY,) if proxy else ())), want)
+        try:
+            self.store.order(orders)
+        except StateError:
+            if direction is Direction.UP:
+                raise
+            return orders
+        return {}
+
+    def _reconciler(self, forced: Mapping[str, Want] | None = None) -> Reconciler:
         actor = Actor(self.store, self.backend, self.prober, clock=self.clock, point=self.point)
         catalog = cached_catalog(self.store)
         models = {name: managed(config, catalog) for name, config in self.config.models.items()}
-        return Reconciler(actor, models, self.proxy)
+        return Reconciler(actor, models, self.proxy, forced=forced)
 
 
 @contextmanager

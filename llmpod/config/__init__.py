@@ -7,6 +7,7 @@ import difflib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -35,6 +36,7 @@ __all__ = [
     "parse",
     "proxy_settings",
     "runpod_key",
+    "salvage",
 ]
 
 DEFAULT_MODEL = "default"
@@ -88,6 +90,26 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"Cannot read {path}: {e}.") from None
     return parse(jsonc.parse(text, where=str(path)), path=path, environ=environ)
+
+
+def salvage(path: Path, environ: Mapping[str, str]) -> Config:
+    """What of a wrong configuration is needed to end pods: where the state and the provider are.
+
+    Each key that is valid by itself is kept; without a readable file the defaults serve.
+    """
+    path = path.absolute()
+    try:
+        raw = jsonc.parse(path.read_text(encoding="utf-8"), where=str(path))
+    except (ConfigError, OSError, UnicodeDecodeError):
+        raw = {}
+    kept: dict[str, Any] = {"model": "unknown"}
+    for name in ("state_file", "runpod_api_url", "runpod_proxy_url", "proxy_port", "create_grace_seconds"):
+        if name not in raw:
+            continue
+        with suppress(ConfigError):
+            parse({**kept, name: raw[name]}, path=path, environ={})
+            kept[name] = raw[name]
+    return parse(kept, path=path, environ=environ)
 
 
 def parse(raw: Mapping[str, Any], *, path: Path, environ: Mapping[str, str]) -> Config:

@@ -3,6 +3,7 @@
 The flat keys describe one model, which is the model ``default`` of :class:`llmpod.config.Config`.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -123,6 +124,11 @@ class PodConfig(BaseModel):
             raise ValueError("give exactly one of `model` and `modelStoreId`")
         if self.use_https and not (self.ssl_cert and self.ssl_key):
             raise ValueError("`use_https` needs `ssl_cert` and `ssl_key`")
+        for url in (self.runpod_api_url, self.runpod_proxy_url):
+            if not re.match(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])[:/]", url):
+                raise ValueError(
+                    f"{url}: a key must not travel in clear; use https (http on this machine only)"
+                )
         if "{{" in self.runpod_proxy_url:
             raise ValueError("`runpod_proxy_url` has single braces: {id} and {port}")
         return self

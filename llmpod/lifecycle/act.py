@@ -15,6 +15,7 @@ from llmpod.errors import (
     NoMoney,
     ProviderError,
     RetiredApi,
+    StateError,
 )
 from llmpod.lifecycle import decide, match
 from llmpod.lifecycle.decide import Act, Policy
@@ -42,11 +43,18 @@ class Managed:
 
 @dataclass(slots=True)
 class Report:
-    """What a pass did, in words; ``error`` is the first failure, ``remaining`` how many machines of ours were seen."""
+    """What a pass did, in words.
+
+    ``error`` is the first failure, ``remaining`` how many machines of ours were listed (None: not known),
+    ``ready`` the models that answered a probe in this very pass, ``phases`` where each model is at its end, also
+    when that could not be written down.
+    """
 
     lines: list[str] = field(default_factory=list)
     error: LlmpodError | None = None
     remaining: int | None = None
+    ready: set[str] = field(default_factory=set)
+    phases: dict[str, Phase] = field(default_factory=dict)
 
     def say(self, line: str) -> None:
         if line not in self.lines:
@@ -95,6 +103,14 @@ class Actor:
         """Save a model's record when it changed."""
         if record != self.state.record(model):
             self.save(self.state.with_record(model, record))
+
+    def keep_if_possible(self, model: str, record: Record) -> None:
+        """The same before an effect that needs no memory: a full disk must not keep a machine alive."""
+        try:
+            self.keep(model, record)
+        except StateError as e:
+            self.report.fail(e)
+            self.state = self.state.with_record(model, record)
 
     def create(self, model: str, managed: Managed) -> None:
         """Intent first, on disk; then one call for each candidate until one is taken or the answer is unclear."""
@@ -154,7 +170,7 @@ class Actor:
                 continue
             self.point("destroyed")
             if accepted:
-                self.keep(model, replace(self.state.record(model), delete_accepted=True))
+                self.keep_if_possible(model, replace(self.state.record(model), delete_accepted=True))
             self.report.say(
                 f"{model}: terminating {target}" if accepted else f"{model}: {target} is not known"
             )
@@ -184,8 +200,10 @@ class Actor:
             was_ready=before.ready_at is not None,
         )
         step = decide.after_probe(before, health, policy=managed.policy, now=self.clock())
-        self.keep(model, step.record)
+        self.keep_if_possible(model, step.record)
         self.report.say(f"{model}: {step.why}")
+        if health.ready:
+            self.report.ready.add(model)
         if step.record.ready_at and not before.ready_at and before.created_at:
             self.store.add_start(step.record.gpu, step.record.model, step.record.ready_at - before.created_at)
         if step.act is Act.DESTROY:

@@ -200,7 +200,8 @@ def _watch(record: Record, seen: Instance | None, *, policy: Policy, now: float)
 
 def _missing(record: Record, *, policy: Policy, now: float) -> Step:
     since = record.missing_since if record.missing_since is not None else now
-    marked = replace(record, missing_since=since)
+    phase = Phase.UNHEALTHY if record.phase is Phase.READY else record.phase
+    marked = replace(record, missing_since=since, phase=phase)
     recent = _may_still_appear(record, grace=policy.create_grace_seconds, now=now)
     if recent or now - since < min(MISSING_GRACE_SECONDS, policy.create_grace_seconds):
         return Step(Act.REST, "the provider does not list the pod; looking again", marked)

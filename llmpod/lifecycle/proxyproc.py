@@ -53,8 +53,8 @@ class ProxyProcess:
         self._environ = {**environ, TOKEN: self._token}
         self._clock = clock
         self.port = int(environ["PORT"])
-        self._tls = _pinned(environ["SSL_CERT"]) if environ.get("USE_HTTPS") == "true" else None
-        self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+        self._certificate = environ["SSL_CERT"] if environ.get("USE_HTTPS") == "true" else None
+        self.url = f"{'https' if self._certificate else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def digest(self) -> str:
@@ -101,13 +101,12 @@ class ProxyProcess:
 
     def _identity(self, timeout: float) -> int | None:
         """The pid that answers on our port with our token, else None."""
-        if self._tls:
-            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                "127.0.0.1", self.port, timeout=timeout, context=self._tls
-            )
-        else:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
+            if self._certificate:  # a missing or bad file means "not healthy"; the proxy itself says why
+                connection = http.client.HTTPSConnection(
+                    "127.0.0.1", self.port, timeout=timeout, context=_pinned(self._certificate)
+                )
             connection.request("GET", "/health")
             body = json.loads(connection.getresponse().read(2**20))
             return int(body["pid"]) if body.get("instance") == self._token else None

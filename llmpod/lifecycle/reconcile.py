@@ -4,6 +4,7 @@ Lock, look, decide, act, save. Nothing here waits for a server to become ready; 
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -35,20 +36,25 @@ class Reconciler:
         actor: the effects and the state.
         models: what is managed, by model name.
         proxy: the proxy's process, or None when somebody else runs it.
+        forced: orders that bind this pass although they could not be written down.
     """
 
-    def __init__(self, actor: Actor, models: Mapping[str, Managed], proxy: Proxy | None = None) -> None:
+    def __init__(
+        self,
+        actor: Actor,
+        models: Mapping[str, Managed],
+        proxy: Proxy | None = None,
+        *,
+        forced: Mapping[str, Want] | None = None,
+    ) -> None:
         self._actor = actor
         self._models = models
         self._proxy = proxy
+        self._forced = forced or {}
         self._may_create = True
 
     def run(self) -> Report:
-        """One pass; failures are in the report, and none of them keeps a deadline from being carried out.
-
-        Raises:
-            StateError: the state cannot be written; nothing was created.
-        """
+        """One pass; failures are in the report, and none of them keeps a deadline from being carried out."""
         report, actor = self._actor.report, self._actor
         try:
             actor.state = actor.store.load()
@@ -67,7 +73,11 @@ class Reconciler:
             self._clear_orphans(instances, orders)
             for model in self._models:
                 self._advance(model, orders[model], match.find(actor.state.record(model), instances))
-        actor.save(replace(actor.state, last_pass=actor.clock()))
+        report.phases = {model: actor.state.record(model).phase for model in self._models}
+        try:
+            actor.save(replace(actor.state, last_pass=actor.clock()))
+        except StateError as e:
+            report.fail(e)
         return report
 
     def preview(self) -> list[tuple[str, Step, Instance | None]]:
@@ -95,17 +105,18 @@ class Reconciler:
     def _orders(self) -> dict[str, Want]:
         """The order in force for each model and the proxy; a first order is written down before it binds."""
         now, actor = self._actor.clock(), self._actor
+        names = (*self._models, PROXY)
         try:
             orders = actor.store.orders()
+            if fresh := {model: first_order(now) for model in names if model not in orders}:
+                actor.store.order_instead({}, fresh)
+                actor.point("orders written")
+                orders = actor.store.orders()
         except StateError as e:
             actor.report.fail(e)
             self._may_create = False
-            return {model: self._as_before(model) for model in (*self._models, PROXY)}
-        fresh = {model: first_order(now) for model in (*self._models, PROXY) if model not in orders}
-        if fresh:
-            actor.store.order(fresh)
-            actor.point("orders written")
-        return {model: lapsed(want, now) for model, want in (orders | fresh).items()}
+            orders = {model: self._as_before(model) for model in names}
+        return {model: lapsed(want, now) for model, want in {**orders, **self._forced}.items()}
 
     def _as_before(self, model: str) -> Want:
         """The order to act on when orders cannot be read: go on with what runs, until its deadline."""
@@ -117,7 +128,9 @@ class Reconciler:
         records = [actor.state.record(model) for model in self._models]
         expect = {record.instance_id for record in records if record.instance_id}
         prefix = match.prefix(actor.store.install_id)
-        ours = [i for i in actor.backend.list(expect) if i.name.startswith(prefix)]
+        # A recorded id stays ours whatever a person has renamed it to in the console.
+        listed = actor.backend.list(expect)
+        ours = [i for i in listed if i.id in expect or i.name.startswith(prefix)]
         actor.report.remaining = len(ours)
         return ours
 
@@ -132,7 +145,8 @@ class Reconciler:
             if self._proxy.end(record):
                 actor.report.say("proxy stopped")
             if record:
-                actor.save(replace(actor.state, proxy=None))
+                with suppress(StateError):  # a dead process in the file is recognised as dead
+                    actor.save(replace(actor.state, proxy=None))
             return
         try:
             done = self._proxy.ensure(record, save=lambda r: actor.save(replace(actor.state, proxy=r)))
@@ -151,11 +165,24 @@ class Reconciler:
             step = decide.decide(
                 actor.state.record(model), want, seen, policy=managed.policy, now=actor.clock()
             )
-            actor.keep(model, step.record)
+            if not self._keep(model, step):
+                return
             actor.report.say(f"{model}: {step.why}")
             if step.act is not Act.AGAIN:
                 self._perform(model, step, seen)
                 return
+
+    def _keep(self, model: str, step: Step) -> bool:
+        """Write the step down; whether to go on. Only a create is impossible without memory."""
+        if step.act is not Act.CREATE:
+            self._actor.keep_if_possible(model, step.record)
+            return True
+        try:
+            self._actor.keep(model, step.record)
+        except StateError as e:
+            self._actor.report.fail(e)
+            return False
+        return True
 
     def _perform(self, model: str, step: Step, seen: Instance | None) -> None:
         if step.act is Act.DESTROY:
@@ -163,14 +190,23 @@ class Reconciler:
         elif step.act is Act.PROBE and seen is not None:
             self._actor.probe(model, seen, self._models[model])
         elif step.act is Act.CREATE and self._may_create:
+            self._create(model)
+
+    def _create(self, model: str) -> None:
+        try:
             self._actor.create(model, self._models[model])
+        except StateError as e:
+            self._actor.report.fail(e)
 
     def _in_force(self, model: str, want: Want) -> Want:
         """The order, or the sticky "down" that its passed deadline has become."""
         order = expired(self._actor.state.record(model), want, self._actor.clock())
         if order is None:
             return want
-        self._actor.store.order({model: order})
+        try:
+            self._actor.store.order_instead({model: want}, {model: order})
+        except StateError as e:
+            self._actor.report.fail(e)
         self._actor.point("expiry written")
         return order
 
@@ -199,7 +235,8 @@ class Reconciler:
         for model in self._models:
             want, record = self._in_force(model, orders[model]), actor.state.record(model)
             if want.direction is Direction.DOWN and record.instance_id and not record.delete_accepted:
-                actor.keep(model, replace(record, phase=Phase.TERMINATING, down_reason=want.reason))
+                ending = replace(record, phase=Phase.TERMINATING, down_reason=want.reason)
+                actor.keep_if_possible(model, ending)
                 actor.destroy(model, (record.instance_id,))
 
     def _without_state(self, *, newer: bool) -> None:
@@ -209,6 +246,8 @@ class Reconciler:
         """
         actor = self._actor
         orders = self._orders()
+        if self._proxy is not None and orders[PROXY].direction is Direction.DOWN and self._proxy.end(None):
+            actor.report.say("proxy stopped")
         try:
             instances = self._ours()
         except ProviderError as e:

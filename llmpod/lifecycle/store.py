@@ -11,6 +11,7 @@ installation's secret and the pod's unique name, so no file needs to hold it and
 import hashlib
 import hmac
 import json
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -78,9 +79,13 @@ class Store:
     # --- identity ---------------------------------------------------------------------------------------------
     @property
     def _secret(self) -> bytes:
-        return bytes.fromhex(
-            files.create_once(self.directory / "install.key", lambda: secrets.token_hex(32)).strip()
-        )
+        path = self.directory / "install.key"
+        text = files.create_once(path, lambda: secrets.token_hex(32)).strip()
+        if re.fullmatch("[0-9a-f]{64}", text) is None:
+            raise StateError(
+                f"{path} is damaged.", hint="Remove it; pods made with it are ended by their ids."
+            )
+        return bytes.fromhex(text)
 
     @property
     def install_id(self) -> str:
@@ -141,12 +146,19 @@ class Store:
 
     def order(self, changes: Mapping[str, Want]) -> None:
         """Write orders durably; needs no pass lock, so ``down`` works while a pass runs."""
+        self._order(lambda _: changes)
+
+    def order_instead(self, old: Mapping[str, Want | None], new: Mapping[str, Want]) -> None:
+        """Write those of ``new`` whose order is still the ``old`` one: a person's newer word stands."""
+        self._order(lambda now: {name: want for name, want in new.items() if now.get(name) == old.get(name)})
+
+    def _order(self, changes: Callable[[Mapping[str, Want]], Mapping[str, Want]]) -> None:
         with files.locked(self.directory / "orders.lock", wait_seconds=10):
             try:
                 orders = self.orders()
             except StateError:
                 orders = {}  # a new order replaces a damaged file
-            orders |= changes
+            orders |= changes(orders)
             document = {name: asdict(want) for name, want in orders.items()}
             files.write_atomic(self.directory / "orders.json", json.dumps(document, indent=2) + "\n")
 
