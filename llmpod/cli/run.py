@@ -4,6 +4,7 @@ With a RunPod key and a configuration it is the real thing, after a priced plan 
 the demo: the same manager and proxy against the bundled simulator, free and on this machine only.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +26,7 @@ from llmpod.cli.show import plan_table
 from llmpod.cli.wiring import Plane, open_plane, with_port
 from llmpod.config import Config, Secret
 from llmpod.errors import Busy, Declined, LlmpodError, ModelNotReady
-from llmpod.lifecycle.files import private_dir
+from llmpod.lifecycle.files import private_dir, process_id
 from llmpod.model import Direction, Phase
 from llmpod.sim.launch import Simulator
 
@@ -94,9 +95,11 @@ def _run(
 @contextmanager
 def _demo(path: Path, console: Console) -> Iterator[tuple[Config, Secret]]:
     """The simulator and a configuration for it, in a directory that is removed at the end."""
-    home = path.absolute().parent / ".llmpod" / "demo"
-    shutil.rmtree(home, ignore_errors=True)  # what a killed demo left belongs to a simulator that is gone
-    private_dir(home)
+    above = path.absolute().parent / ".llmpod"
+    for left in above.glob("demo-*"):  # what a killed demo left belongs to a simulator that is gone
+        if process_id(int(left.name[5:])) is None:
+            shutil.rmtree(left, ignore_errors=True)
+    home = private_dir(above / f"demo-{os.getpid()}")
     console.print(
         "No RUNPOD_API_KEY found: this is the [bold]demo[/bold]. A simulator on this machine plays RunPod and the"
         " GPU;\nit costs nothing, and its answers are made up. With a key, the same command starts the real thing.",

@@ -139,6 +139,8 @@ def test_the_proxy_never_gets_the_cloud_key(install: Install) -> None:
 
 def test_run_starts_all_answers_and_ctrl_c_leaves_nothing(env: dict[str, str], tmp_path: Path) -> None:
     config = tmp_path / "pod_config.json"
+    killed = tmp_path / ".llmpod" / f"demo-{2**22 + 1}"  # no pid is that large
+    killed.mkdir(parents=True)
     argv = [PYTHON, str(ROOT / "manage_pod.py"), "--config", str(config), "run", "--port", str(free_port())]
     with running(argv, env=env) as demo:
         demo.says("ready, here is your first answer", within=60)
