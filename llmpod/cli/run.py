@@ -96,8 +96,8 @@ def _run(
 def _demo(path: Path, console: Console) -> Iterator[tuple[Config, Secret]]:
     """The simulator and a configuration for it, in a directory that is removed at the end."""
     above = path.absolute().parent / ".llmpod"
-    for left in above.glob("demo-*"):  # what a killed demo left belongs to a simulator that is gone
-        if process_id(int(left.name[5:])) is None:
+    for left in above.glob("demo-[0-9]*"):  # what a killed demo left belongs to a simulator that is gone
+        if left.name[5:].isdecimal() and process_id(int(left.name[5:])) is None:
             shutil.rmtree(left, ignore_errors=True)
     home = private_dir(above / f"demo-{os.getpid()}")
     console.print(
