@@ -32,6 +32,18 @@ class Observed(StrEnum):
     BROKEN = "broken"
 
 
+class EventKind(StrEnum):
+    """What people may want to be told of."""
+
+    CREATED = "created"
+    READY = "ready"
+    EXPIRING = "expiring"
+    TERMINATED = "terminated"
+    FAILED = "failed"
+    BUDGET = "budget"
+    LEAK = "leak"
+
+
 class Direction(StrEnum):
     """What is wanted of a model."""
 
@@ -64,7 +76,12 @@ class Offer:
 class Spec:
     """What to create: everything that is the same for each attempt.
 
-    ``digest`` names this spec's content.
+    Args:
+        offers: the candidates in the order in which they are tried; ``rejected`` those that are not, with why.
+        weights_bytes: size of the model's weights, or None when unknown.
+        heartbeat_seconds: the machine ends itself when it served no authenticated request for so long.
+        switch_interval_seconds: how often the machine looks at its own deadline and heartbeat.
+        digest: names the configuration that this was drawn from.
     """
 
     model: str
@@ -83,6 +100,10 @@ class Spec:
     volume_gb: int | None = None
     network_volume_id: str | None = None
     transport: str = "http"
+    rejected: tuple[Offer, ...] = ()
+    weights_bytes: int | None = None
+    heartbeat_seconds: int | None = None
+    switch_interval_seconds: int = 30
     digest: str = ""
 
 
@@ -104,6 +125,24 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """All machines that a provider shows, and what its own clock said then (None: it did not say)."""
+
+    instances: tuple[Instance, ...] = ()
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something worth telling a person, in words."""
+
+    kind: EventKind
+    model: str
+    text: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Want:
     """A durable order: which direction, until when, who said so and why."""
 
@@ -118,7 +157,9 @@ class Want:
 class Record:
     """What we must remember about one model because no provider can tell it.
 
-    ``name`` is unique for each create call; it is on disk before the call. ``run_at`` is the time of the order
+    ``name`` is unique for each create call; it is on disk before the call. ``switch_at`` is the deadline that is
+    armed inside the machine itself and cannot be moved; ``crashes`` counts how often its uptime fell back since it
+    was last ready. ``run_at`` is the time of the order
     that this run obeys; a newer order starts a new run with a new deadline and fresh attempts. ``suspects`` are
     names of earlier creates that ended unclear and may still appear.
     """
@@ -137,6 +178,9 @@ class Record:
     ready_at: float | None = None
     ended_at: float | None = None
     deadline: float | None = None
+    switch_at: float | None = None
+    uptime_seconds: float | None = None
+    crashes: int = 0
     attempts: int = 0
     next_try_at: float | None = None
     probe_failures: int = 0

@@ -8,13 +8,13 @@ from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from llmpod.config import Config, Secret
-from llmpod.model import Instance, Offer, Spec
+from llmpod.model import Instance, Listing, Offer, Spec
 
 
 class Backend(Protocol):
     """One provider of machines."""
 
-    def list(self, expect: Collection[str]) -> list[Instance]:
+    def list(self, expect: Collection[str]) -> Listing:
         """All machines that exist, ours and foreign.
 
         Args:
@@ -26,7 +26,9 @@ class Backend(Protocol):
         """
         ...
 
-    def create(self, spec: Spec, offer: Offer, name: str, env: Mapping[str, str]) -> Instance:
+    def create(
+        self, spec: Spec, offer: Offer, name: str, env: Mapping[str, str], *, deadline: float
+    ) -> Instance:
         """Create one machine under a name that was never used before; exactly one attempt.
 
         Args:
@@ -34,6 +36,7 @@ class Backend(Protocol):
             offer: the GPU to run it on.
             name: unique name, already on disk.
             env: secrets for this machine, added to ``spec.env``.
+            deadline: when the machine must end itself even if nobody is left to end it; armed at its creation.
 
         Raises:
             CreateUnknown: it may exist; look for ``name``.

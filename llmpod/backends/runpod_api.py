@@ -6,6 +6,7 @@ idempotent there: a 5xx or a cut connection can leave a billed pod behind.
 """
 
 from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
 from urllib.parse import quote
 
@@ -44,6 +45,8 @@ class RunpodApi:
 
     def __init__(self, base_url: str, key: Secret) -> None:
         self._base = base_url.rstrip("/")
+        self.said_at: float | None = None
+        """The time of RunPod's latest answer by its own clock (``Date`` header)."""
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy, no .netrc: the key goes to this host only
         self._session.headers.update(
@@ -158,6 +161,7 @@ class RunpodApi:
             raise ProviderUnavailable(
                 f"Cannot reach RunPod ({_reason(e)}).", hint="Nothing was changed; the next pass tries again."
             ) from None
+        self.said_at = _date(response)
         if response.status_code >= 300:
             _refuse(response)
         return response
@@ -184,6 +188,13 @@ class RunpodApi:
 def path_id(value: str) -> str:
     """An id as one path segment."""
     return quote(value, safe="")
+
+
+def _date(response: requests.Response) -> float | None:
+    try:
+        return parsedate_to_datetime(response.headers["Date"]).timestamp()
+    except (KeyError, ValueError):
+        return None
 
 
 def _never_sent(error: requests.RequestException) -> bool:

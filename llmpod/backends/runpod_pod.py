@@ -1,17 +1,16 @@
-"""Not a decision maker: RunPod GPU pods as a backend, and the pod that our vLLM preset describes."""
+"""Not a decision maker: RunPod GPU pods as a backend."""
 
-import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from llmpod.backends.runpod_api import RunpodApi, path_id
-from llmpod.config import VLLM_PRESET, PodConfig, Secret
+from llmpod.backends.runpod_spec import PORT
+from llmpod.config import PodConfig, Secret
 from llmpod.errors import BadSpec, NotFound
-from llmpod.model import Instance, Observed, Offer, Spec
+from llmpod.model import Instance, Listing, Observed, Offer, Spec
 
-PORT = 8000
 _OBSERVED = {
     "PROVISIONING": Observed.STARTING,
     "STARTING": Observed.STARTING,
@@ -41,16 +40,19 @@ class RunpodPods:
         """The connection, for catalog and logs."""
         return self._api
 
-    def list(self, expect: Collection[str]) -> list[Instance]:
+    def list(self, expect: Collection[str]) -> Listing:
         pods = {str(pod.get("id")): pod for pod in self._api.pages("/v2/pods", "pods")}
         for missing in set(expect) - set(pods):
             try:
                 pods[missing] = self._api.get(f"/v2/pods/{path_id(missing)}")
             except NotFound:
                 continue
-        return [self._instance(pod) for pod in pods.values() if pod.get("status") != "TERMINATED"]
+        there = (self._instance(pod) for pod in pods.values() if pod.get("status") != "TERMINATED")
+        return Listing(tuple(there), self._api.said_at)
 
-    def create(self, spec: Spec, offer: Offer, name: str, env: Mapping[str, str]) -> Instance:
+    def create(
+        self, spec: Spec, offer: Offer, name: str, env: Mapping[str, str], *, deadline: float
+    ) -> Instance:
         body = _body(spec, offer, name, env)
         try:
             return self._instance(self._api.create("/v2/pods", body))
@@ -104,48 +106,6 @@ class RunpodPods:
             gpu_count=count,
             detail="it has no GPU" if count == 0 else f"status {pod.get('status')}",
         )
-
-
-def pod_spec(config: PodConfig, offers: tuple[Offer, ...]) -> Spec:
-    """What the configuration asks for, as the same value for every attempt."""
-    hub_id, _, revision = config.hub_id.partition("@")
-    served = config.served_model_name or hub_id
-    preset = config.template_id == VLLM_PRESET
-    args = _vllm_args(config, hub_id, revision) if preset else tuple(config.vllm_args)
-    home = "/workspace/hf" if config.network_volume_id else "/root/.cache/huggingface"
-    env = {"HF_HOME": home, **({"HF_TOKEN": config.hf_token} if config.hf_token else {})}
-    content = json.dumps(
-        [config.hub_id, served, config.image, args, config.disk_gb, config.cloud, config.gpus]
-    )
-    return Spec(
-        model=config.hub_id,
-        served_name=served,
-        image=config.image if preset else "",
-        args=args,
-        port=PORT,
-        disk_gb=config.disk_gb,
-        offers=offers,
-        cloud=config.cloud,
-        data_centers=config.data_center_ids,
-        env=env,
-        template_id=None if preset else config.template_id,
-        min_cuda=config.min_cuda_version,
-        network_volume_id=config.network_volume_id,
-        digest=hashlib.sha256(content.encode()).hexdigest()[:16],
-    )
-
-
-def _vllm_args(config: PodConfig, hub_id: str, revision: str) -> tuple[str, ...]:
-    """Arguments of ``vllm serve`` (the image's entry point); the model is the first one."""
-    args = [hub_id, "--host", "0.0.0.0", "--port", str(PORT)]  # noqa: S104 - inside the pod, key-protected
-    args += ["--served-model-name", config.served_model_name or hub_id]
-    if revision:
-        args += ["--revision", revision]
-    if config.max_model_len:
-        args += ["--max-model-len", str(config.max_model_len)]
-    if config.gpu_count > 1:
-        args += ["--tensor-parallel-size", str(config.gpu_count)]
-    return (*args, *config.vllm_args)
 
 
 def _body(spec: Spec, offer: Offer, name: str, env: Mapping[str, str]) -> dict[str, Any]:

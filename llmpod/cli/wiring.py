@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llmpod.backends import Backend, open_backend, runpod_catalog
 from llmpod.backends.runpod_catalog import BUILT_IN, Catalog
-from llmpod.backends.runpod_pod import pod_spec
+from llmpod.backends.runpod_spec import digest, pod_spec
 from llmpod.config import Config, PodConfig, Secret
 from llmpod.errors import StateError
 from llmpod.lifecycle import files
@@ -119,7 +119,9 @@ def open_plane(
 
 def managed(config: PodConfig, catalog: Catalog) -> Managed:
     """What the lifecycle needs to know of one model."""
-    snapshot = config.model_dump(mode="json", exclude={"hf_token", "schema_ref"}, exclude_defaults=True)
+    snapshot = config.model_dump(
+        mode="json", exclude={"hf_token", "schema_ref", "notifications"}, exclude_defaults=True
+    )
     policy = Policy(
         runtime_seconds=config.runtime_seconds,
         startup_timeout_seconds=config.startup_timeout_seconds,
@@ -129,7 +131,14 @@ def managed(config: PodConfig, catalog: Catalog) -> Managed:
         restart_vanished=config.on_vanished == "restart",
         create_grace_seconds=config.create_grace_seconds,
     )
-    return Managed(pod_spec(config, runpod_catalog.offers(config, catalog)), policy, snapshot)
+    return Managed(
+        digest=digest(config),
+        model=config.hub_id,
+        served_name=config.served_model_name or config.hub_id.partition("@")[0],
+        policy=policy,
+        draw=lambda: pod_spec(config, runpod_catalog.offers(config, catalog)),
+        config=snapshot,
+    )
 
 
 def proxy_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str]:

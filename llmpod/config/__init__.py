@@ -18,12 +18,15 @@ from pydantic import ValidationError
 from llmpod.config import jsonc
 from llmpod.config.credentials import Secret, has_runpod_key, key_file, runpod_key
 from llmpod.config.proxy import ProxySettings, base_url, proxy_settings
-from llmpod.config.schema import VLLM_PRESET, PodConfig
+from llmpod.config.schema import AUTO_GPU, VLLM_PRESET, Budget, Notification, PodConfig
 from llmpod.errors import ConfigError
 
 __all__ = [
+    "AUTO_GPU",
     "VLLM_PRESET",
+    "Budget",
     "Config",
+    "Notification",
     "PodConfig",
     "ProxySettings",
     "Secret",

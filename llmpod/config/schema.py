@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from llmpod.model import EventKind
+
 Seconds = Annotated[int, Field(ge=0, le=31 * 24 * 3600)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -17,6 +19,26 @@ HubId = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][\w.\-]*(/[\w
 DEFAULT_IMAGE = "vllm/vllm-openai:v0.29.0"
 DEFAULT_GPUS = ("NVIDIA RTX A6000", "NVIDIA A40", "NVIDIA L40S")
 VLLM_PRESET = "vllm"
+AUTO_GPU = "auto"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Budget(_Section):
+    """What all models of this installation may spend together; days and months are UTC, as on RunPod's bill."""
+
+    per_day_usd: Annotated[float, Field(gt=0, strict=False)] | None = None
+    per_month_usd: Annotated[float, Field(gt=0, strict=False)] | None = None
+
+
+class Notification(_Section):
+    """Where to send which events. The URL is a secret: most services know the caller by it."""
+
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    format: Literal["json", "slack", "discord", "ntfy"] = "json"
+    events: tuple[Annotated[EventKind, Field(strict=False)], ...] = Field(tuple(EventKind), strict=False)
 
 
 class PodConfig(BaseModel):
@@ -47,7 +69,8 @@ class PodConfig(BaseModel):
         "runpod", description="`demo` is the bundled simulator: free, local."
     )
     gpu_type_id: Name | Annotated[tuple[Name, ...], Field(min_length=1, strict=False)] = Field(
-        DEFAULT_GPUS, description="RunPod GPU type id, or a list in order of preference."
+        DEFAULT_GPUS,
+        description="RunPod GPU type id, a list in order of preference, or `auto`: the cheapest that fits the model.",
     )
     gpu_count: Annotated[int, Field(ge=1, le=16)] = Field(1, description="GPUs per pod.")
     cloud: Literal["SECURE", "COMMUNITY"] = Field("SECURE", description="RunPod cloud tier.")
@@ -58,12 +81,21 @@ class PodConfig(BaseModel):
         VLLM_PRESET, description="`vllm`: our built-in preset; else a RunPod template id."
     )
     image: Name = Field(DEFAULT_IMAGE, description="Container image of the built-in preset.")
-    disk_gb: Annotated[int, Field(ge=20, le=4000)] = Field(100, description="Container disk in GB.")
+    gpu_memory_utilization: Annotated[float, Field(gt=0.1, le=0.98)] | None = Field(
+        None, description="Share of GPU memory that vLLM may use; vLLM's own default when absent."
+    )
+    concurrent_requests: Annotated[int, Field(ge=1, le=1024)] = Field(
+        4, description="For `auto`: requests of full context length whose KV cache must fit at once."
+    )
+    disk_gb: Annotated[int, Field(ge=20, le=4000)] | None = Field(
+        None,
+        description="Container disk in GB; sized from the weights when absent (100 when their size is unknown).",
+    )
     network_volume_id: Name | None = Field(
         None, description="Network volume mounted at /workspace for the weights."
     )
     min_cuda_version: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = Field(
-        "12.8", description="CUDA floor of the host."
+        None, description="CUDA floor of the host; read from the image's tag when absent."
     )
 
     # how long
@@ -98,6 +130,29 @@ class PodConfig(BaseModel):
         120.0, strict=False, description="How long a create without a clear answer is looked for by name."
     )
 
+    heartbeat_seconds: Annotated[int, Field(ge=60, le=24 * 3600)] | None = Field(
+        900,
+        description="The pod ends itself when it served no authenticated request for so long; null: never.",
+    )
+    switch_interval_seconds: Annotated[int, Field(ge=1, le=300)] = Field(
+        30, description="How often the switch inside the pod looks at its deadline and heartbeat."
+    )
+    on_config_change: Literal["replace", "keep"] = Field(
+        "replace", description="Whether a pod that was made from other settings is replaced."
+    )
+
+    # money
+    max_hourly_cost: Annotated[float, Field(gt=0, strict=False)] | None = Field(
+        None, description="USD per hour; a dearer machine is never taken."
+    )
+    budget: Budget | None = Field(None, description="USD per day and month for all models together.")
+
+    # who is told
+    notifications: tuple[Notification, ...] = Field((), strict=False, description="Webhooks.")
+    expiring_soon_seconds: Seconds = Field(
+        300, description="How long before the deadline `expiring` is sent."
+    )
+
     # the front
     proxy_port: Port = 8000
     cache_dir: Path = Field(Path("/tmp/llm_cache"), strict=False)  # noqa: S108 - the mission fixed this default
@@ -114,6 +169,8 @@ class PodConfig(BaseModel):
     # where things are
     state_file: Path = Field(Path("pod_state.json"), strict=False)
     runpod_api_url: Annotated[str, Field(pattern=r"^https?://")] = "https://api.runpod.io"
+    runpod_graphql_url: Annotated[str, Field(pattern=r"^https?://")] = "https://api.runpod.io/graphql"
+    hub_url: Annotated[str, Field(pattern=r"^https?://")] = "https://huggingface.co"
     runpod_proxy_url: Annotated[str, Field(pattern=r"^https?://.*\{id\}.*\{port\}")] = (
         "https://{id}-{port}.proxy.runpod.net"
     )
@@ -124,7 +181,8 @@ class PodConfig(BaseModel):
             raise ValueError("give exactly one of `model` and `modelStoreId`")
         if self.use_https and not (self.ssl_cert and self.ssl_key):
             raise ValueError("`use_https` needs `ssl_cert` and `ssl_key`")
-        for url in (self.runpod_api_url, self.runpod_proxy_url):
+        urls = (self.runpod_api_url, self.runpod_graphql_url, self.hub_url, self.runpod_proxy_url)
+        for url in (*urls, *(target.url for target in self.notifications)):
             if not re.match(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])[:/]", url):
                 raise ValueError(
                     f"{url}: a key must not travel in clear; use https (http on this machine only)"
@@ -140,4 +198,7 @@ class PodConfig(BaseModel):
 
     @property
     def gpus(self) -> tuple[str, ...]:
+        """The GPU types by name; empty for ``auto``."""
+        if self.gpu_type_id == AUTO_GPU:
+            return ()
         return (self.gpu_type_id,) if isinstance(self.gpu_type_id, str) else self.gpu_type_id

@@ -14,6 +14,7 @@ from llmpod.errors import (
     NoCapacity,
     NoMoney,
     ProviderError,
+    ProviderUnavailable,
     RetiredApi,
     StateError,
 )
@@ -34,10 +35,22 @@ class Prober(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Managed:
-    """One model under management: what to create for it and which limits bind it."""
+    """One model under management: what to create for it and which limits bind it.
 
-    spec: Spec
+    Args:
+        digest: names the configuration; a machine made from another one is replaced.
+        model: the Hugging Face id.
+        served_name: the name that clients send.
+        policy: its limits.
+        config: the configuration's snapshot, for the state file.
+        draw: makes the specification when one is needed; may ask the hub and the catalog and raise LlmpodError.
+    """
+
+    digest: str
+    model: str
+    served_name: str
     policy: Policy
+    draw: Callable[[], Spec]
     config: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -114,14 +127,19 @@ class Actor:
 
     def create(self, model: str, managed: Managed) -> None:
         """Intent first, on disk; then one call for each candidate until one is taken or the answer is unclear."""
+        try:
+            spec = managed.draw()
+        except LlmpodError as e:
+            self._not_drawn(model, e)
+            return
         name = match.new_name(self.store.install_id, model, secrets.token_hex(6))
         intent = decide.begin(self.state.record(model), name, policy=managed.policy, now=self.clock())
         self.keep(model, _described(intent, managed))
         self.point("intent saved")
         refusals: list[NoCapacity] = []
-        for offer in managed.spec.offers:
+        for offer in spec.offers:
             try:
-                made = self._create_one(managed.spec, offer, name)
+                made = self._create_one(spec, offer, name, deadline=intent.deadline or self.clock())
             except NoCapacity as e:
                 self.report.say(f"{model}: no {offer.gpu} to be had: {e.message}")
                 refusals.append(e)
@@ -133,9 +151,17 @@ class Actor:
             return
         self._not_made(model, refusals[-1] if refusals else NoCapacity("There is no GPU type to try."))
 
-    def _create_one(self, spec: Spec, offer: Offer, name: str) -> Instance:
+    def _not_drawn(self, model: str, error: LlmpodError) -> None:
+        """Nobody knows yet what to create: wrong configuration stays so, a source out of reach comes back."""
+        self.report.fail(error)
+        passing = isinstance(error, ProviderUnavailable | NoCapacity)
+        retry_at = self.clock() + (error.retry_after or NO_CAPACITY_SECONDS) if passing else None
+        self.keep(model, decide.not_created(self.state.record(model), str(error), retry_at=retry_at))
+
+    def _create_one(self, spec: Spec, offer: Offer, name: str, *, deadline: float) -> Instance:
         self.point("before create")
-        made = self.backend.create(spec, offer, name, {"VLLM_API_KEY": self.store.pod_key(name)})
+        secret = {"VLLM_API_KEY": self.store.pod_key(name)}
+        made = self.backend.create(spec, offer, name, secret, deadline=deadline)
         self.point("created")
         return made
 
@@ -196,7 +222,7 @@ class Actor:
         health = self._prober.check(
             seen,
             self.store.pod_key(before.name),
-            managed.spec.served_name,
+            managed.served_name,
             was_ready=before.ready_at is not None,
         )
         step = decide.after_probe(before, health, policy=managed.policy, now=self.clock())
@@ -211,11 +237,10 @@ class Actor:
 
 
 def _described(record: Record, managed: Managed) -> Record:
-    spec = managed.spec
     return replace(
         record,
-        model=spec.model,
-        served_name=spec.served_name,
-        spec_digest=spec.digest,
+        model=managed.model,
+        served_name=managed.served_name,
+        spec_digest=managed.digest,
         config=dict(managed.config),
     )

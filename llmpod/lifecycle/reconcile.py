@@ -129,7 +129,7 @@ class Reconciler:
         expect = {record.instance_id for record in records if record.instance_id}
         prefix = match.prefix(actor.store.install_id)
         # A recorded id stays ours whatever a person has renamed it to in the console.
-        listed = actor.backend.list(expect)
+        listed = actor.backend.list(expect).instances
         ours = [i for i in listed if i.id in expect or i.name.startswith(prefix)]
         actor.report.remaining = len(ours)
         return ours

@@ -12,7 +12,7 @@ from llmpod.lifecycle.act import Actor, Managed, Report
 from llmpod.lifecycle.decide import Policy
 from llmpod.lifecycle.reconcile import PROXY, Reconciler
 from llmpod.lifecycle.store import Store
-from llmpod.model import Direction, Health, Instance, Observed, Offer, Phase, Spec, Want
+from llmpod.model import Direction, Health, Instance, Listing, Observed, Offer, Phase, Spec, Want
 
 MODEL = "default"
 GRACE = 120.0
@@ -29,6 +29,7 @@ POLICY = Policy(
     restart_vanished=False,
     create_grace_seconds=GRACE,
 )
+MANAGED = Managed("d", SPEC.model, SPEC.served_name, POLICY, lambda: SPEC)
 
 
 class Crash(BaseException):
@@ -68,12 +69,12 @@ class Cloud:
     def _dead(self, pod: Pod) -> bool:
         return pod.died is not None and pod.died <= self.clock()
 
-    def list(self, expect: Collection[str]) -> list[Instance]:
+    def list(self, expect: Collection[str]) -> Listing:
         fault = self.list_faults.pop(0) if self.list_faults else ""
         if fault == "error":
             raise ProviderUnavailable("500")
         seen = [self._instance(i, pod) for i, pod in self.pods.items() if self._visible(pod)]
-        return [] if fault == "empty" and not expect else seen
+        return Listing(() if fault == "empty" and not expect else tuple(seen))
 
     def _visible(self, pod: Pod) -> bool:
         now = self.clock()
@@ -93,7 +94,9 @@ class Cloud:
             gpu_count=1,
         )
 
-    def create(self, spec: Spec, offer: Offer, name: str, env: Mapping[str, str]) -> Instance:
+    def create(
+        self, spec: Spec, offer: Offer, name: str, env: Mapping[str, str], *, deadline: float
+    ) -> Instance:
         assert all(pod.name != name for pod in self.pods.values()), "a name was used twice"
         assert env["VLLM_API_KEY"]
         fault = self.create_faults.pop(0) if self.create_faults else ""
@@ -162,7 +165,7 @@ class World:
         actor = Actor(self.store, self.cloud, self.cloud, clock=lambda: self.now, point=self._point)
         try:
             with self.store.lock():
-                return Reconciler(actor, {MODEL: Managed(SPEC, POLICY)}).run()
+                return Reconciler(actor, {MODEL: MANAGED}).run()
         except Crash:
             return None
         finally:

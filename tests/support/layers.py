@@ -45,10 +45,13 @@ PARTS: Mapping[str, Part] = {
     "llmpod.config*": Part(ours=_SETTINGS, libraries=("pydantic", "pydantic_core"), sync=True),
     # the control plane: synchronous, so that a pass can be read from top to bottom and killed anywhere
     "llmpod.backends.runpod_*": Part(
-        ours=(*_BACKEND, "llmpod.backends.runpod_api*"), libraries=_REQUESTS, sync=True
+        ours=(*_BACKEND, "llmpod.backends.runpod_*", "llmpod.backends.hub", "llmpod.backends.vram"),
+        libraries=_REQUESTS,
+        sync=True,
     ),
     "llmpod.backends.*": Part(ours=_BACKEND, libraries=_REQUESTS, sync=True),
     "llmpod.backends": Part(ours=(*_BACKEND, "llmpod.backends.*"), sync=True),
+    "llmpod.lifecycle.notify*": Part(ours=_LIFECYCLE, libraries=_REQUESTS, sync=True),
     "llmpod.lifecycle.probe*": Part(ours=_LIFECYCLE, libraries=_REQUESTS, sync=True),
     "llmpod.lifecycle*": Part(ours=_LIFECYCLE, sync=True),
     # the data plane: never a backend, never a provider; of the manager only the files between the planes
