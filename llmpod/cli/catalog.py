@@ -8,6 +8,7 @@ from rich.table import Table
 from llmpod.backends import runpod_catalog
 from llmpod.backends.runpod_catalog import Catalog
 from llmpod.backends.runpod_pod import RunpodPods
+from llmpod.cli.command import Invocation
 from llmpod.cli.show import catalog_age, dollars
 from llmpod.cli.wiring import Plane, cached_catalog
 from llmpod.errors import BadSpec, ProviderError
@@ -35,12 +36,18 @@ def current_catalog(plane: Plane, backend: RunpodPods, *, keep: bool = True) -> 
     return catalog, catalog_age(catalog, plane.clock())
 
 
-def refresh(plane: Plane, backend: RunpodPods, console: Console, *, verbose: bool) -> int:
+def refresh(call: Invocation) -> int:
     """``--refresh-catalog``: fetch, keep, check the configuration's ids.
 
     Raises:
         BadSpec: an id is unknown; the nearest valid ones are named.
     """
+    with call.plane() as plane:
+        assert isinstance(plane.backend, RunpodPods)
+        return _refresh(plane, plane.backend, call.console, verbose=call.verbose)
+
+
+def _refresh(plane: Plane, backend: RunpodPods, console: Console, *, verbose: bool) -> int:
     catalog, origin = current_catalog(plane, backend)
     console.print(
         f"Catalog: {len(catalog.gpus)} GPU types, {len(catalog.data_centers)} data centers; {origin}."

@@ -4,6 +4,7 @@ With a RunPod key and a configuration it is the real thing, after a priced plan 
 the demo: the same manager and proxy against the bundled simulator, free and on this machine only.
 """
 
+import argparse
 import os
 import shutil
 import time
@@ -20,6 +21,7 @@ from llmpod.backends import runpod_catalog
 from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.cli.ask import ask, await_proxy
 from llmpod.cli.catalog import current_catalog
+from llmpod.cli.command import Command, Invocation, port
 from llmpod.cli.endings import Endings, Stop, Teller
 from llmpod.cli.follow import LOCK_SECONDS, Follower
 from llmpod.cli.show import plan_table
@@ -50,6 +52,33 @@ class Options:
     yes: bool
     port: int | None
     verbose: bool
+    demo: bool = False
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument(
+        "--port", type=port, metavar="N", help="the proxy's port instead of the configured one"
+    )
+
+
+def _command(call: Invocation, *, demo: bool) -> int:
+    options = Options(call.options.yes, call.options.port, call.verbose, demo)
+    return run(call.config_path, options, call.environ, call.console)
+
+
+RUN = Command(
+    "run",
+    "start everything, answer a first question, stay until Ctrl-C, clean up (demo without a key)",
+    lambda call: _command(call, demo=False),
+    _arguments,
+)
+DEMO = Command(
+    "demo",
+    "the same against the bundled simulator: no account, no GPU, no cost",
+    lambda call: _command(call, demo=True),
+    _arguments,
+)
 
 
 def run(path: Path, options: Options, environ: Mapping[str, str], console: Console) -> int:
@@ -75,10 +104,12 @@ def _run(
     endings: Endings,
     stack: ExitStack,
 ) -> int:
-    if configuration.has_runpod_key(environ):
+    if configuration.has_runpod_key(environ) and not options.demo:
         config, key = configuration.load(path, environ), configuration.runpod_key(environ)
     else:
-        config, key = stack.enter_context(_demo(path, console))
+        config, key = stack.enter_context(
+            _demo(path, console, why="" if options.demo else "No RUNPOD_API_KEY found: ")
+        )
     if options.port:
         config = with_port(config, options.port)
     plane = stack.enter_context(open_plane(config, key, environ=environ))
@@ -93,7 +124,7 @@ def _run(
 
 
 @contextmanager
-def _demo(path: Path, console: Console) -> Iterator[tuple[Config, Secret]]:
+def _demo(path: Path, console: Console, *, why: str) -> Iterator[tuple[Config, Secret]]:
     """The simulator and a configuration for it, in a directory that is removed at the end."""
     above = path.absolute().parent / ".llmpod"
     for left in above.glob("demo-[0-9]*"):  # what a killed demo left belongs to a simulator that is gone
@@ -101,8 +132,8 @@ def _demo(path: Path, console: Console) -> Iterator[tuple[Config, Secret]]:
             shutil.rmtree(left, ignore_errors=True)
     home = private_dir(above / f"demo-{os.getpid()}")
     console.print(
-        "No RUNPOD_API_KEY found: this is the [bold]demo[/bold]. A simulator on this machine plays RunPod and the"
-        " GPU;\nit costs nothing, and its answers are made up. With a key, the same command starts the real thing.",
+        f"{why}this is the [bold]demo[/bold]. A simulator on this machine plays RunPod and the GPU;\n"
+        "it costs nothing, and its answers are made up. With a key, `run` starts the real thing.",
         highlight=False,
     )
     with Simulator.start() as simulator:

@@ -1,0 +1,108 @@
+"""Not a parser: what one command of ``manage_pod.py`` is, and what it gets to work with."""
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from llmpod import config
+from llmpod.cli.wiring import HOME, Plane, open_plane
+from llmpod.config import Config, Secret
+from llmpod.errors import ConfigError
+
+DEFAULT_CONFIG = HOME / "pod_config.json"
+OFFLINE = Secret("offline", "nowhere")
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One call of the program.
+
+    Args:
+        options: the parsed command line; ``config``, ``verbose`` and ``no_proxy`` are always there.
+        environ: the environment.
+        console: where people read the outcome; errors are raised instead.
+    """
+
+    options: argparse.Namespace
+    environ: Mapping[str, str]
+    console: Console
+
+    @property
+    def config_path(self) -> Path:
+        path: Path = self.options.config
+        return path
+
+    @property
+    def verbose(self) -> bool:
+        return bool(self.options.verbose)
+
+    def say(self, text: str) -> None:
+        """One line, printed as it is."""
+        self.console.print(text, highlight=False, markup=False)
+
+    def config(self, *, salvage: bool = False) -> Config:
+        """The configuration; with ``salvage``, of a wrong one what is needed to end pods.
+
+        Raises:
+            ConfigError: it is wrong.
+        """
+        try:
+            return config.load(self.config_path, self.environ)
+        except ConfigError as e:
+            if not salvage:
+                raise
+            self.say(f"{e}\nShutting down with what can be read of it.")
+            return config.salvage(self.config_path, self.environ)
+
+    @contextmanager
+    def plane(self, *, offline: bool = False, salvage: bool = False) -> Iterator[Plane]:
+        """The control plane, open for use.
+
+        Args:
+            offline: needs no key and must not call the provider.
+            salvage: see :meth:`config`.
+
+        Raises:
+            ConfigError, BadCredentials, StateError: it cannot be opened.
+        """
+        loaded = self.config(salvage=salvage)
+        key = OFFLINE if offline else config.runpod_key(self.environ)
+        with open_plane(loaded, key, environ=self.environ, with_proxy=not self.options.no_proxy) as plane:
+            yield plane
+
+
+def _no_arguments(_parser: argparse.ArgumentParser) -> None:
+    """Most commands have none of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A word that people type after ``manage_pod.py``.
+
+    Args:
+        name: the word.
+        summary: one line for the help.
+        run: does it and returns the exit code; failures are raised as LlmpodError.
+        arguments: adds its own options to its parser.
+    """
+
+    name: str
+    summary: str
+    run: Callable[[Invocation], int]
+    arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
+
+
+def json_flag(parser: argparse.ArgumentParser) -> None:
+    """``--json``, as several commands have it."""
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+
+
+def port(text: str) -> int:
+    """An argument type: a TCP port."""
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port between 1 and 65535")
+    return int(text)
