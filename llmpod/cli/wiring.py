@@ -12,7 +12,7 @@ from llmpod.backends.runpod_catalog import BUILT_IN, Catalog
 from llmpod.backends.runpod_spec import digest, pod_spec
 from llmpod.config import Config, PodConfig, Secret
 from llmpod.errors import StateError
-from llmpod.lifecycle import files
+from llmpod.lifecycle import failpoint, files
 from llmpod.lifecycle.act import Actor, Managed, Report
 from llmpod.lifecycle.decide import Policy
 from llmpod.lifecycle.probe import HttpProber
@@ -100,18 +100,19 @@ def open_plane(
     environ: Mapping[str, str],
     with_proxy: bool = True,
     clock: Callable[[], float] = time.time,
-    point: Callable[[str], None] = lambda _: None,
+    point: Callable[[str], None] | None = None,
 ) -> Iterator[Plane]:
     """Open the control plane and close its connections at the end.
 
     Raises:
         StateError: the directory for its files cannot be used.
+        ConfigError: a failpoint is set that is none.
     """
     store, prober = Store(config.state_file), HttpProber()
     backend = open_backend(config, key)
     proxy = ProxyProcess(store, PROXY_SCRIPT, proxy_environ(config, environ)) if with_proxy else None
     try:
-        yield Plane(config, store, backend, prober, proxy, clock, point)
+        yield Plane(config, store, backend, prober, proxy, clock, point or failpoint.point(environ))
     finally:
         prober.close()
         backend.close()
