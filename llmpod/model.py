@@ -62,6 +62,7 @@ class Offer:
         stock: the provider's word (``HIGH``…``NONE``) or ``unknown``; a hint, never a promise.
         vram_gb: memory of all its GPUs in GB, or None.
         note: why it is or is not a candidate, for the plan.
+        key: names what was asked for (type, count, tier, places), to remember that it could not be had.
     """
 
     gpu: str
@@ -70,6 +71,7 @@ class Offer:
     stock: str = "unknown"
     vram_gb: int | None = None
     note: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +160,9 @@ class Record:
     """What we must remember about one model because no provider can tell it.
 
     ``name`` is unique for each create call; it is on disk before the call. ``switch_at`` is the deadline that is
-    armed inside the machine itself and cannot be moved; ``crashes`` counts how often its uptime fell back since it
-    was last ready. ``run_at`` is the time of the order
-    that this run obeys; a newer order starts a new run with a new deadline and fresh attempts. ``suspects`` are
+    armed inside the machine itself and cannot be moved; ``crashes`` counts how often its uptime fell back;
+    ``ending_at`` is when its first delete was ordered. ``run_at`` is the time of the order that this run obeys;
+    another order starts a new run with a new deadline and fresh attempts. ``suspects`` are
     names of earlier creates that ended unclear and may still appear.
     """
 
@@ -176,6 +178,7 @@ class Record:
     intent_at: float | None = None
     created_at: float | None = None
     ready_at: float | None = None
+    ending_at: float | None = None
     ended_at: float | None = None
     deadline: float | None = None
     switch_at: float | None = None

@@ -13,7 +13,7 @@ from llmpod.cli.show import ALIVE, dollars, duration, money
 from llmpod.cli.wiring import Plane
 from llmpod.config.schema import PodConfig
 from llmpod.errors import ProviderError
-from llmpod.lifecycle.act import Report
+from llmpod.lifecycle.report import Report
 from llmpod.model import Phase, Record, Want
 
 LOCK_SECONDS = 90.0

@@ -14,9 +14,10 @@ from typing import NoReturn
 from rich.console import Console
 
 from llmpod import __version__, config
-from llmpod.cli import passes, run
+from llmpod.cli import logfile, passes, run
 from llmpod.cli.catalog import refresh
 from llmpod.cli.command import DEFAULT_CONFIG, Command, Invocation, json_flag
+from llmpod.cli.schedule import SCHEDULE
 from llmpod.errors import LlmpodError
 
 COMMANDS: Sequence[Command] = (
@@ -25,6 +26,7 @@ COMMANDS: Sequence[Command] = (
     passes.DOWN,
     Command("status", "what runs, why, until when, at what cost", passes.status, json_flag),
     Command("plan", "the priced candidates and what a pass would do", passes.plan),
+    SCHEDULE,
     run.RUN,
     run.DEMO,
 )
@@ -75,12 +77,17 @@ def _common(p: argparse.ArgumentParser, *, config_path: Path | str, off: bool | 
     p.add_argument(
         "--no-proxy", action="store_true", default=off, help="leave the proxy alone; somebody else runs it"
     )
+    p.add_argument(
+        "--log-file", type=Path, default=off or None, metavar="FILE", help="append all output to FILE, kept small"
+    )
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run one command; errors become one readable line on stderr and an exit code."""
     options = parser().parse_args(argv)
     environ = config.environment() if environ is None else environ
+    if options.log_file:
+        logfile.divert(options.log_file)
     try:
         return _dispatch(Invocation(options, environ, Console(soft_wrap=True)))
     except LlmpodError as e:

@@ -12,8 +12,8 @@ from llmpod.cli.command import Command, Invocation
 from llmpod.cli.follow import Follower
 from llmpod.cli.wiring import Plane, interactive
 from llmpod.errors import Busy, LlmpodError, StateError
-from llmpod.lifecycle.act import Report
 from llmpod.lifecycle.reconcile import PROXY
+from llmpod.lifecycle.report import Report
 from llmpod.model import Direction, Phase
 
 SHUTDOWN_SECONDS = 300.0

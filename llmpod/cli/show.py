@@ -13,7 +13,7 @@ from llmpod.cli.wiring import Plane
 from llmpod.errors import StateError
 from llmpod.lifecycle.files import process_id
 from llmpod.lifecycle.reconcile import PROXY
-from llmpod.lifecycle.store import State
+from llmpod.lifecycle.state import State
 from llmpod.model import Offer, Phase, Record, Want
 
 ALIVE = frozenset(Phase) - {Phase.STOPPED, Phase.FAILED}

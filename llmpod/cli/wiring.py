@@ -13,11 +13,12 @@ from llmpod.backends.runpod_spec import digest, pod_spec
 from llmpod.config import Config, PodConfig, Secret
 from llmpod.errors import StateError
 from llmpod.lifecycle import failpoint, files
-from llmpod.lifecycle.act import Actor, Managed, Report
+from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.decide import Policy
 from llmpod.lifecycle.probe import HttpProber
 from llmpod.lifecycle.proxyproc import ProxyProcess
 from llmpod.lifecycle.reconcile import PROXY, Reconciler
+from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.store import Store
 from llmpod.model import Direction, Want
 
@@ -131,13 +132,15 @@ def managed(config: PodConfig, catalog: Catalog) -> Managed:
         unhealthy_after=config.unhealthy_after,
         restart_vanished=config.on_vanished == "restart",
         create_grace_seconds=config.create_grace_seconds,
+        expiring_soon_seconds=config.expiring_soon_seconds,
+        digest=digest(config) if config.on_config_change == "replace" else "",
     )
     return Managed(
         digest=digest(config),
         model=config.hub_id,
         served_name=config.served_model_name or config.hub_id.partition("@")[0],
         policy=policy,
-        draw=lambda: pod_spec(config, runpod_catalog.offers(config, catalog)),
+        draw=lambda _refused: pod_spec(config, runpod_catalog.offers(config, catalog)),
         config=snapshot,
     )
 

@@ -1,7 +1,8 @@
 """Not a decision: carries out one step for one model, and writes down before and after what it does."""
 
+import math
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -13,15 +14,16 @@ from llmpod.errors import (
     LlmpodError,
     NoCapacity,
     NoMoney,
+    OverBudget,
     ProviderError,
     ProviderUnavailable,
     RetiredApi,
-    StateError,
 )
-from llmpod.lifecycle import decide, match
+from llmpod.lifecycle import decide, match, records
 from llmpod.lifecycle.decide import Act, Policy
-from llmpod.lifecycle.store import State, Store
-from llmpod.model import Health, Instance, Offer, Phase, Record, Spec
+from llmpod.lifecycle.memory import Memory
+from llmpod.lifecycle.store import Store
+from llmpod.model import Event, Health, Instance, Offer, Phase, Record, Spec
 
 NO_CAPACITY_SECONDS = 60.0
 ACCOUNT_SECONDS = 300.0
@@ -31,6 +33,26 @@ class Prober(Protocol):
     """Asks a model server how far it is; see :class:`llmpod.lifecycle.probe.HttpProber`."""
 
     def check(self, seen: Instance, api_key: str, served_name: str, *, was_ready: bool) -> Health: ...
+
+
+class Purse(Protocol):
+    """The money of one installation; see :class:`llmpod.lifecycle.money.Purse`."""
+
+    def sync(self, instances: Sequence[Instance], owners: Mapping[str, str], now: float) -> None:
+        """Write down what is new: machines (``owners``: their model by id), prices, ends. Raises StateError."""
+        ...
+
+    def used_up_at(self, rates: Sequence[float], now: float) -> float | None:
+        """When the budget ends if machines of these hourly rates run from now on; None: there is no limit."""
+        ...
+
+    def figures(self, now: float) -> str:
+        """What was spent of what, in words."""
+        ...
+
+    def alarms(self, now: float) -> Sequence[tuple[str, Event]]:
+        """What must be told once, each with its key: a share of the budget was passed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,39 +65,16 @@ class Managed:
         served_name: the name that clients send.
         policy: its limits.
         config: the configuration's snapshot, for the state file.
-        draw: makes the specification when one is needed; may ask the hub and the catalog and raise LlmpodError.
+        draw: makes the specification when one is needed; may ask the hub and the catalog and raise LlmpodError. Its
+            argument says when which offer (by ``Offer.key``) could not be had a moment ago.
     """
 
     digest: str
     model: str
     served_name: str
     policy: Policy
-    draw: Callable[[], Spec]
+    draw: Callable[[Mapping[str, float]], Spec]
     config: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Report:
-    """What a pass did, in words.
-
-    ``error`` is the first failure, ``remaining`` how many machines of ours were listed (None: not known),
-    ``ready`` the models that answered a probe in this very pass, ``phases`` where each model is at its end, also
-    when that could not be written down.
-    """
-
-    lines: list[str] = field(default_factory=list)
-    error: LlmpodError | None = None
-    remaining: int | None = None
-    ready: set[str] = field(default_factory=set)
-    phases: dict[str, Phase] = field(default_factory=dict)
-
-    def say(self, line: str) -> None:
-        if line not in self.lines:
-            self.lines.append(line)
-
-    def fail(self, error: LlmpodError) -> None:
-        self.say(str(error))
-        self.error = self.error or error
 
 
 class Actor:
@@ -85,8 +84,11 @@ class Actor:
         store: the files.
         backend: the provider.
         prober: asks model servers.
-        clock: epoch seconds.
+        clock: epoch seconds of this machine; the provider's own clock corrects it once it is known.
         point: called with a name at every effect; tests crash here.
+        tell: takes what is worth telling a person.
+        last_words: keeps the last log lines of a machine that never became ready, and says where.
+        purse: the budget, or None for no limit.
     """
 
     def __init__(
@@ -97,51 +99,46 @@ class Actor:
         *,
         clock: Callable[[], float],
         point: Callable[[str], None],
+        tell: Callable[[Event], None] = lambda _: None,
+        last_words: Callable[[Record], str] = lambda _: "",
+        purse: Purse | None = None,
     ) -> None:
+        self.memory = Memory(store, clock=clock, point=point, tell=tell)
         self.store = store
         self.backend = backend
-        self.clock = clock
         self.point = point
-        self.report = Report()
-        self.state = State()
+        self.report = self.memory.report
+        self.purse = purse
+        self.rates: list[float] = []  # of the machines that are listed
+        self._last_words = last_words
         self._prober = prober
-
-    def save(self, state: State) -> None:
-        """Durable before it returns."""
-        self.store.save(state)
-        self.state = state
-        self.point("saved")
-
-    def keep(self, model: str, record: Record) -> None:
-        """Save a model's record when it changed."""
-        if record != self.state.record(model):
-            self.save(self.state.with_record(model, record))
-
-    def keep_if_possible(self, model: str, record: Record) -> None:
-        """The same before an effect that needs no memory: a full disk must not keep a machine alive."""
-        try:
-            self.keep(model, record)
-        except StateError as e:
-            self.report.fail(e)
-            self.state = self.state.with_record(model, record)
 
     def create(self, model: str, managed: Managed) -> None:
         """Intent first, on disk; then one call for each candidate until one is taken or the answer is unclear."""
         try:
-            spec = managed.draw()
+            spec = managed.draw(self.memory.refused())
+            if not spec.offers:
+                raise NoCapacity(_nothing_left(spec))
         except LlmpodError as e:
-            self._not_drawn(model, e)
+            self._not_drawn(model, e, managed)
             return
+        record, now = self.memory.record(model), self.memory.now()
         name = match.new_name(self.store.install_id, model, secrets.token_hex(6))
-        intent = decide.begin(self.state.record(model), name, policy=managed.policy, now=self.clock())
-        self.keep(model, _described(intent, managed))
+        end = record.deadline or now + managed.policy.runtime_seconds
+        intent = records.begin(record, name, deadline=end, now=now)
+        self.memory.keep(model, _described(intent, managed))
         self.point("intent saved")
-        refusals: list[NoCapacity] = []
+        refusals: list[ProviderError] = []
         for offer in spec.offers:
             try:
-                made = self._create_one(spec, offer, name, deadline=intent.deadline or self.clock())
+                deadline = self._armed(model, offer, end)
+                made = self._create_one(spec, offer, name, deadline=deadline)
             except NoCapacity as e:
                 self.report.say(f"{model}: no {offer.gpu} to be had: {e.message}")
+                self.memory.refuse(offer.key)
+                refusals.append(e)
+                continue
+            except OverBudget as e:
                 refusals.append(e)
                 continue
             except ProviderError as e:
@@ -149,14 +146,35 @@ class Actor:
                 return
             self._made(model, made, managed.policy)
             return
-        self._not_made(model, refusals[-1] if refusals else NoCapacity("There is no GPU type to try."))
+        self._not_made(model, refusals[-1])
 
-    def _not_drawn(self, model: str, error: LlmpodError) -> None:
-        """Nobody knows yet what to create: wrong configuration stays so, a source out of reach comes back."""
+    def _armed(self, model: str, offer: Offer, end: float) -> float:
+        """The deadline for the machine's own switch: the run's end, or when the budget ends at this price.
+
+        Raises:
+            OverBudget: the rest of the budget does not buy a minute of it.
+        """
+        if self.purse is None:
+            return end
+        now, rate = self.memory.now(), offer.usd_per_hour
+        limit = self.purse.used_up_at([*self.rates, rate] if rate is not None else [math.inf], now)
+        if limit is not None and limit - now < decide.MIN_RUN_SECONDS:
+            price = "unknown price" if rate is None else f"${rate:.2f}/h"
+            raise OverBudget(
+                f"The budget does not allow {offer.gpu} ({price}): {self.purse.figures(now)}.",
+                hint="Raise `budget` in the configuration, or wait for the next day or month (UTC).",
+            )
+        deadline = end if limit is None else min(end, limit)
+        self.memory.keep(model, replace(self.memory.record(model), switch_at=deadline))
+        return deadline
+
+    def _not_drawn(self, model: str, error: LlmpodError, managed: Managed) -> None:
+        """Nobody knows yet what to create: a wrong configuration stays so, a source out of reach comes back."""
         self.report.fail(error)
         passing = isinstance(error, ProviderUnavailable | NoCapacity)
-        retry_at = self.clock() + (error.retry_after or NO_CAPACITY_SECONDS) if passing else None
-        self.keep(model, decide.not_created(self.state.record(model), str(error), retry_at=retry_at))
+        retry_at = self.memory.now() + (error.retry_after or NO_CAPACITY_SECONDS) if passing else None
+        record = records.not_created(self.memory.record(model), str(error), retry_at=retry_at)
+        self.memory.keep(model, _described(record, managed))
 
     def _create_one(self, spec: Spec, offer: Offer, name: str, *, deadline: float) -> Instance:
         self.point("before create")
@@ -166,24 +184,32 @@ class Actor:
         return made
 
     def _made(self, model: str, made: Instance, policy: Policy) -> None:
-        record = decide.adopt(self.state.record(model), made, policy=policy, now=self.clock())
-        self.keep(model, record)
+        record = records.adopt(
+            self.memory.record(model), made, runtime_seconds=policy.runtime_seconds, now=self.memory.now()
+        )
+        self.memory.keep(model, record)
         price = f" at ${record.usd_per_hour:.2f}/h" if record.usd_per_hour is not None else ""
         self.report.say(f"{model}: created {made.id} ({record.gpu}{price})")
 
     def _not_made(self, model: str, error: ProviderError) -> None:
         """The create call failed: unclear, or clearly without effect; the error's class says which."""
-        record, now = self.state.record(model), self.clock()
+        record, now = self.memory.record(model), self.memory.now()
         self.report.fail(error)
         if isinstance(error, CreateUnknown):
-            self.keep(model, replace(record, phase=Phase.UNKNOWN, error=str(error)))
+            self.memory.keep(model, replace(record, phase=Phase.UNKNOWN, error=str(error)))
             return
         retry_at: float | None = now + (error.retry_after or NO_CAPACITY_SECONDS)
         if isinstance(error, BadSpec):
             retry_at = None
         elif isinstance(error, BadCredentials | NoMoney | RetiredApi):
             retry_at = now + ACCOUNT_SECONDS
-        self.keep(model, decide.not_created(record, str(error), retry_at=retry_at))
+        self.memory.keep(model, records.not_created(record, str(error), retry_at=retry_at))
+
+    def keep_last_words(self, model: str) -> None:
+        """Before a machine that never became ready is ended: why, in its own words."""
+        record = self.memory.record(model)
+        if record.instance_id and record.ready_at is None and (where := self._last_words(record)):
+            self.report.say(f"{model}: its last log lines are in {where}")
 
     def destroy(self, model: str, targets: tuple[str, ...]) -> None:
         """Order the end of a model's machines; whether they are gone is for a later look to say."""
@@ -196,37 +222,33 @@ class Actor:
                 continue
             self.point("destroyed")
             if accepted:
-                self.keep_if_possible(model, replace(self.state.record(model), delete_accepted=True))
+                self.memory.keep_if_possible(model, replace(self.memory.record(model), delete_accepted=True))
             self.report.say(
                 f"{model}: terminating {target}" if accepted else f"{model}: {target} is not known"
             )
 
-    def destroy_orphan(self, orphan: Instance) -> None:
-        """End a machine of ours that no record knows."""
-        self.report.say(f"terminating {orphan.id} ({orphan.name}): no record knows it")
-        try:
-            self.backend.destroy(orphan.id)
-        except ProviderError as e:
-            self.report.fail(e)
-        self.point("orphan destroyed")
-
     def adopt(self, model: str, orphan: Instance, managed: Managed, *, run_at: float) -> None:
         """Make a machine of ours, found without a record, the model's machine."""
         blank = _described(Record(run_at=run_at), managed)
-        self.keep(model, decide.adopt(blank, orphan, policy=managed.policy, now=self.clock()))
+        self.memory.keep(
+            model,
+            records.adopt(
+                blank, orphan, runtime_seconds=managed.policy.runtime_seconds, now=self.memory.now()
+            ),
+        )
         self.report.say(f"{model}: adopted {orphan.id} ({orphan.name})")
 
     def probe(self, model: str, seen: Instance, managed: Managed) -> None:
         """Ask the model server and act on what the answer means."""
-        before = self.state.record(model)
+        before = self.memory.record(model)
         health = self._prober.check(
             seen,
             self.store.pod_key(before.name),
             managed.served_name,
             was_ready=before.ready_at is not None,
         )
-        step = decide.after_probe(before, health, policy=managed.policy, now=self.clock())
-        self.keep_if_possible(model, step.record)
+        step = decide.after_probe(before, health, policy=managed.policy, now=self.memory.now())
+        self.memory.keep_if_possible(model, step.record)
         self.report.say(f"{model}: {step.why}")
         if health.ready:
             self.report.ready.add(model)
@@ -234,6 +256,12 @@ class Actor:
             self.store.add_start(step.record.gpu, step.record.model, step.record.ready_at - before.created_at)
         if step.act is Act.DESTROY:
             self.destroy(model, step.targets)
+
+
+def _nothing_left(spec: Spec) -> str:
+    """Why there is no candidate, with the nearest misses."""
+    misses = "; ".join(f"{offer.gpu}: {offer.note}" for offer in spec.rejected[:3])
+    return "No GPU type can be taken" + (f" ({misses})." if misses else ".")
 
 
 def _described(record: Record, managed: Managed) -> Record:

@@ -14,11 +14,13 @@ leaves the intention behind, never an unknown machine.
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
+from llmpod.lifecycle.records import adopt, ended, ending, suspect
 from llmpod.model import Direction, Health, Instance, Observed, Phase, Record, Want
 
 MISSING_GRACE_SECONDS = 20.0
 MIN_RUN_SECONDS = 60.0
 MAX_BACKOFF_SECONDS = 1800.0
+RENEW_SECONDS = 60.0
 
 
 class Act(Enum):
@@ -43,7 +45,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The limits that bind one model. Times in seconds."""
+    """The limits that bind one model. Times in seconds.
+
+    A machine that was made from another configuration than ``digest`` is replaced; empty: never.
+    """
 
     runtime_seconds: float
     startup_timeout_seconds: float
@@ -52,6 +57,9 @@ class Policy:
     unhealthy_after: int
     restart_vanished: bool
     create_grace_seconds: float
+    max_crashes: int = 4
+    expiring_soon_seconds: float = 300.0
+    digest: str = ""
 
 
 def decide(record: Record, want: Want, seen: Instance | None, *, policy: Policy, now: float) -> Step:
@@ -66,10 +74,10 @@ def decide(record: Record, want: Want, seen: Instance | None, *, policy: Policy,
     """
     if want.direction is Direction.DOWN:
         return _down(record, want, seen, grace=policy.create_grace_seconds, now=now)
-    if record.run_at is None or want.at > record.run_at:
+    if want.at != record.run_at:
         return _new_run(record, want, policy=policy, now=now)
     if record.phase in (Phase.STOPPED, Phase.FAILED):
-        return _start(record, now=now)
+        return _start(record, digest=policy.digest, now=now)
     if record.phase in (Phase.INTENT, Phase.UNKNOWN):
         return _resolve(record, seen, grace=policy.create_grace_seconds, now=now)
     if record.phase is Phase.TERMINATING:
@@ -81,7 +89,7 @@ def after_probe(record: Record, health: Health, *, policy: Policy, now: float) -
     """What a probe's answer means for the model."""
     if health.open_to_all:
         why = "the model server answered without its key, so anybody could use it"
-        return _destroy(replace(record, attempts=policy.max_restarts + 1, error=why), why)
+        return _destroy(replace(record, attempts=policy.max_restarts + 1, error=why), why, now)
     if health.ready:
         ready = replace(
             record, phase=Phase.READY, ready_at=record.ready_at or now, probe_failures=0, error=""
@@ -96,64 +104,6 @@ def after_probe(record: Record, health: Health, *, policy: Policy, now: float) -
     return _failed(sick, f"the model server stopped answering: {health.detail}", policy=policy, now=now)
 
 
-def begin(record: Record, name: str, *, policy: Policy, now: float) -> Record:
-    """The record that must be on disk before a create call: the intent."""
-    return replace(
-        record,
-        phase=Phase.INTENT,
-        name=name,
-        instance_id=None,
-        base_url=None,
-        gpu="",
-        usd_per_hour=None,
-        intent_at=now,
-        created_at=None,
-        ready_at=None,
-        ended_at=None,
-        deadline=record.deadline or now + policy.runtime_seconds,
-        next_try_at=None,
-        probe_failures=0,
-        missing_since=None,
-        delete_accepted=False,
-        down_reason="",
-        error="",
-    )
-
-
-def adopt(record: Record, seen: Instance, *, policy: Policy, now: float) -> Record:
-    """The record after the provider has shown us our machine."""
-    created = min(seen.created_at or now, now)
-    return replace(
-        record,
-        phase=record.phase if record.instance_id == seen.id and record.created_at else Phase.CREATED,
-        name=seen.name,
-        instance_id=seen.id,
-        base_url=seen.base_url,
-        gpu=seen.gpu or record.gpu,
-        usd_per_hour=seen.usd_per_hour if seen.usd_per_hour is not None else record.usd_per_hour,
-        intent_at=record.intent_at or created,
-        created_at=record.created_at or created,
-        deadline=record.deadline or created + policy.runtime_seconds,
-        missing_since=None,
-    )
-
-
-def not_created(record: Record, why: str, *, retry_at: float | None) -> Record:
-    """The record after the provider has said clearly that nothing was created.
-
-    A run that never had a machine has used none of its time, so its deadline starts anew with the next try.
-    """
-    return replace(
-        record,
-        phase=Phase.STOPPED if retry_at is not None else Phase.FAILED,
-        error=why,
-        next_try_at=retry_at,
-        name="",
-        intent_at=None,
-        deadline=record.deadline if record.attempts else None,
-    )
-
-
 # --- wanted up ------------------------------------------------------------------------------------------------
 def _new_run(record: Record, want: Want, *, policy: Policy, now: float) -> Step:
     why = f"ordered by {want.by}"
@@ -164,8 +114,11 @@ def _new_run(record: Record, want: Want, *, policy: Policy, now: float) -> Step:
     return Step(Act.AGAIN, why, renewed)
 
 
-def _start(record: Record, *, now: float) -> Step:
+def _start(record: Record, *, digest: str, now: float) -> Step:
     if record.phase is Phase.FAILED and record.next_try_at is None:
+        if record.created_at is None and digest != record.spec_digest:
+            fresh = replace(record, phase=Phase.STOPPED, attempts=0, spec_digest=digest)
+            return Step(Act.AGAIN, "the configuration that was refused has changed", fresh)
         return Step(Act.REST, f"gave up: {record.error}", record)
     if record.next_try_at is not None and now < record.next_try_at:
         return Step(Act.REST, f"next try in {record.next_try_at - now:.0f} s after: {record.error}", record)
@@ -181,21 +134,40 @@ def _resolve(record: Record, seen: Instance | None, *, grace: float, now: float)
     if _may_still_appear(record, grace=grace, now=now):
         looking = replace(record, phase=Phase.UNKNOWN)
         return Step(Act.REST, "looking for a pod whose creation got no clear answer", looking)
-    closed = replace(_suspect(record, now), phase=Phase.STOPPED, name="", instance_id=None, intent_at=None)
+    closed = replace(suspect(record, now), phase=Phase.STOPPED, name="", instance_id=None, intent_at=None)
     return Step(Act.AGAIN, "the unclear creation left no pod behind", closed)
 
 
 def _watch(record: Record, seen: Instance | None, *, policy: Policy, now: float) -> Step:
     if seen is None:
         return _missing(record, policy=policy, now=now)
-    record = adopt(record, seen, policy=policy, now=now)
+    record = adopt(record, seen, runtime_seconds=policy.runtime_seconds, now=now)
     if seen.observed in (Observed.EXITED, Observed.BROKEN):
         return _failed(record, f"the pod is {seen.observed}: {seen.detail}", policy=policy, now=now)
+    if record.crashes >= policy.max_crashes:
+        why = f"its container restarted {record.crashes} times: the model server crashes"
+        return _failed(record, why, policy=policy, now=now)
+    if policy.digest and record.spec_digest not in ("", policy.digest):
+        return _replaced(record, "it was made from another configuration", now)
+    if _outlived(record, now):
+        return _replaced(record, "its own switch is due; the rest of the run needs a new pod", now)
     age = now - (record.created_at or now)
     if record.ready_at is None and age >= policy.startup_timeout_seconds:
         why = f"not ready {age:.0f} s after its creation ({record.phase}: {record.error or 'no answer'})"
         return _failed(record, why, policy=policy, now=now)
     return Step(Act.PROBE, "there", record)
+
+
+def _outlived(record: Record, now: float) -> bool:
+    """A run was prolonged beyond the deadline that its machine has inside and that nobody can move."""
+    if record.switch_at is None or record.deadline is None:
+        return False
+    return now >= record.switch_at - RENEW_SECONDS and record.deadline - record.switch_at >= MIN_RUN_SECONDS
+
+
+def _replaced(record: Record, why: str, now: float) -> Step:
+    """No failure: the next create follows as soon as this machine is gone, so there are never two bills."""
+    return _destroy(replace(record, next_try_at=now, error=""), why, now)
 
 
 def _missing(record: Record, *, policy: Policy, now: float) -> Step:
@@ -205,7 +177,7 @@ def _missing(record: Record, *, policy: Policy, now: float) -> Step:
     recent = _may_still_appear(record, grace=policy.create_grace_seconds, now=now)
     if recent or now - since < min(MISSING_GRACE_SECONDS, policy.create_grace_seconds):
         return Step(Act.REST, "the provider does not list the pod; looking again", marked)
-    why = "the pod vanished: terminated in the console, or lost by the provider"
+    why = "the pod vanished: terminated in the console, ended by its own switch, or lost by the provider"
     attempts = record.attempts + 1
     again = policy.restart_vanished and attempts <= policy.max_restarts
     gone = replace(
@@ -218,13 +190,13 @@ def _missing(record: Record, *, policy: Policy, now: float) -> Step:
         error=why,
         next_try_at=now + _backoff(attempts, policy) if again else None,
     )
-    return Step(Act.AGAIN, why, _suspect(gone, now))
+    return Step(Act.AGAIN, why, suspect(gone, now))
 
 
 def _failed(record: Record, why: str, *, policy: Policy, now: float) -> Step:
     attempts = record.attempts + 1
     retry = now + _backoff(attempts, policy) if attempts <= policy.max_restarts else None
-    return _destroy(replace(record, attempts=attempts, next_try_at=retry, error=why), why)
+    return _destroy(replace(record, attempts=attempts, next_try_at=retry, error=why), why, now)
 
 
 def _backoff(attempts: int, policy: Policy) -> float:
@@ -232,38 +204,38 @@ def _backoff(attempts: int, policy: Policy) -> float:
 
 
 # --- ending -------------------------------------------------------------------------------------------------------
-def _destroy(record: Record, why: str) -> Step:
-    ending = replace(record, phase=Phase.TERMINATING)
-    return Step(Act.DESTROY, why, ending, (record.instance_id,) if record.instance_id else ())
+def _destroy(record: Record, why: str, now: float) -> Step:
+    targets = (record.instance_id,) if record.instance_id else ()
+    return Step(Act.DESTROY, why, ending(record, now), targets)
 
 
 def _terminating(record: Record, seen: Instance | None, *, policy: Policy, now: float) -> Step:
     if seen is not None:
-        return _destroy(replace(record, instance_id=seen.id), "still listed after the delete")
+        return _destroy(replace(record, instance_id=seen.id), "still listed after the delete", now)
     if not _gone(record, grace=policy.create_grace_seconds, now=now):
-        return _destroy(record, "its delete was not confirmed yet")
+        return _destroy(record, "its delete was not confirmed yet", now)
     gave_up = record.next_try_at is None and record.attempts > policy.max_restarts
     phase = Phase.FAILED if gave_up else Phase.STOPPED
-    return Step(Act.AGAIN, "gone", _ended(record, phase, now))
+    return Step(Act.AGAIN, "gone", ended(record, phase, now))
 
 
 def _down(record: Record, want: Want, seen: Instance | None, *, grace: float, now: float) -> Step:
     why = f"{want.reason or 'ordered'} (by {want.by})"
     record = replace(record, down_reason=why)
     if seen is not None:
-        return _destroy(replace(record, instance_id=seen.id), why)
+        return _destroy(replace(record, instance_id=seen.id), why, now)
     if record.phase is Phase.STOPPED:
         return Step(Act.REST, f"down: {why}", record)
     if record.phase is Phase.FAILED:
-        return Step(Act.REST, f"down: {why}", _ended(record, Phase.STOPPED, now))
+        return Step(Act.REST, f"down: {why}", ended(record, Phase.STOPPED, now))
     if record.phase in (Phase.INTENT, Phase.UNKNOWN):
         if _may_still_appear(record, grace=grace, now=now):
             looking = replace(record, phase=Phase.UNKNOWN)
             return Step(Act.REST, "making sure that an unclear creation left no pod behind", looking)
-        return Step(Act.REST, f"down: {why}", _ended(_suspect(record, now), Phase.STOPPED, now))
+        return Step(Act.REST, f"down: {why}", ended(suspect(record, now), Phase.STOPPED, now))
     if not _gone(record, grace=grace, now=now):
-        return _destroy(record, why)
-    return Step(Act.REST, f"down: {why}", _ended(record, Phase.STOPPED, now))
+        return _destroy(record, why, now)
+    return Step(Act.REST, f"down: {why}", ended(record, Phase.STOPPED, now))
 
 
 def _gone(record: Record, *, grace: float, now: float) -> bool:
@@ -273,24 +245,3 @@ def _gone(record: Record, *, grace: float, now: float) -> bool:
 
 def _may_still_appear(record: Record, *, grace: float, now: float) -> bool:
     return record.intent_at is not None and now < record.intent_at + grace
-
-
-def _ended(record: Record, phase: Phase, now: float) -> Record:
-    return replace(
-        record,
-        phase=phase,
-        instance_id=None,
-        base_url=None,
-        ended_at=now,
-        intent_at=None,
-        missing_since=None,
-        delete_accepted=False,
-    )
-
-
-def _suspect(record: Record, now: float) -> Record:
-    """Remember the name of a creation that ended unclear; a machine of that name is destroyed when it appears."""
-    if not record.name:
-        return record
-    kept = tuple(s for s in record.suspects if now - s[1] < 24 * 3600)
-    return replace(record, suspects=(*kept, (record.name, now))[-20:])

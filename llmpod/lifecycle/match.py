@@ -33,7 +33,7 @@ def find(record: Record, instances: Iterable[Instance]) -> Instance | None:
     if not record.name:
         return None
     same = [i for i in instances if i.id == record.instance_id or i.name == record.name]
-    return same[0] if same else None
+    return min(same, key=lambda i: i.id != record.instance_id, default=None)
 
 
 def orphans(records: Sequence[Record], instances: Sequence[Instance]) -> list[Instance]:

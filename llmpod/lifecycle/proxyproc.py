@@ -19,7 +19,8 @@ from pathlib import Path
 
 from llmpod.errors import LlmpodError, PortTaken
 from llmpod.lifecycle.files import process_id
-from llmpod.lifecycle.store import ProxyRecord, SaveProxy, Store
+from llmpod.lifecycle.state import ProxyRecord, SaveProxy
+from llmpod.lifecycle.store import Store
 from llmpod.model import ProcessId
 
 START_SECONDS = 15.0

@@ -3,21 +3,22 @@
 Lock, look, decide, act, save. Nothing here waits for a server to become ready; a later pass sees to that.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
 from llmpod.errors import LlmpodError, NewerState, ProviderError, StateError
-from llmpod.lifecycle import decide, match
-from llmpod.lifecycle.act import Actor, Managed, Report
+from llmpod.lifecycle import decide, match, records, telling
+from llmpod.lifecycle.act import Actor, Managed
+from llmpod.lifecycle.audit import Audit
 from llmpod.lifecycle.decide import Act, Step
-from llmpod.lifecycle.store import ProxyRecord, SaveProxy, State
-from llmpod.lifecycle.want import expired, first_order, lapsed
-from llmpod.model import Direction, Instance, Phase, Record, Want
+from llmpod.lifecycle.report import Report
+from llmpod.lifecycle.state import ProxyRecord, SaveProxy
+from llmpod.lifecycle.want import expired, first_order, lapsed, overspent
+from llmpod.model import Direction, Instance, Observed, Want
 
 MAX_STEPS = 6
-REBUILT_HOLD_SECONDS = 600.0
 PROXY = "@proxy"  # the name under which the proxy's own order stands
 
 
@@ -51,13 +52,15 @@ class Reconciler:
         self._models = models
         self._proxy = proxy
         self._forced = forced or {}
+        self._audit = Audit(actor, models)
+        self._used_up_at: float | None = None
         self._may_create = True
 
     def run(self) -> Report:
         """One pass; failures are in the report, and none of them keeps a deadline from being carried out."""
         report, actor = self._actor.report, self._actor
         try:
-            actor.state = actor.store.load()
+            actor.memory.load()
         except StateError as e:
             report.fail(e)
             self._without_state(newer=isinstance(e, NewerState))
@@ -65,17 +68,19 @@ class Reconciler:
         orders = self._orders()
         self._tend_proxy(orders)
         try:
-            instances = self._ours()
+            instances = self._audit.ours()
         except ProviderError as e:
             report.fail(e)
             self._end_blindly(orders)
         else:
-            self._clear_orphans(instances, orders)
+            self._count_money(instances)
+            self._audit.clear_orphans(instances, orders)
             for model in self._models:
-                self._advance(model, orders[model], match.find(actor.state.record(model), instances))
-        report.phases = {model: actor.state.record(model).phase for model in self._models}
+                self._advance(model, orders[model], match.find(actor.memory.record(model), instances))
+        self._raise_alarms()
+        report.phases = {model: actor.memory.record(model).phase for model in self._models}
         try:
-            actor.save(replace(actor.state, last_pass=actor.clock()))
+            actor.memory.save(replace(actor.memory.state, last_pass=actor.memory.now()))
         except StateError as e:
             report.fail(e)
         return report
@@ -86,13 +91,13 @@ class Reconciler:
         Raises:
             StateError, ProviderError: it cannot be known.
         """
-        actor, now = self._actor, self._actor.clock()
-        actor.state = actor.store.load()
-        orders, instances = actor.store.orders(), self._ours()
+        actor, now = self._actor, self._actor.memory.now()
+        actor.memory.load()
+        orders, instances = actor.store.orders(), self._audit.ours()
         steps = []
         for model, managed in self._models.items():
             want = lapsed(orders.get(model) or first_order(now), now)
-            record = actor.state.record(model)
+            record = actor.memory.record(model)
             seen = match.find(record, instances)
             want = expired(record, want, now) or want
             step = decide.decide(record, want, seen, policy=managed.policy, now=now)
@@ -101,10 +106,19 @@ class Reconciler:
             steps.append((model, step, seen))
         return steps
 
+    def _raise_alarms(self) -> None:
+        memory, now = self._actor.memory, self._actor.memory.now()
+        for model, managed in self._models.items():
+            soon = managed.policy.expiring_soon_seconds
+            for key, event in telling.alarms(model, memory.record(model), soon=soon, now=now):
+                memory.alarm(key, event)
+        for key, event in self._actor.purse.alarms(now) if self._actor.purse else ():
+            memory.alarm(key, event)
+
     # --- looking ------------------------------------------------------------------------------------------------
     def _orders(self) -> dict[str, Want]:
         """The order in force for each model and the proxy; a first order is written down before it binds."""
-        now, actor = self._actor.clock(), self._actor
+        now, actor = self._actor.memory.now(), self._actor
         names = (*self._models, PROXY)
         try:
             orders = actor.store.orders()
@@ -120,19 +134,24 @@ class Reconciler:
 
     def _as_before(self, model: str) -> Want:
         """The order to act on when orders cannot be read: go on with what runs, until its deadline."""
-        run_at = self._actor.state.record(model).run_at
+        run_at = self._actor.memory.record(model).run_at
         return Want(Direction.UP, at=run_at or 0.0, by="the run before", reason="orders are unreadable")
 
-    def _ours(self) -> list[Instance]:
+    def _count_money(self, instances: Sequence[Instance]) -> None:
+        """Write down what runs at what price, and find out for how long the budget allows it."""
         actor = self._actor
-        records = [actor.state.record(model) for model in self._models]
-        expect = {record.instance_id for record in records if record.instance_id}
-        prefix = match.prefix(actor.store.install_id)
-        # A recorded id stays ours whatever a person has renamed it to in the console.
-        listed = actor.backend.list(expect).instances
-        ours = [i for i in listed if i.id in expect or i.name.startswith(prefix)]
-        actor.report.remaining = len(ours)
-        return ours
+        if actor.purse is None:
+            return
+        now, owned = actor.memory.now(), {actor.memory.record(m).instance_id: m for m in self._models}
+        try:
+            actor.purse.sync(instances, {id_: model for id_, model in owned.items() if id_}, now)
+        except StateError as e:  # a full disk stops new spending, not the watch over what runs
+            actor.report.fail(e)
+            self._may_create = False
+        actor.rates = [
+            i.usd_per_hour for i in instances if i.usd_per_hour and i.observed is not Observed.EXITED
+        ]
+        self._used_up_at = actor.purse.used_up_at(actor.rates, now)
 
     # --- acting -------------------------------------------------------------------------------------------------
     def _tend_proxy(self, orders: Mapping[str, Want]) -> None:
@@ -140,16 +159,18 @@ class Reconciler:
         actor = self._actor
         if self._proxy is None:
             return
-        record = actor.state.proxy
+        record = actor.memory.state.proxy
         if orders[PROXY].direction is Direction.DOWN:
             if self._proxy.end(record):
                 actor.report.say("proxy stopped")
             if record:
                 with suppress(StateError):  # a dead process in the file is recognised as dead
-                    actor.save(replace(actor.state, proxy=None))
+                    actor.memory.save(replace(actor.memory.state, proxy=None))
             return
         try:
-            done = self._proxy.ensure(record, save=lambda r: actor.save(replace(actor.state, proxy=r)))
+            done = self._proxy.ensure(
+                record, save=lambda r: actor.memory.save(replace(actor.memory.state, proxy=r))
+            )
         except LlmpodError as e:
             actor.report.fail(e)
             self._may_create = False
@@ -161,10 +182,10 @@ class Reconciler:
         """Decide and save until an effect is due, then have it; at most one effect a pass."""
         actor, managed = self._actor, self._models[model]
         for _ in range(MAX_STEPS):
-            want = self._in_force(model, want)
-            step = decide.decide(
-                actor.state.record(model), want, seen, policy=managed.policy, now=actor.clock()
-            )
+            want, before = self._in_force(model, want), actor.memory.record(model)
+            step = decide.decide(before, want, seen, policy=managed.policy, now=actor.memory.now())
+            if before.ending_at is None and step.record.ending_at is not None and step.record.attempts:
+                actor.keep_last_words(model)
             if not self._keep(model, step):
                 return
             actor.report.say(f"{model}: {step.why}")
@@ -175,10 +196,10 @@ class Reconciler:
     def _keep(self, model: str, step: Step) -> bool:
         """Write the step down; whether to go on. Only a create is impossible without memory."""
         if step.act is not Act.CREATE:
-            self._actor.keep_if_possible(model, step.record)
+            self._actor.memory.keep_if_possible(model, step.record)
             return True
         try:
-            self._actor.keep(model, step.record)
+            self._actor.memory.keep(model, step.record)
         except StateError as e:
             self._actor.report.fail(e)
             return False
@@ -199,8 +220,9 @@ class Reconciler:
             self._actor.report.fail(e)
 
     def _in_force(self, model: str, want: Want) -> Want:
-        """The order, or the sticky "down" that its passed deadline has become."""
-        order = expired(self._actor.state.record(model), want, self._actor.clock())
+        """The order, or the sticky "down" that its passed deadline or the used-up budget has become."""
+        record, now = self._actor.memory.record(model), self._actor.memory.now()
+        order = expired(record, want, now) or overspent(want, self._used_up_at, now)
         if order is None:
             return want
         try:
@@ -210,33 +232,19 @@ class Reconciler:
         self._actor.point("expiry written")
         return order
 
-    def _clear_orphans(self, instances: list[Instance], orders: Mapping[str, Want]) -> None:
-        """Adopt or destroy every machine that bears our install id and that no record knows."""
-        actor = self._actor
-        known = [actor.state.record(model) for model in self._models]
-        for orphan in match.orphans(known, instances):
-            model = match.owner(orphan, actor.store.install_id, self._models)
-            if model is not None and self._adoptable(model, orphan, orders[model]):
-                actor.adopt(model, orphan, self._models[model], run_at=orders[model].at)
-            else:
-                actor.destroy_orphan(orphan)
-
-    def _adoptable(self, model: str, orphan: Instance, want: Want) -> bool:
-        record, now = self._actor.state.record(model), self._actor.clock()
-        idle = record.phase is Phase.STOPPED and record.attempts == 0
-        age = now - (orphan.created_at or now)
-        time_left = age + decide.MIN_RUN_SECONDS < self._models[model].policy.runtime_seconds
-        return idle and want.direction is Direction.UP and time_left and not expired(record, want, now)
-
     # --- when things are not as they should be ------------------------------------------------------------------
     def _end_blindly(self, orders: Mapping[str, Want]) -> None:
         """The listing failed: a deadline or a "down" is still carried out on the id that we know."""
-        actor = self._actor
+        actor, now = self._actor, self._actor.memory.now()
+        if actor.purse:
+            known = [record for record in map(actor.memory.record, self._models) if record.instance_id]
+            rates = [record.usd_per_hour for record in known if record.usd_per_hour]
+            self._used_up_at = actor.purse.used_up_at(rates, now)
         for model in self._models:
-            want, record = self._in_force(model, orders[model]), actor.state.record(model)
+            want, record = self._in_force(model, orders[model]), actor.memory.record(model)
             if want.direction is Direction.DOWN and record.instance_id and not record.delete_accepted:
-                ending = replace(record, phase=Phase.TERMINATING, down_reason=want.reason)
-                actor.keep_if_possible(model, ending)
+                ending = records.ending(replace(record, down_reason=want.reason), now)
+                actor.memory.keep_if_possible(model, ending)
                 actor.destroy(model, (record.instance_id,))
 
     def _without_state(self, *, newer: bool) -> None:
@@ -249,22 +257,13 @@ class Reconciler:
         if self._proxy is not None and orders[PROXY].direction is Direction.DOWN and self._proxy.end(None):
             actor.report.say("proxy stopped")
         try:
-            instances = self._ours()
+            instances = self._audit.ours()
         except ProviderError as e:
             actor.report.fail(e)
             return
         if newer:
             down = all(orders[model].direction is Direction.DOWN for model in self._models)
             for instance in instances if down else ():
-                actor.destroy_orphan(instance)
+                self._audit.destroy(instance)
             return
-        kept = actor.store.set_aside(actor.clock())
-        actor.save(State(last_pass=actor.clock()))
-        self._clear_orphans(instances, orders)
-        for model in self._models:
-            if actor.state.record(model).phase is Phase.STOPPED:
-                hold = actor.clock() + REBUILT_HOLD_SECONDS
-                actor.keep(
-                    model, Record(run_at=orders[model].at, next_try_at=hold, error="state was rebuilt")
-                )
-        actor.report.say(f"state rebuilt from the provider's list; the old file is kept as {kept}")
+        self._audit.rebuild(instances, orders)

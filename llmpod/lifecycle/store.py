@@ -15,45 +15,15 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from llmpod.errors import NewerState, StateError
 from llmpod.lifecycle import files
-from llmpod.model import Direction, Phase, ProcessId, Record, Usage, Want
-
-SCHEMA = 1
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyRecord:
-    """The proxy that we started: who it is, where it listens, by which token it proves itself."""
-
-    process: ProcessId
-    port: int
-    token: str
-    settings_digest: str
-    started_at: float
-
-
-SaveProxy = Callable[[ProxyRecord], None]
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What ``pod_state.json`` holds."""
-
-    records: Mapping[str, Record] = field(default_factory=dict)
-    proxy: ProxyRecord | None = None
-    last_pass: float | None = None
-
-    def record(self, model: str) -> Record:
-        return self.records.get(model, Record())
-
-    def with_record(self, model: str, record: Record) -> "State":
-        return replace(self, records={**self.records, model: record})
+from llmpod.lifecycle.state import SCHEMA, State, decode, encode
+from llmpod.model import Direction, Phase, Record, Usage, Want
 
 
 class Store:
@@ -72,6 +42,7 @@ class Store:
         self.log_file = self.directory / "proxy.log"
         self.catalog_file = self.directory / "catalog.json"
         self.starts_file = self.directory / "starts.jsonl"
+        self._older: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         return f"Store({self.state_file})"
@@ -106,26 +77,34 @@ class Store:
         document = files.read_json(self.state_file)
         if document is None:
             return State()
-        if isinstance(schema := document.get("schema"), int) and schema > SCHEMA:
+        schema = document.get("schema")
+        if isinstance(schema, int) and schema > SCHEMA:
             raise NewerState(
                 f"{self.state_file} was written by a newer llmpod (schema {schema}).",
                 hint="Use that version; `--shutdown` still terminates the pods with this one.",
             )
+        if schema != SCHEMA:
+            self._older = document
         try:
-            return _decode(document)
+            return decode(document)  # schema 1 only lacked fields that have defaults
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise StateError(f"{self.state_file} is damaged ({e!r}).") from None
 
     def save(self, state: State) -> None:
-        """Durable before it returns. Raises StateError; then nothing may be created."""
-        document = {
-            "schema": SCHEMA,
-            "install_id": self.install_id,
-            "last_pass": state.last_pass,
-            "proxy": asdict(state.proxy) if state.proxy else None,
-            "models": {name: asdict(record) for name, record in state.records.items()},
-        }
+        """Durable before it returns; what an older version wrote is kept beside it, for a way back.
+
+        Raises:
+            StateError: it cannot be written; then nothing may be created.
+        """
+        self._keep_older()
+        document = encode(state, self.install_id)
         files.write_atomic(self.state_file, json.dumps(document, indent=2) + "\n")
+
+    def _keep_older(self) -> None:
+        if self._older is not None:
+            backup = self.state_file.with_name(f"{self.state_file.name}.schema{self._older.get('schema')}")
+            files.write_atomic(backup, json.dumps(self._older, indent=2) + "\n")
+            self._older = None
 
     def set_aside(self, now: float) -> Path | None:
         """Move an unreadable state file out of the way, keeping it."""
@@ -247,23 +226,6 @@ class Follower:
             ready_at=record.ready_at,
             error=record.error or record.down_reason,
         )
-
-
-# --- decoding -----------------------------------------------------------------------------------------------------
-def _decode(document: Mapping[str, Any]) -> State:
-    proxy = document.get("proxy")
-    return State(
-        records={name: _record(item) for name, item in document["models"].items()},
-        proxy=ProxyRecord(**{**proxy, "process": ProcessId(**proxy["process"])}) if proxy else None,
-        last_pass=document.get("last_pass"),
-    )
-
-
-def _record(item: Mapping[str, Any]) -> Record:
-    if unknown := set(item) - {f.name for f in fields(Record)}:
-        raise ValueError(f"unknown fields {sorted(unknown)}")
-    suspects = tuple((str(name), float(at)) for name, at in item.get("suspects", ()))
-    return Record(**{**item, "phase": Phase(item["phase"]), "suspects": suspects})
 
 
 def _want(item: Mapping[str, Any]) -> Want:

@@ -13,11 +13,12 @@ def first_order(now: float) -> Want:
 def expired(record: Record, want: Want, now: float) -> Want | None:
     """The sticky "down" that follows from a passed deadline, or None while there is time left.
 
-    An order newer than the run starts a new run, so the old run's deadline does not bind it.
+    Another order than the one that the run obeys starts a new run, so the old run's deadline does not bind it.
+    (Not "a newer one": a clock may have been set back.)
     """
     if want.direction is Direction.DOWN or record.deadline is None or now < record.deadline:
         return None
-    if record.run_at is not None and want.at > record.run_at:
+    if record.run_at is not None and want.at != record.run_at:
         return None
     return Want(Direction.DOWN, at=now, by="expiry", reason="the runtime limit was reached")
 
@@ -28,3 +29,10 @@ def lapsed(want: Want, now: float) -> Want:
         return want
     other = Direction.DOWN if want.direction is Direction.UP else Direction.UP
     return replace(want, direction=other, until=None, reason=f"the order of {want.by} ended")
+
+
+def overspent(want: Want, used_up_at: float | None, now: float) -> Want | None:
+    """The sticky "down" that follows from a used-up budget, or None while there is some left."""
+    if want.direction is Direction.DOWN or used_up_at is None or now < used_up_at:
+        return None
+    return Want(Direction.DOWN, at=now, by="budget", reason="the budget is used up")

@@ -10,7 +10,8 @@ import pytest
 from llmpod.errors import Busy, NewerState, StateError
 from llmpod.lifecycle import files
 from llmpod.lifecycle.proxyproc import stop
-from llmpod.lifecycle.store import Follower, ProxyRecord, State, Store, UsageWriter
+from llmpod.lifecycle.state import ProxyRecord, State
+from llmpod.lifecycle.store import Follower, Store, UsageWriter
 from llmpod.model import Direction, Phase, ProcessId, Record, Usage, Want
 from tests.support.wait import eventually
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from llmpod.errors import CreateUnknown, NoCapacity, ProviderUnavailable
-from llmpod.lifecycle.act import Actor, Managed, Report
+from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.decide import Policy
 from llmpod.lifecycle.reconcile import PROXY, Reconciler
+from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.store import Store
 from llmpod.model import Direction, Health, Instance, Listing, Observed, Offer, Phase, Spec, Want
 
@@ -29,7 +30,7 @@ POLICY = Policy(
     restart_vanished=False,
     create_grace_seconds=GRACE,
 )
-MANAGED = Managed("d", SPEC.model, SPEC.served_name, POLICY, lambda: SPEC)
+MANAGED = Managed("d", SPEC.model, SPEC.served_name, POLICY, lambda _refused: SPEC)
 
 
 class Crash(BaseException):

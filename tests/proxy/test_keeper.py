@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llmpod.lifecycle.store import State, Store
+from llmpod.lifecycle.state import State
+from llmpod.lifecycle.store import Store
 from llmpod.model import Phase, Record
 from tests.proxy.front import Proxy, chat_body, proxy, settings
 from tests.proxy.stub import Stub, stub

@@ -1,0 +1,91 @@
+"""Not a pass: the look at everything in the account that bears our mark, whatever our own memory says of it."""
+
+from collections.abc import Mapping, Sequence
+
+from llmpod.errors import ProviderError
+from llmpod.lifecycle import decide, match
+from llmpod.lifecycle.act import Actor, Managed
+from llmpod.lifecycle.state import State
+from llmpod.lifecycle.want import expired
+from llmpod.model import Direction, Event, EventKind, Instance, Phase, Record, Want
+
+REBUILT_HOLD_SECONDS = 600.0
+
+
+class Audit:
+    """Finds the machines that are ours, and takes in or ends those that no record knows.
+
+    Args:
+        actor: the effects.
+        models: what is managed, by model name.
+    """
+
+    def __init__(self, actor: Actor, models: Mapping[str, Managed]) -> None:
+        self._actor = actor
+        self._memory = actor.memory
+        self._models = models
+
+    def ours(self) -> list[Instance]:
+        """List once, take over the provider's time, and tell our machines from foreign ones, which are only counted.
+
+        Raises:
+            ProviderError: nothing is known; nothing may be concluded.
+        """
+        memory, report = self._memory, self._actor.report
+        expect = {r.instance_id for r in map(memory.record, self._models) if r.instance_id}
+        listing = self._actor.backend.list(expect)
+        memory.set_clock(listing.at)
+        prefix = match.prefix(self._actor.store.install_id)
+        # A recorded id stays ours whatever a person has renamed it to in the console.
+        ours = [i for i in listing.instances if i.id in expect or i.name.startswith(prefix)]
+        report.remaining = len(ours)
+        report.foreign = tuple(i for i in listing.instances if i not in ours)
+        return ours
+
+    def clear_orphans(self, instances: Sequence[Instance], orders: Mapping[str, Want]) -> None:
+        """Adopt or destroy every machine of ours that no record knows.
+
+        We hold the lock and every name is on disk before its create call, so none of them can be a start that is
+        still under way: there is no age to wait for.
+        """
+        known = [self._memory.record(model) for model in self._models]
+        for orphan in match.orphans(known, instances):
+            model = match.owner(orphan, self._actor.store.install_id, self._models)
+            if model is not None and self._adoptable(model, orphan, orders[model]):
+                self._actor.adopt(model, orphan, self._models[model], run_at=orders[model].at)
+                continue
+            text = f"pod {orphan.id} ({orphan.name}) was unknown to this installation; terminating it"
+            event = Event(EventKind.LEAK, model or "", text, self._memory.now())
+            self._memory.alarm(f"orphan {orphan.id}", event)
+            self.destroy(orphan)
+
+    def destroy(self, orphan: Instance) -> None:
+        """End a machine of ours without a record."""
+        actor = self._actor
+        actor.report.say(f"terminating {orphan.id} ({orphan.name}): no record knows it")
+        try:
+            actor.backend.destroy(orphan.id)
+        except ProviderError as e:
+            actor.report.fail(e)
+        actor.point("orphan destroyed")
+
+    def rebuild(self, instances: Sequence[Instance], orders: Mapping[str, Want]) -> None:
+        """A new state from the provider's list; nothing is created for a while, for a list can lag."""
+        actor, memory = self._actor, self._memory
+        kept = actor.store.set_aside(memory.now())
+        memory.save(State(last_pass=memory.now(), clock_offset=memory.state.clock_offset))
+        self.clear_orphans(instances, orders)
+        for model in self._models:
+            if memory.record(model).phase is Phase.STOPPED:
+                hold = memory.now() + REBUILT_HOLD_SECONDS
+                record = Record(run_at=orders[model].at, next_try_at=hold, error="state was rebuilt")
+                memory.keep(model, record)
+        actor.report.say(f"state rebuilt from the provider's list; the old file is kept as {kept}")
+
+    def _adoptable(self, model: str, orphan: Instance, want: Want) -> bool:
+        record, now = self._memory.record(model), self._memory.now()
+        idle = record.phase is Phase.STOPPED and record.attempts == 0
+        age = now - (orphan.created_at or now)
+        time_left = age + decide.MIN_RUN_SECONDS < self._models[model].policy.runtime_seconds
+        up = want.direction is Direction.UP and not expired(record, want, now)
+        return idle and up and time_left

@@ -1,0 +1,103 @@
+"""Not the files: what a pass knows while it runs: the state, the time, what was told. The caller holds the lock."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from llmpod.errors import StateError
+from llmpod.lifecycle import telling
+from llmpod.lifecycle.report import Report
+from llmpod.lifecycle.state import State
+from llmpod.lifecycle.store import Store
+from llmpod.model import Event, Record
+
+REFUSED_SECONDS = 180.0
+SKEW_SECONDS = 30.0
+
+
+class Memory:
+    """The state of one pass; every change is on disk before the call returns.
+
+    Args:
+        store: the files.
+        clock: epoch seconds of this machine; the provider's own clock corrects it once it is known.
+        point: called with a name at every effect; tests crash here.
+        tell: takes what is worth telling a person.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Callable[[], float],
+        point: Callable[[str], None],
+        tell: Callable[[Event], None],
+    ) -> None:
+        self.store = store
+        self.point = point
+        self.report = Report()
+        self.state = State()
+        self._clock = clock
+        self._tell = tell
+
+    def load(self) -> None:
+        """Raises StateError: the state is unreadable."""
+        self.state = self.store.load()
+
+    def record(self, model: str) -> Record:
+        return self.state.record(model)
+
+    def now(self) -> float:
+        """Epoch seconds by the provider's clock: its own times and our deadlines are compared with it."""
+        return self._clock() + self.state.clock_offset
+
+    def set_clock(self, at: float | None) -> None:
+        """Take over the provider's time; what it says of itself is to the second, so small differences are none."""
+        if at is None:
+            return
+        offset = at - self._clock()
+        if abs(offset) < SKEW_SECONDS:
+            offset = 0.0
+        else:
+            self.report.say(f"this machine's clock is {-offset:+.0f} s off; RunPod's time counts")
+        self.state = replace(self.state, clock_offset=offset)
+
+    def save(self, state: State) -> None:
+        """Durable before it returns."""
+        self.store.save(state)
+        self.state = state
+        self.point("saved")
+
+    def keep(self, model: str, record: Record) -> None:
+        """Save a model's record when it changed, and tell what that means."""
+        before = self.state.record(model)
+        if record == before:
+            return
+        for event in telling.changes(model, before, record, self.now()):
+            self._tell(event)
+        self.save(self.state.with_record(model, record))
+
+    def alarm(self, key: str, event: Event) -> None:
+        """Tell something that holds for a while, once."""
+        if key in self.state.told:
+            return
+        self._tell(event)
+        self.report.say(f"{event.model}: {event.text}" if event.model else event.text)
+        told = telling.remembered({**self.state.told, key: self.now()}, self.now())
+        self.state = replace(self.state, told=told)
+
+    def keep_if_possible(self, model: str, record: Record) -> None:
+        """The same before an effect that needs no memory: a full disk must not keep a machine alive."""
+        try:
+            self.keep(model, record)
+        except StateError as e:
+            self.report.fail(e)
+            self.state = self.state.with_record(model, record)
+
+    def refused(self) -> dict[str, float]:
+        """What could not be had so recently that asking again is of no use."""
+        now = self.now()
+        return {key: at for key, at in self.state.refused.items() if 0 <= now - at < REFUSED_SECONDS}
+
+    def refuse(self, key: str) -> None:
+        """Remember that an offer could not be had; lost in a crash, which costs one more question."""
+        self.state = replace(self.state, refused={**self.refused(), key: self.now()})

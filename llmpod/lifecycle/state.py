@@ -1,0 +1,83 @@
+"""Not the file: what ``pod_state.json`` says, and how it is spelled there."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from llmpod.model import Phase, ProcessId, Record
+
+SCHEMA = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyRecord:
+    """The proxy that we started: who it is, where it listens, by which token it proves itself."""
+
+    process: ProcessId
+    port: int
+    token: str
+    settings_digest: str
+    started_at: float
+
+
+SaveProxy = Callable[[ProxyRecord], None]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What ``pod_state.json`` holds.
+
+    ``clock_offset`` is by how many seconds the provider's clock was ahead of ours; ``refused`` says when which offer
+    could not be had; ``told`` when an alarm was raised, by its key, so that it is raised once.
+    """
+
+    records: Mapping[str, Record] = field(default_factory=dict)
+    proxy: ProxyRecord | None = None
+    last_pass: float | None = None
+    clock_offset: float = 0.0
+    refused: Mapping[str, float] = field(default_factory=dict)
+    told: Mapping[str, float] = field(default_factory=dict)
+
+    def record(self, model: str) -> Record:
+        return self.records.get(model, Record())
+
+    def with_record(self, model: str, record: Record) -> "State":
+        return replace(self, records={**self.records, model: record})
+
+
+def encode(state: State, install_id: str) -> dict[str, Any]:
+    """The document that is written."""
+    return {
+        "schema": SCHEMA,
+        "install_id": install_id,
+        "last_pass": state.last_pass,
+        "clock_offset": state.clock_offset,
+        "refused": dict(state.refused),
+        "told": dict(state.told),
+        "proxy": asdict(state.proxy) if state.proxy else None,
+        "models": {name: asdict(record) for name, record in state.records.items()},
+    }
+
+
+def decode(document: Mapping[str, Any]) -> State:
+    """What a document of this schema or an older one says.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it is damaged.
+    """
+    proxy = document.get("proxy")
+    return State(
+        records={name: _record(item) for name, item in document["models"].items()},
+        proxy=ProxyRecord(**{**proxy, "process": ProcessId(**proxy["process"])}) if proxy else None,
+        last_pass=document.get("last_pass"),
+        clock_offset=float(document.get("clock_offset", 0.0)),
+        refused={str(key): float(at) for key, at in document.get("refused", {}).items()},
+        told={str(key): float(at) for key, at in document.get("told", {}).items()},
+    )
+
+
+def _record(item: Mapping[str, Any]) -> Record:
+    if unknown := set(item) - {f.name for f in fields(Record)}:
+        raise ValueError(f"unknown fields {sorted(unknown)}")
+    suspects = tuple((str(name), float(at)) for name, at in item.get("suspects", ()))
+    return Record(**{**item, "phase": Phase(item["phase"]), "suspects": suspects})
