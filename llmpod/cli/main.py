@@ -27,6 +27,7 @@ COMMANDS: Sequence[Command] = (
     Command("status", "what runs, why, until when, at what cost", passes.status, json_flag),
     Command("plan", "the priced candidates and what a pass would do", passes.plan),
     SCHEDULE,
+    panic.COMMAND,
     run.RUN,
     run.DEMO,
 )
@@ -78,7 +79,11 @@ def _common(p: argparse.ArgumentParser, *, config_path: Path | str, off: bool | 
         "--no-proxy", action="store_true", default=off, help="leave the proxy alone; somebody else runs it"
     )
     p.add_argument(
-        "--log-file", type=Path, default=off or None, metavar="FILE", help="append all output to FILE, kept small"
+        "--log-file",
+        type=Path,
+        default=off or None,
+        metavar="FILE",
+        help="append all output to FILE, kept small",
     )
 
 
