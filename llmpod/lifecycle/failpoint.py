@@ -1,7 +1,8 @@
 """Not a way to fail gracefully: lets a test end the whole program by SIGKILL at its n-th effect, as a crash would.
 
 Every effect of a pass calls ``point(name)`` (see :class:`llmpod.lifecycle.act.Actor`). With ``LLMPOD_FAILPOINT=n`` in
-the environment the n-th of these calls is the last thing that the process does; without it nothing happens.
+the environment each call is named on stderr and the n-th is the last thing that the process does; 0 only names them.
+Without the variable nothing happens.
 """
 
 import os
@@ -17,13 +18,13 @@ def point(environ: Mapping[str, str]) -> Callable[[str], None]:
     """What a pass calls at each of its effects, with the effect's name.
 
     Raises:
-        ConfigError: the variable holds no whole number of at least 1.
+        ConfigError: the variable holds no whole number.
     """
     text = environ.get(VARIABLE, "")
     if not text:
         return lambda _: None
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(f"{VARIABLE} is {text!r}; it must be a whole number of at least 1, or absent.")
+    if not text.isdecimal():
+        raise ConfigError(f"{VARIABLE} is {text!r}; it must be a whole number, or absent.")
     return _Fuse(int(text))
 
 
@@ -34,7 +35,7 @@ class _Fuse:
         self._left = length
 
     def __call__(self, name: str) -> None:
+        os.write(2, f"{VARIABLE}: {name}\n".encode())
         self._left -= 1
         if self._left == 0:
-            os.write(2, f"{VARIABLE}: killed at {name!r}\n".encode())
             os.kill(os.getpid(), signal.SIGKILL)
