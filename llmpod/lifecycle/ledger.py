@@ -1,0 +1,151 @@
+"""Not a sum and not a decision: the file in which every machine's cost is written down, so that no crash loses it.
+
+``ledger.jsonl`` is only ever appended to: one ``write`` and one ``fsync`` for each pass that has something new, none
+for a pass that has not. A line that a crash has torn stays where it is and is skipped; what it would have said is
+due again in the next pass (see :mod:`llmpod.lifecycle.book`).
+"""
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from llmpod.errors import NewerState, StateError
+from llmpod.lifecycle import files
+from llmpod.lifecycle.book import VERSION, Book, Line, Tenant, due
+from llmpod.model import Instance
+
+FILE_NAME = "ledger.jsonl"  # in the store's directory
+
+
+class Ledger:
+    """The ledger of one installation. Whoever writes holds the store's lock.
+
+    Args:
+        path: the file; it need not exist. Mode 0600.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"Ledger({self.path})"
+
+    def read(self) -> Book:
+        """All that was ever written.
+
+        Raises:
+            StateError: the file cannot be read; then nobody knows what was spent, and nothing may be created.
+            NewerState: a newer version wrote it.
+        """
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return Book()
+        except OSError as e:
+            raise StateError(
+                f"Cannot read the ledger {self.path}: {e.strerror}.",
+                hint="Make it a readable file of yours (chmod 600), or move it away to begin a new one;"
+                " until then nothing is created.",
+            ) from None
+        return Book().with_lines(self._lines(content))
+
+    def sync(
+        self,
+        instances: Sequence[Instance],
+        whose: Callable[[Instance], Tenant],
+        *,
+        now: float,
+        ended: Mapping[str, float] | None = None,
+    ) -> Book:
+        """Write down what has changed; called once a pass with all machines of ours that are listed.
+
+        Args:
+            instances: the machines; one that lacks here is gone.
+            whose: see :func:`llmpod.lifecycle.book.tenants`.
+            now: the time.
+            ended: by pod id, when a machine is known to have ended, where that was before ``now``.
+
+        Returns:
+            The book with the changes, also when they could not be written: then its ``error`` says why, the next
+            pass tries again, and no termination needs to wait for that.
+
+        Raises:
+            StateError: see :meth:`read`.
+        """
+        book = self.read()
+        return self._write(book, due(book, instances, whose, now=now, ended=ended))
+
+    def note(self, made: Instance, whose: Callable[[Instance], Tenant], *, now: float) -> Book:
+        """Write down a machine that was just created: it may be gone again before a pass has listed it.
+
+        Raises:
+            StateError: see :meth:`read`.
+        """
+        book = self.read()
+        return self._write(book, due(book, (made,), whose, now=now, complete=False))
+
+    def told(self, marks: Iterable[tuple[str, int]], *, now: float) -> None:
+        """Write down that people are told that periods (``"2026-11-21"``) have reached shares (percent).
+
+        Raises:
+            StateError: it cannot be written; they would be told again and again.
+        """
+        lines = [
+            {"v": VERSION, "at": now, "event": "told", "period": period, "percent": percent}
+            for period, percent in marks
+        ]
+        if (error := self._write(Book(), lines).error) is not None:
+            raise error
+
+    def _write(self, book: Book, lines: Sequence[Line]) -> Book:
+        if not lines:
+            return book
+        after = book.with_lines(lines)
+        try:
+            self._append(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+        except OSError as e:
+            error = StateError(
+                f"Cannot write the ledger {self.path}: {e.strerror}.",
+                hint="Its figures are right in this pass; make room or mend its permissions.",
+            )
+            return Book(after.machines, after.told, after.damaged, error)
+        except StateError as e:
+            return Book(after.machines, after.told, after.damaged, e)
+        return after
+
+    def _append(self, data: bytes) -> None:
+        """Durable before it returns. Raises OSError, StateError."""
+        if not self.path.exists():
+            files.create_once(self.path, str)  # the name in its directory survives a power cut, too
+        fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            size = os.fstat(fd).st_size
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                data = b"\n" + data  # what a crash has torn must not swallow this line
+            if os.write(fd, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _lines(self, content: bytes) -> Iterator[Line]:
+        for raw in content.split(b"\n"):
+            if raw.strip():
+                yield self._line(raw)
+
+    def _line(self, raw: bytes) -> Line:
+        """One line; an empty one for what is none. Raises NewerState."""
+        try:
+            line = json.loads(raw)
+        except (ValueError, RecursionError):
+            return {}
+        if not isinstance(line, dict):
+            return {}
+        if isinstance(version := line.get("v"), int) and version > VERSION:
+            raise NewerState(
+                f"{self.path} was written by a newer llmpod (version {version}).",
+                hint="Use that version; `--shutdown` still terminates the pods with this one.",
+            )
+        return line
