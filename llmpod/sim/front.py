@@ -4,6 +4,7 @@ import hmac
 import json
 import secrets
 from collections import Counter
+from email.utils import formatdate
 from typing import Any
 
 from llmpod.sim.feed import Request
@@ -75,8 +76,9 @@ class Front:
         ]
 
     def headers(self, *, admitted: bool) -> list[tuple[str, str]]:
-        """`x-request-id` on every answer; the three windows once the key was accepted."""
-        headers = [("x-request-id", secrets.token_hex(16))]
+        """The simulator's own time and `x-request-id` on every answer; the windows once the key was accepted."""
+        now = formatdate(self._world.clock.now(), usegmt=True)
+        headers = [("date", now), ("x-request-id", secrets.token_hex(16))]
         if admitted:
             limits = zip(_WINDOWS, self._world.behavior.rate_limits, strict=True)
             headers += [

@@ -69,7 +69,8 @@ class Exchange:
 
     async def start(self, status: int, headers: Headers = (), *, chunked: bool = False) -> None:
         """The head of an answer; with `chunked`, a body of unknown length follows by `send` and `end`."""
-        lines = [("date", formatdate(usegmt=True)), *headers]
+        dated = any(name == "date" for name, _ in headers)
+        lines = [*headers] if dated else [("date", formatdate(usegmt=True)), *headers]
         if chunked:
             lines.append(("transfer-encoding", "chunked"))
         if self.request.closes:
