@@ -14,23 +14,11 @@ from typing import NoReturn
 from rich.console import Console
 
 from llmpod import __version__, config
-from llmpod.cli import logfile, passes, run
+from llmpod.cli import logfile, passes
 from llmpod.cli.catalog import refresh
-from llmpod.cli.command import DEFAULT_CONFIG, Command, Invocation, json_flag
-from llmpod.cli.schedule import SCHEDULE
+from llmpod.cli.command import DEFAULT_CONFIG, Invocation
+from llmpod.cli.commands import COMMANDS
 from llmpod.errors import LlmpodError
-
-COMMANDS: Sequence[Command] = (
-    passes.PASS,
-    passes.UP,
-    passes.DOWN,
-    Command("status", "what runs, why, until when, at what cost", passes.status, json_flag),
-    Command("plan", "the priced candidates and what a pass would do", passes.plan),
-    SCHEDULE,
-    panic.COMMAND,
-    run.RUN,
-    run.DEMO,
-)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -8,7 +8,7 @@ from llmpod.backends import runpod_catalog
 from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.cli import show
 from llmpod.cli.catalog import current_catalog
-from llmpod.cli.command import Command, Invocation
+from llmpod.cli.command import Command, Invocation, json_flag
 from llmpod.cli.follow import Follower
 from llmpod.cli.wiring import Plane, interactive
 from llmpod.errors import Busy, LlmpodError, StateError
@@ -143,3 +143,5 @@ PASS = Command(
 )
 UP = Command("up", "order the model up, for a new run, and follow its start", up)
 DOWN = Command("down", "order the model down and see the pod gone; the proxy goes on serving its cache", down)
+STATUS = Command("status", "what runs, why, until when, at what cost", status, json_flag)
+PLAN = Command("plan", "the priced candidates and what a pass would do", plan)

@@ -207,4 +207,4 @@ def _time_of_day(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(str(e)) from None
 
 
-SCHEDULE = Command("schedule", "let cron or systemd run the watchdog every five minutes", run, _arguments)
+COMMAND = Command("schedule", "let cron or systemd run the watchdog every five minutes", run, _arguments)

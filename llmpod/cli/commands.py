@@ -1,0 +1,21 @@
+"""Not their doing: the words of ``manage_pod.py``, in the order in which the help shows them."""
+
+from collections.abc import Sequence
+
+from llmpod.cli.command import Command
+from llmpod.cli.panic import COMMAND as PANIC
+from llmpod.cli.passes import DOWN, PASS, PLAN, STATUS, UP
+from llmpod.cli.run import DEMO, RUN
+from llmpod.cli.schedule import COMMAND as SCHEDULE
+
+COMMANDS: Sequence[Command] = (
+    PASS,
+    UP,
+    DOWN,
+    STATUS,
+    PLAN,
+    SCHEDULE,
+    PANIC,
+    RUN,
+    DEMO,
+)

@@ -1,0 +1,186 @@
+"""Not a pass: ends every pod that bears our mark, with no state file, no lock and no questions of policy."""
+
+import argparse
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from llmpod import config
+from llmpod.backends import Backend, open_backend
+from llmpod.cli.command import Command, Invocation
+from llmpod.config import Config
+from llmpod.errors import Busy, Declined, ProviderError, StateError
+from llmpod.lifecycle import match
+from llmpod.lifecycle.reconcile import PROXY
+from llmpod.lifecycle.store import Store
+from llmpod.model import Direction, Instance, Want
+
+LIMIT_SECONDS = 300.0
+LOCK_SECONDS = 10.0
+PAUSE_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class _Sweep:
+    """Lists and deletes until nothing that matches is left.
+
+    Args:
+        backend: the provider.
+        ours: whether a machine is to be ended.
+        say: prints a line.
+        sleep: waits so many seconds.
+        clock: monotonic seconds.
+    """
+
+    backend: Backend
+    ours: Callable[[Instance], bool]
+    say: Callable[[str], None]
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    ended: set[str] = field(default_factory=set)
+    others: list[str] = field(default_factory=list)
+
+    def until_empty(self) -> bool:
+        """True when two listings in a row showed nothing; False when time ran out first."""
+        limit, empty = self.clock() + LIMIT_SECONDS, 0
+        while empty < 2:
+            if self.clock() > limit:
+                return False
+            left = self._once()
+            empty = empty + 1 if left == 0 else 0
+            if empty < 2:
+                self.sleep(PAUSE_SECONDS)
+        return True
+
+    def _once(self) -> int | None:
+        """How many there were; None when nobody knows."""
+        try:
+            there = self.backend.list(()).instances
+        except ProviderError as e:
+            self.say(str(e))
+            return None
+        found = [i for i in there if self.ours(i)]
+        self.others = [i.name for i in there if i not in found and _everything(i)]
+        for instance in found:
+            self._end(instance)
+        return len(found)
+
+    def _end(self, instance: Instance) -> None:
+        if instance.id not in self.ended:
+            self.say(f"terminating {instance.id} ({instance.name})")
+        try:
+            self.backend.destroy(instance.id)
+            self.ended.add(instance.id)
+        except ProviderError as e:
+            self.say(f"{instance.id}: {e}")
+
+
+def panic(call: Invocation) -> int:
+    """End all of ours.
+
+    Raises:
+        Declined: pods of other installations were meant and nobody said yes.
+        BadCredentials: there is no key.
+    """
+    loaded = call.config(salvage=True)
+    key = config.runpod_key(call.environ)
+    store = _store(loaded, call)
+    every = bool(call.options.every_installation)
+    if every:
+        _agree(call)
+    backend = open_backend(loaded, key)
+    try:
+        if store is not None:
+            _order_down(store, loaded, call)
+        ours = _everything if every else _of(store)
+        sweep = _Sweep(backend, ours, call.say)
+        gone = sweep.until_empty()
+        if gone and store is not None and not _no_pass_at_work(store):
+            call.say("Another pass is at work and does not end; looking again after it.")
+            gone = sweep.until_empty()
+    finally:
+        backend.close()
+    if not gone:
+        call.say("Pods are left. Run it again, or end them at https://console.runpod.io/pods.")
+        return 75
+    whose = "of any llmpod installation" if every else "of this installation"
+    call.say(f"{len(sweep.ended)} terminated; no pod {whose} is listed any more")
+    if sweep.others:
+        names = ", ".join(sweep.others[:5])
+        call.say(f"Of other llmpod installations: {names}. `panic --every-installation` ends these too.")
+    return 0
+
+
+def _store(loaded: Config, call: Invocation) -> Store | None:
+    try:
+        return Store(loaded.state_file)
+    except StateError as e:
+        call.say(str(e))
+        return None
+
+
+def _order_down(store: Store, loaded: Config, call: Invocation) -> None:
+    """Cron and the proxy must not start again what is ended here."""
+    want = Want(Direction.DOWN, at=time.time(), by="panic", reason="ordered by hand")
+    try:
+        store.order(dict.fromkeys((*loaded.models, PROXY), want))
+    except (StateError, Busy) as e:
+        call.say(f"The order cannot be written down, so keep cron from running: {e}")
+
+
+def _of(store: Store | None) -> Callable[[Instance], bool]:
+    """Ours by name, or by the id in the state file whatever the pod was renamed to."""
+    if store is None:
+        raise StateError(
+            "Nobody knows which pods are of this installation: its directory cannot be used.",
+            hint="`panic --every-installation` ends all pods that any llmpod has made in this account.",
+        )
+    ids: set[str | None] = set()
+    with suppress(StateError):
+        ids = {record.instance_id for record in store.load().records.values()}
+    prefix = match.prefix(store.install_id)
+    return lambda instance: instance.name.startswith(prefix) or instance.id in ids
+
+
+def _everything(instance: Instance) -> bool:
+    return re.match(match.ANY_INSTALLATION, instance.name) is not None
+
+
+def _no_pass_at_work(store: Store) -> bool:
+    """Whoever holds the lock may be in the middle of a create call."""
+    try:
+        with store.lock(wait_seconds=LOCK_SECONDS):
+            return True
+    except (Busy, StateError):
+        return False
+
+
+def _agree(call: Invocation) -> None:
+    if call.options.yes:
+        return
+    call.say("This ends the pods of EVERY llmpod installation in this RunPod account.")
+    try:
+        answer = input("Type yes: ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() != "yes":
+        raise Declined("Nothing was done.", hint="Use --yes where nobody can answer.")
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--every-installation",
+        action="store_true",
+        help="also the pods of other llmpod installations in this account",
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+COMMAND = Command(
+    "panic",
+    "terminate every pod of this installation now, with no state file, lock or question",
+    panic,
+    _arguments,
+)
