@@ -12,6 +12,7 @@ from llmpod import config
 from llmpod.cli.wiring import HOME, Plane, open_plane
 from llmpod.config import Config, Secret
 from llmpod.errors import ConfigError
+from llmpod.lifecycle.store import Store
 
 DEFAULT_CONFIG = HOME / "pod_config.json"
 OFFLINE = Secret("offline", "nowhere")
@@ -58,18 +59,27 @@ class Invocation:
             self.say(f"{e}\nShutting down with what can be read of it.")
             return config.salvage(self.config_path, self.environ)
 
+    def last_config(self) -> Config | None:
+        """The configuration of the last pass, for one that finds the file broken; None when there was none."""
+        store = Store(config.salvage(self.config_path, self.environ).state_file)
+        raw = store.kept_config()
+        return config.parse(raw, path=self.config_path.absolute(), environ=self.environ) if raw else None
+
     @contextmanager
-    def plane(self, *, offline: bool = False, salvage: bool = False) -> Iterator[Plane]:
+    def plane(
+        self, *, offline: bool = False, salvage: bool = False, loaded: Config | None = None
+    ) -> Iterator[Plane]:
         """The control plane, open for use.
 
         Args:
             offline: needs no key and must not call the provider.
             salvage: see :meth:`config`.
+            loaded: the configuration, when it was read already.
 
         Raises:
             ConfigError, BadCredentials, StateError: it cannot be opened.
         """
-        loaded = self.config(salvage=salvage)
+        loaded = loaded or self.config(salvage=salvage)
         key = OFFLINE if offline else config.runpod_key(self.environ)
         with open_plane(loaded, key, environ=self.environ, with_proxy=not self.options.no_proxy) as plane:
             yield plane

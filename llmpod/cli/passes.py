@@ -11,7 +11,7 @@ from llmpod.cli.catalog import current_catalog
 from llmpod.cli.command import Command, Invocation, json_flag
 from llmpod.cli.follow import Follower
 from llmpod.cli.wiring import Plane, interactive
-from llmpod.errors import Busy, LlmpodError, StateError
+from llmpod.errors import Busy, ConfigError, LlmpodError, StateError
 from llmpod.lifecycle.reconcile import PROXY
 from llmpod.lifecycle.report import Report
 from llmpod.model import Direction, Phase
@@ -21,11 +21,27 @@ SHUTDOWN_SECONDS = 300.0
 
 def one_pass(call: Invocation) -> int:
     """The default: what cron runs; at a terminal it also follows the start."""
+    if not interactive():
+        return _watchdog(call)
     with call.plane() as plane:
-        if not interactive():
-            return _quiet_pass(plane, call.console, verbose=call.verbose)
         _rearm(plane)
         return _follow(plane, call)
+
+
+def _watchdog(call: Invocation) -> int:
+    """Nobody looks on: a configuration that is being edited must not end the watch over what runs."""
+    try:
+        loaded, wrong = call.config(), None
+    except ConfigError as e:
+        kept = call.last_config()
+        if kept is None:
+            raise
+        loaded, wrong = kept, e
+    with call.plane(loaded=loaded) as plane:
+        code = _quiet_pass(plane, call.console, verbose=call.verbose)
+    if wrong is None:
+        return code
+    raise ConfigError(f"{wrong.message}\nThis pass went by the last good configuration.", hint=wrong.hint)
 
 
 def up(call: Invocation) -> int:

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,6 +60,8 @@ class Plane:
             Busy: another pass runs for longer than that.
         """
         with self.store.lock(wait_seconds=wait_seconds):
+            with suppress(StateError):  # a full disk is told by the pass itself, and must not stop it
+                self.store.keep_config(self.config.raw)
             return self._reconciler(forced).run()
 
     def reconciler(self) -> Reconciler:

@@ -55,11 +55,13 @@ def environment() -> Mapping[str, str]:
 class Config:
     """One configuration: the models by name, and what is common to all of them.
 
-    ``path`` is the file it came from; relative paths inside it are already resolved against its directory.
+    ``path`` is the file it came from; relative paths inside it are already resolved against its directory. ``raw`` is
+    what stands there, to be kept for a day on which the file is broken.
     """
 
     path: Path
     models: Mapping[str, PodConfig]
+    raw: Mapping[str, Any]
 
     @property
     def common(self) -> PodConfig:
@@ -126,7 +128,7 @@ def parse(raw: Mapping[str, Any], *, path: Path, environ: Mapping[str, str]) -> 
         config = PodConfig.model_validate(values)
     except ValidationError as e:
         raise _explained(e, path) from None
-    return Config(path, MappingProxyType({DEFAULT_MODEL: _resolved(config, path.parent)}))
+    return Config(path, MappingProxyType({DEFAULT_MODEL: _resolved(config, path.parent)}), dict(raw))
 
 
 def _resolved(config: PodConfig, base: Path) -> PodConfig:

@@ -114,6 +114,19 @@ class Store:
         self.state_file.replace(target)
         return target
 
+    # --- the configuration ---------------------------------------------------------------------------------------
+    def keep_config(self, raw: Mapping[str, Any]) -> None:
+        """Remember the configuration of this pass. Raises StateError when the disk refuses."""
+        if self.kept_config() != raw:
+            files.write_atomic(self.directory / "last_config.json", json.dumps(raw))
+
+    def kept_config(self) -> dict[str, Any] | None:
+        """The configuration of the last pass, or None."""
+        try:
+            return files.read_json(self.directory / "last_config.json")
+        except StateError:
+            return None
+
     # --- orders -------------------------------------------------------------------------------------------------
     def orders(self) -> dict[str, Want]:
         """What was ordered, by model. Raises StateError when unreadable: then nothing may be created."""
