@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from llmpod.model import Instance, Record
 
 _PRODUCT = "llmpod"
+ANY_INSTALLATION = rf"{_PRODUCT}-[0-9a-f]{{8}}-[0-9a-f]{{6}}-[0-9a-f]+$"
 
 
 def prefix(install_id: str) -> str:
