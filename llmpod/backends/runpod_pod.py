@@ -5,8 +5,10 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from llmpod.backends import runpod_switch
 from llmpod.backends.runpod_api import RunpodApi, path_id
 from llmpod.backends.runpod_spec import PORT
+from llmpod.backends.runpod_switch import Switch
 from llmpod.config import PodConfig, Secret
 from llmpod.errors import BadSpec, NotFound
 from llmpod.model import Instance, Listing, Observed, Offer, Spec
@@ -24,13 +26,15 @@ class RunpodPods:
     """Pods of one RunPod account.
 
     Args:
-        config: gives the API's address and the pattern of a pod's public URL.
+        config: gives the API's address, the pattern of a pod's public URL and the startup budget.
         key: the account's key.
     """
 
     def __init__(self, config: PodConfig, key: Secret) -> None:
         self._api = RunpodApi(config.runpod_api_url, key)
+        self._api_url = config.runpod_api_url
         self._url = config.runpod_proxy_url
+        self._startup_seconds = config.startup_timeout_seconds
 
     def __repr__(self) -> str:
         return f"RunpodPods({self._api})"
@@ -53,17 +57,30 @@ class RunpodPods:
     def create(
         self, spec: Spec, offer: Offer, name: str, env: Mapping[str, str], *, deadline: float
     ) -> Instance:
-        body = _body(spec, offer, name, env)
+        body = _body(spec, offer, name, {**env, **self._armed(spec, deadline)})
         try:
             return self._instance(self._api.create("/v2/pods", body))
         except NotFound as e:
             raise BadSpec(e.message, hint="The template or network volume does not exist.") from None
         except BadSpec as e:
-            if "'cmd'" not in e.message:
+            if "'cmd'" not in e.message and "'entrypoint'" not in e.message:
                 raise
         # Servers of before September 2026 know the command only in its stored form; a 422 created nothing.
-        body["args"] = json.dumps({"cmd": body.pop("cmd")})
-        return self._instance(self._api.create("/v2/pods", body))
+        stored = {key: body.pop(key) for key in ("entrypoint", "cmd") if key in body}
+        return self._instance(self._api.create("/v2/pods", {**body, "args": json.dumps(stored)}))
+
+    def _armed(self, spec: Spec, deadline: float) -> dict[str, str]:
+        """The dead-man's switch's settings, when the pod has one."""
+        if not runpod_switch.can_arm(spec):
+            return {}
+        switch = Switch(
+            deadline=deadline,
+            api_url=self._api_url,
+            interval_seconds=spec.switch_interval_seconds,
+            heartbeat_seconds=spec.heartbeat_seconds,
+            boot_seconds=self._startup_seconds,
+        )
+        return switch.env
 
     def destroy(self, instance_id: str) -> bool:
         return self._api.delete(f"/v2/pods/{path_id(instance_id)}")
@@ -125,7 +142,9 @@ def _body(spec: Spec, offer: Offer, name: str, env: Mapping[str, str]) -> dict[s
         body["templateId"] = spec.template_id
     else:
         body["image"] = spec.image
-    if spec.args:
+    if runpod_switch.can_arm(spec):
+        body |= runpod_switch.command(spec.args)
+    elif spec.args:
         body["cmd"] = list(spec.args)
     if spec.data_centers:
         body["dataCenterIds"] = list(spec.data_centers)

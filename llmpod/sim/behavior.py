@@ -94,6 +94,10 @@ class Behavior:
     # --- reaching the pod
     first_byte_seconds: float = 100.0
     """The HTTP proxy answers 524 when the pod sent no byte for so long (doc)."""
+    # --- the container
+    run_switch: bool = False
+    """Inline pods whose entrypoint is a shell script, as the dead-man's switch is, run it for real, as pods of
+    `--pods process` always do. False: of the script only what it starts in the end is read, which costs no process."""
     # --- the model server
     first_token_seconds: float = 0.15
     """Time to the first token."""

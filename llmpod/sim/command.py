@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+FLAGS = "LLMPOD_SIM_VLLM_FLAGS"
+"""The variable that tells the `vllm` of a script how to behave: more of the fake's flags, as a JSON list."""
 _STARTERS = {"vllm", "serve", "python", "python3", "-m", "vllm.entrypoints.openai.api_server", "--"}
 _SHELLS = {"sh", "bash", "/bin/sh", "/bin/bash"}
 _SWITCHES = {
@@ -46,6 +48,12 @@ def vllm_command(config: Mapping[str, Any]) -> VllmCommand | None:
         auto_tools="--enable-auto-tool-choice" in flags,
         key=flags.get("--api-key") or config["env"].get("VLLM_API_KEY"),
     )
+
+
+def script_of(config: Mapping[str, Any]) -> list[str]:
+    """The words of a container that starts with a script, `sh -c SCRIPT NAME …`; none when it does not."""
+    words = [*config["entrypoint"], *config["cmd"]]
+    return words if words and words[0] in _SHELLS and "-c" in words[:-1] else []
 
 
 def _beyond_shell(words: Sequence[str]) -> list[str]:

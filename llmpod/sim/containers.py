@@ -30,11 +30,22 @@ class Container(Protocol):
         """Ends it; idempotent."""
 
 
+def behavior_flags(command: VllmCommand, behavior: Behavior) -> list[str]:
+    """How the fake server is told to behave; it also ends with this process."""
+    argv = ["--served-model-name", _served(command, behavior), "--parent-pid", str(os.getpid())]
+    argv += ["--first-token-seconds", str(behavior.first_token_seconds)]
+    argv += ["--tokens-per-second", str(behavior.tokens_per_second)]
+    return argv + (["--ignore-key"] if behavior.pod_ignores_key else [])
+
+
+def _served(command: VllmCommand, behavior: Behavior) -> str:
+    return f"not-{command.served_name}" if behavior.wrong_model else command.served_name
+
+
 def _flags(command: VllmCommand, behavior: Behavior) -> dict[str, object]:
-    served = f"not-{command.served_name}" if behavior.wrong_model else command.served_name
     return {
         "model": command.model,
-        "served_name": served,
+        "served_name": _served(command, behavior),
         "api_key": command.key,
         "ignore_key": behavior.pod_ignores_key,
         "max_model_len": command.max_model_len,
@@ -57,22 +68,13 @@ class ProcessContainer:
         cls, command: VllmCommand, behavior: Behavior, env: Mapping[str, str]
     ) -> "ProcessContainer":
         """Returns when it listens. Raises ValueError when it ended instead."""
-        flags = _flags(command, behavior)
-        argv = ["--port", "0", "--parent-pid", str(os.getpid()), "--model", command.model]
-        argv += [
-            "--served-model-name",
-            str(flags["served_name"]),
-            "--max-model-len",
-            str(command.max_model_len),
-        ]
-        argv += ["--first-token-seconds", str(behavior.first_token_seconds)]
-        argv += ["--tokens-per-second", str(behavior.tokens_per_second)]
-        argv += ["--ignore-key"] if behavior.pod_ignores_key else []
+        argv = ["--port", "0", "--model", command.model, "--max-model-len", str(command.max_model_len)]
         argv += ["--enable-auto-tool-choice"] if command.auto_tools else []
+        argv += behavior_flags(command, behavior)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "llmpod.sim.vllm", *argv),
-            env=_environment({**env, **({"VLLM_API_KEY": command.key} if command.key else {})}),
+            env=environment({**env, **({"VLLM_API_KEY": command.key} if command.key else {})}),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
         )
@@ -102,7 +104,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def _environment(env: Mapping[str, str]) -> dict[str, str]:
+def environment(env: Mapping[str, str]) -> dict[str, str]:
     """The pod's variables; of ours, only what Python needs to start."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV") if name in os.environ}
     inherited = os.environ.get("PYTHONPATH", "")

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import math
+from collections.abc import Sequence
 
 from llmpod.sim.clock import Clock
-from llmpod.sim.command import VllmCommand, vllm_command
+from llmpod.sim.command import VllmCommand, script_of, vllm_command
 from llmpod.sim.containers import Container, PublicPort, start_container
 from llmpod.sim.logs import Journal
 from llmpod.sim.pods import Address, Pod
+from llmpod.sim.scripted import Reaper, ScriptedContainer
 
 _RESTART_PAUSE = 0.1  # seconds between a start that failed and the next
 _INNER = Address(
@@ -19,11 +21,12 @@ _INNER = Address(
 class Runner:
     """The life of one pod's container, from `begin` to `end`; then it may begin again."""
 
-    def __init__(self, pod: Pod, clock: Clock, *, inline: bool) -> None:
+    def __init__(self, pod: Pod, clock: Clock, reaper: Reaper, *, inline: bool) -> None:
         self.pod = pod
         self.journal = Journal()
         self.container: Container | None = None
         self._clock = clock
+        self._reaper = reaper
         self._inline = inline
         self._task: asyncio.Task[None] | None = None
         self._doors: list[PublicPort] = []
@@ -83,31 +86,82 @@ class Runner:
             serve.result()  # a mistake in here must not look like a crash of the container
 
     async def _serve(self, command: VllmCommand | None) -> None:
-        behavior, begun = self.pod.behavior, self._clock.now()
-        lost = self.pod.gpu is not None and self.pod.gpu["count"] == 0
-        if command is None or behavior.never_ready or lost:
-            await asyncio.Event().wait()
+        if words := script_of(self.pod.config) if self._runs_scripts else []:
+            await self._serve_by_script(words, command)
             return
-        self.journal.add(begun, "container", f"INFO Starting to load model {command.model}...")
-        since = self.pod.restarted_at if self.pod.restarted_at is not None else self.pod.up_at
-        await self._clock.sleep_until(since + behavior.load_seconds)
-        env = {**self.pod.config["env"], "RUNPOD_POD_ID": self.pod.id, "RUNPOD_API_KEY": self.pod.key}
+        model = await self._loaded(command)
         try:
-            container = await start_container(command, behavior, env, inline=self._inline)
+            container = await start_container(model, self.pod.behavior, self._env, inline=self._inline)
         except ValueError:
-            self.journal.add(self._clock.now(), "system", "container exited before it listened")
-            await asyncio.sleep(_RESTART_PAUSE)
+            await self._failed()
             return
         try:
-            self.container = container
-            for door in self._doors:
-                door.target = container.port
-            ready = f"INFO Started server process; listening on {command.host}:{command.port}"
-            self.journal.add(self._clock.now(), "container", ready)
+            self._listens(container, model)
             await container.ended()
         finally:
             self.container = None
             await container.stop()
+
+    async def _serve_by_script(self, words: Sequence[str], command: VllmCommand | None) -> None:
+        """The script from the container's start on; the model server in it when its model is loaded."""
+        container = await ScriptedContainer.start(
+            words,
+            self._env,
+            self.pod.behavior,
+            command=command,
+            reaper=self._reaper,
+            log=lambda line: self.journal.add(self._clock.now(), "container", line),
+        )
+        loading = asyncio.create_task(self._load(container, command))
+        try:
+            await container.ended()
+            if self.container is None:
+                await self._failed()
+        finally:
+            self.container = None
+            loading.cancel()
+            await asyncio.wait([loading])
+            await container.stop()
+        if not loading.cancelled():
+            loading.result()  # a mistake in here must not look like a model that loads for ever
+
+    async def _load(self, container: ScriptedContainer, command: VllmCommand | None) -> None:
+        model = await self._loaded(command)
+        with contextlib.suppress(ValueError):  # whoever waits for the container's end sees it, too
+            await container.load()
+            self._listens(container, model)
+
+    async def _loaded(self, command: VllmCommand | None) -> VllmCommand:
+        """Returns when the model is loaded; never for a pod that has none, or no GPU, or is told to."""
+        behavior, begun = self.pod.behavior, self._clock.now()
+        lost = self.pod.gpu is not None and self.pod.gpu["count"] == 0
+        if command is None or behavior.never_ready or lost:
+            await asyncio.Event().wait()
+        assert command is not None
+        self.journal.add(begun, "container", f"INFO Starting to load model {command.model}...")
+        since = self.pod.restarted_at if self.pod.restarted_at is not None else self.pod.up_at
+        await self._clock.sleep_until(since + behavior.load_seconds)
+        return command
+
+    def _listens(self, container: Container, command: VllmCommand) -> None:
+        self.container = container
+        for door in self._doors:
+            door.target = container.port
+        ready = f"INFO Started server process; listening on {command.host}:{command.port}"
+        self.journal.add(self._clock.now(), "container", ready)
+
+    async def _failed(self) -> None:
+        self.journal.add(self._clock.now(), "system", "container exited before it listened")
+        await asyncio.sleep(_RESTART_PAUSE)
+
+    @property
+    def _runs_scripts(self) -> bool:
+        return not self._inline or self.pod.behavior.run_switch
+
+    @property
+    def _env(self) -> dict[str, str]:
+        """The pod's variables and RunPod's own, which win."""
+        return {**self.pod.config["env"], "RUNPOD_POD_ID": self.pod.id, "RUNPOD_API_KEY": self.pod.key}
 
     async def _open_doors(self) -> None:
         """Public ports; their numbers change at each restart (doc)."""

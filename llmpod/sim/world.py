@@ -15,6 +15,7 @@ from llmpod.sim.placement import check_money, image_is_missing, place, template_
 from llmpod.sim.pods import Pod, container_config
 from llmpod.sim.problems import NO_POD, NOT_RESUMED, Problem
 from llmpod.sim.runner import Runner
+from llmpod.sim.scripted import Reaper
 
 _ALLOWED = {
     "start": ("EXITED", "ERROR"),
@@ -65,6 +66,7 @@ class World:
         self.calls: list[Call] = []
         self.runners: dict[str, Runner] = {}
         self._inline = inline
+        self._reaper = Reaper()
         self._endings: set[asyncio.Task[None]] = set()
 
     # --- looking
@@ -118,7 +120,7 @@ class World:
         check_money(where.cost, self.spent(), behavior)
         pod = self._new(body, config, where.center, cost=where.cost)
         pod.doomed = doomed
-        runner = Runner(pod, self.clock, inline=self._inline)
+        runner = Runner(pod, self.clock, self._reaper, inline=self._inline)
         self.runners[pod.id] = runner
         runner.begin()
         return pod
@@ -191,6 +193,7 @@ class World:
         if self._endings:
             await asyncio.wait(self._endings)
         await asyncio.gather(*(runner.end() for runner in self.runners.values()))
+        await self._reaper.close()
 
     async def _reset(self, runner: Runner) -> None:
         """A new run of the same pod."""

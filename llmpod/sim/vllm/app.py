@@ -1,8 +1,10 @@
 """One fake vLLM as an ASGI app: its layers and its addresses. Not the program, which is `__main__.py`.
 
-From the outside in: the watch (statistics, clients that leave), faults, the key, CORS as vLLM has it, endpoints.
+From the outside in: the watch (statistics, clients that leave), faults, the key, CORS as vLLM has it, the count of
+requests for /metrics, endpoints.
 """
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
@@ -13,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from llmpod.sim.vllm import checks
 from llmpod.sim.vllm.chat import chat_stream, chat_whole
 from llmpod.sim.vllm.completions import completion_job, completion_stream, completion_whole
+from llmpod.sim.vllm.counting import Counting, Requests
 from llmpod.sim.vllm.engine import Engine, Said
 from llmpod.sim.vllm.faults import Faults, Orders
 from llmpod.sim.vllm.http import EventStream, Json, Refusal
@@ -37,10 +40,12 @@ class FakeVllm:
         self.engine = Engine(options)
         self.stats = Stats()
         self._orders = Orders()
-        routes = CORSMiddleware(self._route, allow_methods=["*"], allow_headers=["*"])
+        self._routes = self._table()
+        self._requests: Requests = Counter()
+        counted = Counting(self._route, self._routes, self._requests)
+        routes = CORSMiddleware(counted, allow_methods=["*"], allow_headers=["*"])
         guarded = _Key(routes, options)
         self._app = Watch(Faults(guarded, self._orders), lambda: self.stats, key=options.api_key)
-        self._routes = self._table()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
@@ -138,7 +143,7 @@ class FakeVllm:
         return Json({"server_load": self.engine.counters.running})
 
     async def _metrics(self, _: Call) -> ASGIApp:
-        text = page(self.engine.counters, self.options.name)
+        text = page(self.engine.counters, self._requests, self.options.name)
         return PlainTextResponse(text, headers={"content-type": CONTENT_TYPE})
 
     async def _stats(self, _: Call) -> ASGIApp:

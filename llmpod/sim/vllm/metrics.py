@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator
 
+from llmpod.sim.vllm.counting import Requests
 from llmpod.sim.vllm.engine import Counters, Timing
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 _REASONS = ("stop", "length", "abort", "error", "repetition")
 
 
-def page(counters: Counters, model: str) -> str:
+def page(counters: Counters, requests: Requests, model: str) -> str:
     """Prometheus text."""
     escaped = model.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
     labels = f'engine="0",model_name="{escaped}"'
-    return "\n".join(_lines(counters, labels)) + "\n"
+    return "\n".join([*_lines(counters, labels), *_requests(requests)]) + "\n"
 
 
 def _lines(counters: Counters, labels: str) -> Iterator[str]:
@@ -33,6 +34,14 @@ def _lines(counters: Counters, labels: str) -> Iterator[str]:
         yield f'vllm:request_success_total{{{engine},finished_reason="{reason}",{model}}} {float(told)}'
     yield from _times("time_to_first_token_seconds", counters.first_token, labels)
     yield from _times("e2e_request_latency_seconds", counters.whole, labels)
+
+
+def _requests(requests: Requests) -> Iterator[str]:
+    yield "# HELP http_requests_total Total number of requests by method, status and handler."
+    yield "# TYPE http_requests_total counter"
+    for (handler, method, status), count in requests.items():
+        labels = f'handler="{handler}",method="{method}",status="{status}"'
+        yield f"http_requests_total{{{labels}}} {float(count)}"
 
 
 def _metric(name: str, kind: str, text: str) -> Iterator[str]:
