@@ -15,6 +15,7 @@ COMMANDS: Sequence[Command] = (
     STATUS,
     PLAN,
     SCHEDULE,
+    DOCTOR,
     PANIC,
     RUN,
     DEMO,

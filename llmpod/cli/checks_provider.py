@@ -1,0 +1,84 @@
+"""Not a pass: ``doctor``'s look at the key, RunPod's API, the clock and the pods; one listing, nothing changed."""
+
+import shlex
+from collections.abc import Iterator
+
+from llmpod import config as configuration
+from llmpod.backends import open_backend
+from llmpod.cli.checks import UPDATE, Check, Site, ok, problem, warning
+from llmpod.cli.scheduled import key_mend
+from llmpod.config import Secret
+from llmpod.errors import BadCredentials, LlmpodError, NoMoney, ProviderError, RetiredApi
+from llmpod.lifecycle import match
+from llmpod.model import Listing
+
+SKEW_WARNING_SECONDS = 30.0
+SKEW_PROBLEM_SECONDS = 300.0
+NEW_KEY = "# a new key from https://console.runpod.io/user/settings"
+
+
+def provider(site: Site) -> Iterator[Check]:
+    """The key, and what RunPod says to it."""
+    try:
+        key = configuration.runpod_key(site.call.environ)
+    except LlmpodError as e:
+        yield problem("key", e.message, key_mend(e, site.call.environ.get("HOME", "~")))
+        return
+    yield ok("key", f"from {key.source}")
+    yield from _asked(site, key)
+
+
+def _asked(site: Site, key: Secret) -> Iterator[Check]:
+    backend = open_backend(site.config, key)
+    sent = site.clock()
+    try:
+        listing = backend.list(())
+    except ProviderError as e:
+        yield _refused(site, key, e)
+        return
+    finally:
+        backend.close()
+    yield ok("api", f"{site.config.common.runpod_api_url} answers and accepts the key")
+    yield _clock(listing, (sent + site.clock()) / 2)
+    yield _pods(site, listing)
+
+
+def _refused(site: Site, key: Secret, error: ProviderError) -> Check:
+    """Each way to be refused has its own mend."""
+    url = shlex.quote(site.config.common.runpod_api_url)
+    if error.retry_after is not None:
+        return warning("api", error.message, f"sleep {error.retry_after:.0f} && {site.manage('doctor')}")
+    if isinstance(error, BadCredentials):
+        place = (
+            f"cat > {shlex.quote(key.source)}" if key.source.startswith("/") else "read -rs RUNPOD_API_KEY"
+        )
+        return problem("api", error.message, f"(umask 077 && {place})   {NEW_KEY}")
+    if isinstance(error, RetiredApi):
+        return problem("api", error.message, UPDATE)
+    if isinstance(error, NoMoney):
+        return problem("api", error.message, "open https://console.runpod.io/user/billing")
+    return problem("api", error.message, f"curl -v {url}/v2/pods   # is the network up?")
+
+
+def _clock(listing: Listing, now: float) -> Check:
+    """Deadlines are compared with the provider's times; its ``Date`` has whole seconds (RFC 9110 5.6.7)."""
+    if listing.at is None:
+        return warning(
+            "clock", "RunPod did not say its time", "date -u   # compare it with a clock you trust"
+        )
+    skew = now - (listing.at + 0.5)
+    text = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} RunPod's clock"
+    mend = "sudo timedatectl set-ntp true   # WSL: wsl --shutdown; macOS: sudo sntp -sS time.apple.com"
+    if abs(skew) > SKEW_PROBLEM_SECONDS:
+        return problem("clock", text, mend)
+    return warning("clock", text, mend) if abs(skew) > SKEW_WARNING_SECONDS else ok("clock", text)
+
+
+def _pods(site: Site, listing: Listing) -> Check:
+    """A count only: what is wrong with a pod is for ``status``, what to do about it for the pass."""
+    total = len(listing.instances)
+    if site.store is None:
+        return ok("pods", f"{total} in the account")
+    prefix = match.prefix(site.store.install_id)
+    ours = sum(instance.name.startswith(prefix) for instance in listing.instances)
+    return ok("pods", f"{ours} of this installation, {total - ours} of others")
