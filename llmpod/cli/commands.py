@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from llmpod.cli.command import Command
+from llmpod.cli.doctor import COMMAND as DOCTOR
 from llmpod.cli.panic import COMMAND as PANIC
 from llmpod.cli.passes import DOWN, PASS, PLAN, STATUS, UP
 from llmpod.cli.run import DEMO, RUN

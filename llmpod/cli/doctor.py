@@ -98,4 +98,4 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
 
 
-DOCTOR = Command("doctor", "look for whatever keeps passes from working, and name the mend", run, _arguments)
+COMMAND = Command("doctor", "look for whatever keeps passes from working, and name the mend", run, _arguments)
