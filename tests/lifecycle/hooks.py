@@ -1,5 +1,6 @@
 """A webhook service on loopback: it answers as it is told and remembers what it got. Not a mock: real HTTP."""
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -7,7 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from llmpod.config import Notification
+from llmpod.lifecycle.events import EventLog
+from llmpod.model import Event, EventKind
 from tests.support.net import HOST
+
+NOW = 1_795_000_000.0
+SECRET = "s3cr3t-path"
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Hook:
 
 
 @contextmanager
-def webhook(path: str = "/services/T0/B0/s3cr3t-path") -> Iterator[Hook]:
+def webhook(path: str = f"/services/T0/B0/{SECRET}") -> Iterator[Hook]:
     """Runs until the end of the block."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -91,7 +98,27 @@ def silence(greeting: bytes = b"") -> Iterator[str]:
         thread = threading.Thread(target=drip, args=(listener,))
         thread.start()
         try:
-            yield f"http://{HOST}:{listener.getsockname()[1]}/s3cr3t-path"
+            yield f"http://{HOST}:{listener.getsockname()[1]}/{SECRET}"
         finally:
             over.set()
             thread.join()
+
+
+@dataclass
+class Clock:
+    now: float = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def to(url: str, shape: str = "json", **more: object) -> Notification:
+    return Notification.model_validate({"url": url, "format": shape, **more})
+
+
+def tell(log: EventLog, text: str = "pod p1", kind: EventKind = EventKind.CREATED, at: float = NOW) -> None:
+    log.append(Event(kind, "default", text, at))
+
+
+def texts(hook: Hook) -> list[str]:
+    return [json.loads(got.body)["text"] for got in hook.got]
