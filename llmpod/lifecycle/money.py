@@ -134,7 +134,7 @@ def afford(allowed: Allowance, usd_per_hour: float | None) -> None:
 
     Args:
         allowed: the allowance.
-        usd_per_hour: its price; None when nobody knows, then only a used-up budget forbids it.
+        usd_per_hour: its price; None when nobody knows: then only what the others cost is counted.
 
     Raises:
         NoMoney: what is left buys less than a minute; the message has the figures.
@@ -145,10 +145,10 @@ def afford(allowed: Allowance, usd_per_hour: float | None) -> None:
     end = allowed.deadline(usd_per_hour or 0.0)
     if end is None or end - allowed.at >= LEAST_SECONDS:
         return
-    price = f"; at ${usd_per_hour:.2f}/h that is less than a minute" if usd_per_hour and limit.left else ""
+    price = f" at ${usd_per_hour:.2f}/h" if usd_per_hour else ""
     raise NoMoney(
-        f"The budget of ${limit.usd:.2f} for {limit.period} is used up: ${limit.spent.usd:.2f} spent,"
-        f" ${limit.left:.2f} left{price}.",
+        f"The budget of ${limit.usd:.2f} for {limit.period} does not buy another minute{price}:"
+        f" ${limit.spent.usd:.2f} is spent, ${limit.left:.2f} is left.",
         hint=f"It renews {_moment(limit.renews_at)}; raise budget.{limit.kind}_usd to go on before that.",
         retry_after=limit.renews_at - allowed.at,
     )
