@@ -7,7 +7,8 @@ import shlex
 import stat
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -110,24 +111,27 @@ class Site:
         return state_file.parent / ".llmpod" / state_file.stem
 
 
-def site(call: Invocation) -> Site:
-    """Open what can be opened; nothing here fails. Call it after the directory was looked at: it sets its mode."""
-    loaded, error = load_config(call)
-    store, state = None, None
-    try:
-        store = Store(loaded.state_file)
-        state = store.load()
-    except StateError:
-        pass  # the checks of the files say what is wrong with them
-    return Site(call, loaded, error, store, state)
+def site(call: Invocation, look: Callable[[Path], Check]) -> tuple[Site, Check]:
+    """Open what can be opened; nothing here fails.
 
-
-def load_config(call: Invocation) -> tuple[Config, ConfigError | None]:
-    """The configuration, or what can be read of a wrong one and why it is wrong."""
+    Args:
+        call: the call of ``doctor``.
+        look: judges the directory of our files. It comes first, and one with a problem is not opened: opening
+            would set its mode, and the finding would be gone before anybody read it.
+    """
+    error = None
     try:
-        return configuration.load(call.config_path, call.environ), None
+        loaded = configuration.load(call.config_path, call.environ)
     except ConfigError as e:
-        return configuration.salvage(call.config_path, call.environ), e
+        loaded, error = configuration.salvage(call.config_path, call.environ), e
+    found = Site(call, loaded, error, store=None, state=None)
+    directory = look(found.directory)
+    if directory.status is Status.PROBLEM:
+        return found, directory
+    with suppress(StateError):  # the checks of the files say what is wrong with them
+        found = replace(found, store=Store(loaded.state_file))
+        found = replace(found, state=found.store.load() if found.store else None)
+    return found, directory
 
 
 # --- files and directories, as several checks look at them ----------------------------------------------------------

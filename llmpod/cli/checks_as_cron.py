@@ -9,7 +9,7 @@ import os
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +26,17 @@ _LOST = {"HF_TOKEN": "hf_token", "RUNPOD_API_BASE_URL": "runpod_api_url"}
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One scheduled command: where it stands, what the shell gets to see, and the files that systemd lends it."""
+    """One scheduled command.
+
+    Args:
+        where: it stands.
+        command: makes the shell's line, its program called with other arguments in front of its own.
+        environ: what it gets to see.
+        credential: the key file that systemd lends it, or None.
+    """
 
     where: str
-    command: str
+    command: Callable[[str], str]
     environ: Mapping[str, str]
     credential: Path | None = None
 
@@ -38,8 +45,8 @@ def rerun(site: Site, found: Installed | None) -> Iterator[Check]:
     """The checks as the scheduled command sees them; of several that are called the same way, one stands for all."""
     seen: set[str] = set()
     for run in _runs(site, found):
-        if run.command not in seen:
-            seen.add(run.command)
+        if (plain := run.command("")) not in seen:
+            seen.add(plain)
             yield from _lost(site, run)
             yield from _examined(site, run)
 
@@ -49,7 +56,7 @@ def _runs(site: Site, found: Installed | None) -> Iterator[Run]:
     if found and found.units:
         yield from _units(found)
     for entry in found.entries if found else ():
-        yield Run(f"crontab line {entry.number}", entry.instead("{}"), _cron_environ(site, entry.environ))
+        yield Run(f"crontab line {entry.number}", entry.instead, _cron_environ(site, entry.environ))
     if not found or not (found.units or found.entries):
         config = site.config.path
         words = [
@@ -70,17 +77,16 @@ def _cron_environ(site: Site, assigned: Mapping[str, str]) -> dict[str, str]:
 
 def _units(found: Installed) -> Iterator[Run]:
     """The watchdog's ``ExecStart`` under what a user manager gives (systemd.exec(5))."""
-    text = found.units.get(f"{unit_name(found.install_id)}.service", "")
-    lines = text.splitlines()
+    lines = found.units.get(f"{unit_name(found.install_id)}.service", "").splitlines()
+    lent = [
+        line.removeprefix(_CREDENTIAL).replace("%%", "%") for line in lines if line.startswith(_CREDENTIAL)
+    ]
+    environ = {"HOME": passwd_home(), "PATH": "/usr/local/bin:/usr/bin:/bin", "SHELL": "/bin/sh"}
     for line in lines:
         if line.startswith("ExecStart="):
             words = shlex.split(line.partition("=")[2].replace("%%", "%").replace("$$", "$"))
-            script = words.index(str(MANAGER)) if str(MANAGER) in words else len(words) - 1
-            words.insert(script + 1, "{}")
-            lent = [entry.removeprefix(_CREDENTIAL) for entry in lines if entry.startswith(_CREDENTIAL)]
-            environ = {"HOME": passwd_home(), "PATH": "/usr/local/bin:/usr/bin:/bin", "SHELL": "/bin/sh"}
-            command = shlex.join(words).replace("'{}'", "{}")
-            yield Run("the unit", command, environ, Path(lent[0].replace("%%", "%")) if lent else None)
+            command = _around(words[:2], words[2:])
+            yield Run("the unit", command, environ, Path(lent[0]) if lent else None)
 
 
 def _lost(site: Site, run: Run) -> Iterator[Check]:
@@ -97,7 +103,7 @@ def _lost(site: Site, run: Run) -> Iterator[Check]:
 def _examined(site: Site, run: Run) -> Iterator[Check]:
     with tempfile.TemporaryDirectory(prefix="llmpod-doctor-") as directory:
         report = Path(directory) / "report.json"
-        command = run.command.replace("{}", f"doctor --report {shlex.quote(str(report))}", 1)
+        command = run.command(f"doctor --report {shlex.quote(str(report))}")
         environ = dict(run.environ)
         if run.credential:
             environ["CREDENTIALS_DIRECTORY"] = directory
@@ -121,6 +127,7 @@ def _shell(command: str, environ: Mapping[str, str]) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             start_new_session=True,
+            umask=0o022,
             timeout=LIMIT_SECONDS,
             check=False,
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from llmpod.cli.checks import Check, Site, ok, problem, warning
 from llmpod.cli.checks_files import log_file
 from llmpod.cli.scheduled import Installed, look, passwd_home
-from llmpod.errors import StateError
+from llmpod.errors import LlmpodError
 from llmpod.lifecycle.crontab import Entry
 from llmpod.lifecycle.units import UserUnits
 
@@ -17,20 +17,20 @@ _LINGER = Path("/var/lib/systemd/linger")
 WRITTEN_BY_HAND = "crontab -e"
 
 
-def installed(site: Site) -> Installed | None:
-    """What is scheduled; None when that cannot be read (a check says why)."""
+def installed(site: Site) -> Installed | LlmpodError:
+    """What is scheduled, or why that cannot be known."""
     if site.store is None:
-        return None
+        return LlmpodError("not known as long as the directory cannot be used", hint=site.manage("doctor"))
     try:
         return look(site.call, site.store.install_id)
-    except StateError:
-        return None
+    except LlmpodError as e:
+        return LlmpodError(e.message, hint=WRITTEN_BY_HAND if WRITTEN_BY_HAND in e.hint else "crontab -l")
 
 
-def schedule(site: Site, found: Installed | None) -> Iterator[Check]:
+def schedule(site: Site, found: Installed | LlmpodError) -> Iterator[Check]:
     """Whether something runs the passes, one thing only, and whether its lines can work."""
-    if found is None:
-        yield problem("schedule", "the crontab or the units cannot be read", site.manage("schedule show"))
+    if isinstance(found, LlmpodError):
+        yield problem("schedule", found.message, found.hint)
         return
     if not found.entries and not found.units:
         text = "nothing runs passes: no pod is watched, and only the pod itself ends it"

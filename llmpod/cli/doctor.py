@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llmpod.cli import checks_files, checks_running, checks_schedule
-from llmpod.cli.checks import Check, Status, load_config, site, worst
+from llmpod.cli.checks import Check, Site, Status, site, worst
 from llmpod.cli.checks_as_cron import rerun
 from llmpod.cli.checks_provider import provider
 from llmpod.cli.command import Command, Invocation, json_flag
+from llmpod.cli.scheduled import Installed
+from llmpod.errors import LlmpodError
 from llmpod.lifecycle.files import write_atomic
 
 _STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.PROBLEM: "bold red"}
@@ -20,7 +22,8 @@ def run(call: Invocation) -> int:
     if call.options.report:
         _report(call, call.options.report)
         return 0
-    checks = list(_as_cron(call) if call.options.as_cron else _here(call))
+    # what both the job and this terminal find is told once
+    checks = list(dict.fromkeys(_as_cron(call) if call.options.as_cron else _here(call)))
     status = worst(checks)
     if call.options.json:
         document = {
@@ -36,29 +39,30 @@ def run(call: Invocation) -> int:
 
 def _here(call: Invocation) -> Iterator[Check]:
     """As this terminal sees it."""
-    yield from _common(call)
-    there = site(call)
-    found = checks_schedule.installed(there)
-    yield from checks_schedule.schedule(there, found)
-    scheduled = bool(found and (found.entries or found.units))
-    yield checks_running.last_pass(there, scheduled=scheduled)
+    there, directory = site(call, checks_files.directory)
+    yield from _common(there, directory)
+    yield from _scheduling(there, checks_schedule.installed(there))
 
 
 def _as_cron(call: Invocation) -> Iterator[Check]:
-    """As a scheduled pass sees it; what is scheduled, cron itself need not know."""
-    there = site(call)
+    """As a scheduled pass sees it; what is scheduled is seen from here only."""
+    there, directory = site(call, checks_files.directory)
+    if directory.status is Status.PROBLEM:
+        yield directory
     found = checks_schedule.installed(there)
-    yield from rerun(there, found)
+    yield from rerun(there, found if isinstance(found, Installed) else None)
+    yield from _scheduling(there, found)
+
+
+def _scheduling(there: Site, found: Installed | LlmpodError) -> Iterator[Check]:
     yield from checks_schedule.schedule(there, found)
-    yield checks_running.last_pass(there, scheduled=bool(found and (found.entries or found.units)))
+    scheduled = isinstance(found, Installed) and bool(found.entries or found.units)
+    yield checks_running.last_pass(there, scheduled=scheduled)
 
 
-def _common(call: Invocation) -> Iterator[Check]:
+def _common(there: Site, directory: Check) -> Iterator[Check]:
     """What both look at."""
-    loaded, _ = load_config(call)
-    state_file = loaded.state_file
-    yield checks_files.directory(state_file.parent / ".llmpod" / state_file.stem)  # before `site` opens it
-    there = site(call)
+    yield directory
     yield checks_files.config(there)
     yield from provider(there)
     yield checks_files.state(there)
@@ -75,7 +79,8 @@ def _common(call: Invocation) -> Iterator[Check]:
 
 def _report(call: Invocation, path: Path) -> None:
     """For the ``doctor`` that started this one in cron's place: its output may go to a log file."""
-    write_atomic(path, json.dumps([check.document() for check in _common(call)]))
+    checks = _common(*site(call, checks_files.directory))
+    write_atomic(path, json.dumps([check.document() for check in checks]))
 
 
 def _print(call: Invocation, checks: list[Check]) -> None:
