@@ -59,14 +59,13 @@ def _runs(site: Site, found: Installed | None) -> Iterator[Run]:
         yield Run(f"crontab line {entry.number}", entry.instead, _cron_environ(site, entry.environ))
     if not found or not (found.units or found.entries):
         config = site.config.path
-        words = [
-            "python3",
-            str(MANAGER),
-            "{}",
-            *(["--config", str(config)] if config != DEFAULT_CONFIG else []),
-        ]
-        command = shlex.join(words).replace("'{}'", "{}")
+        named = ["--config", str(config)] if config != DEFAULT_CONFIG else []
+        command = _around(["python3", str(MANAGER)], named)
         yield Run("the README's line for cron", command, _cron_environ(site, {}))
+
+
+def _around(program: Sequence[str], arguments: Sequence[str]) -> Callable[[str], str]:
+    return lambda more: " ".join([shlex.join(program), more, shlex.join(arguments)])
 
 
 def _cron_environ(site: Site, assigned: Mapping[str, str]) -> dict[str, str]:
