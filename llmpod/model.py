@@ -111,7 +111,10 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One machine as the provider lists it. ``base_url`` is where its model server will answer (no ``/v1``)."""
+    """One machine as the provider lists it. ``base_url`` is where its model server will answer (no ``/v1``).
+
+    ``switch_at`` is the deadline armed in it and ``digest`` the configuration it was made from, where it tells them.
+    """
 
     id: str
     name: str
@@ -124,6 +127,8 @@ class Instance:
     gpu: str | None = None
     gpu_count: int | None = None
     detail: str = ""
+    switch_at: float | None = None
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from llmpod.config import PodConfig, Secret
 from llmpod.errors import BadSpec, NotFound
 from llmpod.model import Instance, Listing, Observed, Offer, Spec
 
+DIGEST = "LLMPOD_DIGEST"  # in the pod's environment: which configuration it was made from
 _OBSERVED = {
     "PROVISIONING": Observed.STARTING,
     "STARTING": Observed.STARTING,
@@ -57,7 +58,7 @@ class RunpodPods:
     def create(
         self, spec: Spec, offer: Offer, name: str, env: Mapping[str, str], *, deadline: float
     ) -> Instance:
-        body = _body(spec, offer, name, {**env, **self._armed(spec, deadline)})
+        body = _body(spec, offer, name, {**env, **self._armed(spec, deadline), DIGEST: spec.digest})
         try:
             return self._instance(self._api.create("/v2/pods", body))
         except NotFound as e:
@@ -122,6 +123,8 @@ class RunpodPods:
             gpu=gpu.get("id"),
             gpu_count=count,
             detail="it has no GPU" if count == 0 else f"status {pod.get('status')}",
+            switch_at=_switch_at(pod),
+            digest=str(_mapping(pod.get("env")).get(DIGEST) or ""),
         )
 
 
@@ -151,6 +154,12 @@ def _body(spec: Spec, offer: Offer, name: str, env: Mapping[str, str]) -> dict[s
     if spec.network_volume_id:
         body["mounts"] = {"network": [{"volumeId": spec.network_volume_id, "path": "/workspace"}]}
     return body
+
+
+def _switch_at(pod: Mapping[str, Any]) -> float | None:
+    """The deadline that its switch was armed with; RunPod tells the environment in clear."""
+    text = str(_mapping(pod.get("env")).get(runpod_switch.DEADLINE) or "")
+    return float(text) if text.isdecimal() else None
 
 
 def _mapping(value: object) -> dict[str, Any]:

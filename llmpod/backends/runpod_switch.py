@@ -37,6 +37,7 @@ from dataclasses import dataclass
 from llmpod.backends.runpod_api import USER_AGENT
 from llmpod.model import Spec
 
+DEADLINE = "LLMPOD_DEADLINE"
 _PYTHON = """\
 import http.client as h,os,signal,sys
 from urllib.parse import urlsplit
@@ -200,7 +201,7 @@ class Switch:
         """What the script reads, to be added to the pod's environment. Holds no key."""
         heartbeat = self.heartbeat_seconds or 0
         return {
-            "LLMPOD_DEADLINE": str(int(self.deadline)),
+            DEADLINE: str(int(self.deadline)),
             "LLMPOD_API_URL": self.api_url.rstrip("/"),
             "LLMPOD_SWITCH_SECONDS": str(self.interval_seconds),
             "LLMPOD_HEARTBEAT_SECONDS": str(heartbeat),

@@ -1,5 +1,6 @@
 """Not the lifecycle: the commands that order a model up or down and run passes."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from llmpod.cli.follow import Follower
 from llmpod.cli.wiring import Plane, interactive
 from llmpod.errors import Busy, ConfigError, LlmpodError, StateError
 from llmpod.lifecycle.reconcile import PROXY
+from llmpod.lifecycle.records import SUSPECT_SECONDS
 from llmpod.lifecycle.report import Report
 from llmpod.model import Direction, Phase
 
@@ -96,9 +98,20 @@ def _end(call: Invocation, *, everything: bool) -> int:
         if follower.until_gone(limit_seconds=SHUTDOWN_SECONDS, forced=forced):
             stopped = ", the proxy is stopped" if everything and plane.proxy else ""
             call.say(f"down: no pod of this installation exists{stopped}")
+            _warn_of_suspects(plane, call)
             return 0
     call.say("The order stands, but the pod's end is not confirmed yet. Run the command again.")
     return 75
+
+
+def _warn_of_suspects(plane: Plane, call: Invocation) -> None:
+    """A pod whose creation or end got no clear answer may still show up: only later passes can see that."""
+    with suppress(StateError):
+        for record in plane.store.load().records.values():
+            for name, at in record.suspects:
+                if plane.clock() - at < SUSPECT_SECONDS:
+                    call.say(f"{name} is not listed, but nobody confirmed its end: should it show up, each pass")
+                    call.say("ends it. Leave the schedule on, or run this again in 30 s, 2 min and 10 min.")
 
 
 def _follow(plane: Plane, call: Invocation) -> int:

@@ -13,6 +13,7 @@ from llmpod.cli.wiring import Plane
 from llmpod.errors import StateError
 from llmpod.lifecycle.files import process_id
 from llmpod.lifecycle.reconcile import PROXY
+from llmpod.lifecycle.records import SUSPECT_SECONDS
 from llmpod.lifecycle.state import State
 from llmpod.model import Offer, Phase, Record, Want
 
@@ -65,11 +66,12 @@ def money(record: Record, now: float) -> Money:
 
 def status_document(plane: Plane) -> dict[str, Any]:
     """What ``status --json`` prints. Field names are stable."""
-    now = plane.clock()
     state, error = _state(plane)
+    now = plane.clock() + state.clock_offset
     orders = plane.store.orders()
     alive = state.proxy is not None and process_id(state.proxy.process.pid) == state.proxy.process
     return {
+        "now": now,
         "models": {
             name: _model_document(state.record(name), orders.get(name), now) for name in plane.config.models
         },
@@ -109,6 +111,8 @@ def _model_document(record: Record, want: Want | None, now: float) -> dict[str, 
         "worst_case_usd": cost.worst_case,
         "attempts": record.attempts,
         "next_try_at": record.next_try_at,
+        "switch_at": record.switch_at if record.instance_id else None,
+        "possible_orphans": [name for name, at in record.suspects if now - at < SUSPECT_SECONDS],
         "error": record.error,
         "order": {**asdict(want), "direction": want.direction.value} if want else None,
     }
@@ -121,7 +125,7 @@ def print_status(plane: Plane, console: Console, *, as_json: bool) -> None:
         print(json.dumps(document, indent=2))
         return
     for name, model in document["models"].items():
-        _print_model(console, name, model, plane.clock())
+        _print_model(console, name, model, document["now"])
     proxy = document["proxy"]
     running = f"runs at {proxy['url']} (pid {proxy['pid']})" if proxy["running"] else "does not run"
     console.print(f"proxy    {running}")
@@ -146,6 +150,9 @@ def _print_model(console: Console, name: str, model: dict[str, Any], now: float)
     if model["deadline"] and model["phase"] in ALIVE:
         left = duration(model["deadline"] - now)
         console.print(f"ends     {moment(model['deadline'])}, in {left}")
+    for orphan in model["possible_orphans"]:
+        text = f"watch    {orphan}: not listed, its end not confirmed; it is ended when it shows up"
+        console.print(text, highlight=False, markup=False)
     if model["error"]:
         console.print(f"note     {model['error']}", highlight=False, markup=False)
 

@@ -15,12 +15,14 @@ from llmpod.errors import StateError
 from llmpod.lifecycle import failpoint, files
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.decide import Policy
+from llmpod.lifecycle.events import EventLog
+from llmpod.lifecycle.notify import Notifier
 from llmpod.lifecycle.probe import HttpProber
 from llmpod.lifecycle.proxyproc import ProxyProcess
 from llmpod.lifecycle.reconcile import PROXY, Reconciler
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.store import Store
-from llmpod.model import Direction, Want
+from llmpod.model import Direction, Event, Want
 
 HOME = Path(__file__).resolve().parents[2]
 PROXY_SCRIPT = HOME / "proxy_fastapi.py"
@@ -62,7 +64,10 @@ class Plane:
         with self.store.lock(wait_seconds=wait_seconds):
             with suppress(StateError):  # a full disk is told by the pass itself, and must not stop it
                 self.store.keep_config(self.config.raw)
-            return self._reconciler(forced).run()
+            report = self._reconciler(forced).run()
+        for line in Notifier(self.config.common.notifications, clock=self.clock).deliver(self.events):
+            report.say(line)
+        return report
 
     def reconciler(self) -> Reconciler:
         """For a preview, which needs no lock."""
@@ -88,8 +93,19 @@ class Plane:
             return orders
         return {}
 
+    @property
+    def events(self) -> EventLog:
+        """What was worth telling."""
+        return EventLog(self.store.directory)
+
+    def _tell(self, event: Event) -> None:
+        with suppress(StateError):  # no news is worth stopping a pass for
+            self.events.append(event)
+
     def _reconciler(self, forced: Mapping[str, Want] | None = None) -> Reconciler:
-        actor = Actor(self.store, self.backend, self.prober, clock=self.clock, point=self.point)
+        actor = Actor(
+            self.store, self.backend, self.prober, clock=self.clock, point=self.point, tell=self._tell
+        )
         catalog = cached_catalog(self.store)
         models = {name: managed(config, catalog) for name, config in self.config.models.items()}
         return Reconciler(actor, models, self.proxy, forced=forced)
