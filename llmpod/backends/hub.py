@@ -31,6 +31,10 @@ _HEADER_BYTES = 32 * 2**20
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
+class Unmeasured(BadSpec):
+    """The model is there, but not in a form from which its size can be told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Repo:
     """One revision of a model on the hub.
@@ -54,9 +58,13 @@ class Repo:
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
+    id: str
     revision: str
     sizes: Mapping[str, int]
     parameters: Mapping[str, int]
+
+    def path(self, name: str) -> str:
+        return f"/{quote(self.id)}/resolve/{quote(self.revision, safe='')}/{quote(name)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +116,16 @@ class Hub:
             revision: branch, tag or commit; the main branch when empty.
 
         Raises:
-            BadSpec: there is no such model or revision, or it has no weights that vLLM loads.
+            BadSpec: there is no such model or revision; Unmeasured: it has no weights that vLLM loads.
             BadCredentials: it is gated or private, and the token does not open it.
-            ProviderUnavailable: the hub did not answer, or not in a form that is understood.
+            ProviderUnavailable: no answer that is understood.
         """
         self._until = self._clock() + self._total
         if {".", ".."} & set(repo_id.split("/")):
             raise BadSpec(f"{repo_id} is no Hugging Face id.")
         listing = self._listing(repo_id, revision)
-        base = f"/{quote(repo_id)}/resolve/{quote(listing.revision, safe='')}/"
-        config = _document(self._get(base + "config.json", repo_id, limit=_CONFIG_BYTES))
-        size, floats = self._weights(repo_id, base, listing, config=config)
+        config = _document(self._get(listing.path("config.json"), repo_id, limit=_CONFIG_BYTES))
+        size, floats = self._weights(listing, whole=config.get("torch_dtype") == "float32")
         stored = sum(n for name, n in listing.sizes.items() if name.endswith(".safetensors"))
         return Repo(repo_id, listing.revision, config, size, floats, max(stored, size))
 
@@ -132,6 +139,7 @@ class Hub:
         tensors = page.get("safetensors")
         counts = tensors.get("parameters") if isinstance(tensors, dict) else None
         return _Listing(
+            id=repo_id,
             revision=str(page.get("sha") or revision or "main"),
             sizes={
                 name: size for name, size in sizes.items() if "/" not in name
@@ -139,39 +147,30 @@ class Hub:
             parameters={k: _count(v) for k, v in counts.items()} if isinstance(counts, dict) else {},
         )
 
-    def _weights(
-        self, repo_id: str, base: str, listing: _Listing, *, config: Mapping[str, Any]
-    ) -> tuple[int, int]:
-        """Bytes of all tensors, and of those in 32-bit floats."""
+    def _weights(self, listing: _Listing, *, whole: bool) -> tuple[int, int]:
+        """Bytes of all tensors, and of those in 32-bit floats: all when ``whole`` and no file tells it better."""
         names = listing.sizes
         if _INDEX in names:
-            return self._sharded(repo_id, base, listing, config=config)
+            return self._sharded(listing, whole=whole)
         single = _SINGLE if _SINGLE in names else next((n for n in names if n.endswith(".safetensors")), "")
         if single:
-            return _tensors(self._header(base + quote(single), repo_id))
+            return _tensors(self._header(listing.path(single), listing.id))
         pickled = sum(names[name] for name in fnmatch.filter(names, "pytorch_model*.bin"))
         if pickled:
-            return pickled, pickled if config.get("torch_dtype") == "float32" else 0
-        raise BadSpec(
-            f"{repo_id} has no weights in a format that is known here (safetensors).",
-            hint="Choose a repository with safetensors, or name the GPU with gpu_type_id.",
-        )
+            return pickled, pickled * whole
+        raise Unmeasured(f"{listing.id} has no weights as safetensors.", hint="Name the GPU instead.")
 
-    def _sharded(
-        self, repo_id: str, base: str, listing: _Listing, *, config: Mapping[str, Any]
-    ) -> tuple[int, int]:
+    def _sharded(self, listing: _Listing, *, whole: bool) -> tuple[int, int]:
         """By the index; where that does not tell the size, by its files, whose headers are a thousandth of them."""
-        index = _document(self._get(base + _INDEX, repo_id, limit=_INDEX_BYTES))
-        shards = index.get("weight_map")
+        index = _document(self._get(listing.path(_INDEX), listing.id, limit=_INDEX_BYTES))
+        shards, metadata = index.get("weight_map"), index.get("metadata")
         files = {str(name) for name in shards.values()} if isinstance(shards, dict) else set()
-        metadata = index.get("metadata")
         size = _count(metadata.get("total_size")) if isinstance(metadata, dict) else 0
-        size = size or sum(listing.sizes.get(name, 0) for name in files)
-        if not size:
-            raise ProviderUnavailable(f"{self.host} does not tell how large the weights of {repo_id} are.")
+        if not (size := size or sum(listing.sizes.get(name, 0) for name in files)):
+            raise ProviderUnavailable(f"{self.host} does not tell how large {listing.id} is.")
         if listing.parameters:
             return size, min(size, 4 * listing.parameters.get("F32", 0))
-        return size, size if config.get("torch_dtype") == "float32" else 0
+        return size, size * whole
 
     def _header(self, path: str, repo_id: str) -> Mapping[str, Any]:
         """The header of one safetensors file."""
@@ -241,39 +240,29 @@ class Hub:
         """The hub tells strangers of a private model what it tells them of one that does not exist: 401."""
         status, said = answer.status, answer.headers.get("X-Error-Code", "")
         if said == "GatedRepo" or (status == 403 and self._token):
-            how = (
-                "ask for access with the token's account at"
-                if self._token
-                else "set HF_TOKEN and accept it at"
-            )
-            hint = f"Its licence must be accepted: {how} {self._url}/{repo_id} ."
+            token = "the account of your token" if self._token else "HF_TOKEN and its account"
+            hint = f"Accept its licence with {token} at {self._url}/{repo_id} ."
             raise BadCredentials(f"{repo_id} is gated on {self.host}.", hint=hint)
-        if said in ("RevisionNotFound", "EntryNotFound"):
-            lacks = (
-                "such revision"
-                if said == "RevisionNotFound"
-                else "config.json or no weights that are readable"
-            )
-            raise BadSpec(f"{repo_id} on {self.host} has no {lacks}.", hint="Correct `model`.")
-        if status == 401 and self._token and said != "RepoNotFound":
-            hint = "Make a new one at huggingface.co/settings/tokens."
-            raise BadCredentials(f"{self.host} refused the token.", hint=hint)
+        if said == "RevisionNotFound":
+            raise BadSpec(f"{repo_id} on {self.host} has no such revision.", hint="Correct `model`.")
+        if said == "EntryNotFound":
+            raise Unmeasured(f"{repo_id} on {self.host} has no config.json.", hint="Name the GPU instead.")
+        if said == "" and status == 401 and self._token:
+            raise BadCredentials(f"{self.host} refused the token.", hint="Make a new one there.")
         if status in (401, 403, 404):
             near = self._nearest(repo_id)
             hint = f"Nearest: {', '.join(near)}." if near else "Look it up at huggingface.co/models."
-            private = "" if self._token else " If it is private, set HF_TOKEN."
-            raise BadSpec(f"{self.host} has no model {repo_id}.", hint=hint + private)
+            hint += "" if self._token else " If it is private, set HF_TOKEN."
+            raise BadSpec(f"{self.host} has no model {repo_id}.", hint=hint)
         wait = answer.headers.get("Retry-After", "")
         retry = float(wait) if wait.isdecimal() else None
         raise ProviderUnavailable(f"{self.host} answered {status}.", retry_after=retry)
 
     def _nearest(self, repo_id: str) -> list[str]:
         """Models of the same owner with a similar name; none when the hub does not answer that either."""
-        owner, _, _ = repo_id.rpartition("/")
-        if not owner:
-            return []
+        owner = quote(repo_id.rpartition("/")[0], safe="")
         try:
-            answer = self._follow(f"/api/models?author={quote(owner, safe='')}&limit=500", _PAGE_BYTES, None)
+            answer = self._follow(f"/api/models?author={owner}&limit=500", _PAGE_BYTES, None)
             names = [str(item["id"]) for item in json.loads(answer.body)]
         except (ProviderError, ValueError, TypeError, KeyError, RecursionError):
             return []
@@ -283,9 +272,7 @@ class Hub:
 def _tensors(header: Mapping[str, Any]) -> tuple[int, int]:
     """Bytes of all tensors of a file, and of those in 32-bit floats, by their places in it."""
     total = floats = 0
-    for name, tensor in header.items():
-        if name == "__metadata__" or not isinstance(tensor, dict):
-            continue
+    for tensor in (entry for name, entry in header.items() if name != "__metadata__"):
         try:
             begin, end = tensor["data_offsets"]
             size = max(int(end) - int(begin), 0)
@@ -294,7 +281,7 @@ def _tensors(header: Mapping[str, Any]) -> tuple[int, int]:
         total += size
         floats += size if tensor.get("dtype") == "F32" else 0
     if not total:
-        raise BadSpec("Its safetensors file holds no tensors.", hint="Choose another repository.")
+        raise Unmeasured("Its safetensors file holds no tensors.", hint="Choose another repository.")
     return total, floats
 
 

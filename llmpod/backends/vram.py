@@ -44,6 +44,7 @@ class Shape:
         width: the width that is cut between GPUs in such groups.
         experts: whether it is a mixture of experts.
         vision: whether it also reads images.
+        generates: whether it writes text; an encoder must take its whole input at once.
     """
 
     weights_bytes: int
@@ -58,6 +59,7 @@ class Shape:
     width: int = 0
     experts: bool = False
     vision: bool = False
+    generates: bool = True
 
     def kv_token_bytes(self, element_bytes: float = 2, gpus: int = 1) -> float:
         """KV cache of one token on one of so many GPUs. Heads are shared out, never cut; a latent is on each."""
@@ -169,7 +171,13 @@ def shape(config: Mapping[str, Any], weights_bytes: int) -> Shape:
         width=expert_width or _number(text, "intermediate_size"),
         experts=bool(_number(text, "num_local_experts", "num_experts", "n_routed_experts")),
         vision="vision_config" in config,
+        generates=_generates(config.get("architectures")),
     )
+
+
+def _generates(architectures: object) -> bool:
+    names = [str(name) for name in architectures] if isinstance(architectures, list) else []
+    return not names or any("CausalLM" in name or "ConditionalGeneration" in name for name in names)
 
 
 def _text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,9 +3,11 @@
 import asyncio
 import json
 
+from llmpod.sim import graphql
 from llmpod.sim.control import Control
 from llmpod.sim.faults import Fault, parse
 from llmpod.sim.front import CLOUDFLARE, Front, parsed, problem_headers, too_many
+from llmpod.sim.hub import HubHost
 from llmpod.sim.logs import log_query, stream
 from llmpod.sim.problems import NO_INSTANCES, NO_MONEY, NO_POD, NO_RIGHT, Problem
 from llmpod.sim.routes import Operation, Result, Routes
@@ -35,16 +37,35 @@ class Api:
         self._front = Front(world)
         self._routes = Routes(world, self._front)
         self._control = Control(world)
+        self._hub = HubHost(world.faults)
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one call."""
         request = exchange.request
         if request.path.startswith("/__sim/"):
             await self._control.handle(exchange)
+        elif request.path.startswith(("/hub/", "/hub-cdn/")):
+            self._log(exchange, await self._hub.handle(exchange))
+        elif request.path == "/graphql":
+            await self._graphql(exchange)
         elif request.path == "/v1" or request.path.startswith("/v1/"):
             await self._send(exchange, Result(410, _RETIRED), admitted=False)
         else:
             await self._v2(exchange)
+
+    async def _graphql(self, exchange: Exchange) -> None:
+        """The account's money; without a key it answers, too, but of nobody."""
+        request, keyed = exchange.request, "authorization" in exchange.request.headers
+
+        async def run() -> Result:
+            return Result(*graphql.answer(request.body, self._world, keyed=keyed))
+
+        try:
+            if keyed and self._front.admit(request) is not None:
+                raise Problem(403, NO_RIGHT)  # a pod's own key sees no account
+            await self._perform(exchange, Operation("graphql", run))
+        except Problem as problem:
+            await self._problem(exchange, problem, admitted=False)
 
     async def _v2(self, exchange: Exchange) -> None:
         admitted = False
@@ -109,6 +130,8 @@ class Api:
             case "empty":
                 page = {"pods": [], "pagination": {"nextCursor": None, "hasNextPage": False}}
                 await self._send(exchange, Result(200, page))
+            case "errors":
+                await self._send(exchange, Result(*graphql.TROUBLE))
             case "phantom":
                 await self._send(exchange, self._routes.phantom(exchange.request))
             case "capacity":

@@ -8,12 +8,14 @@
 | `garbage`, `html` | a body that is no JSON, a gateway's page; not executed |
 | `slow=S`, `hang` | executed and answered after S seconds; neither executed nor answered |
 | `empty` | LIST: no pods, by mistake |
+| `errors` | graphql: status 200 and a list of errors |
 | `capacity` | create: no instances |
 | `phantom` | create: 201 for a pod that never exists |
 | `created_then_X`, `deleted_then_X`, `done_then_X` | executed, then X of the above (`…_but_X` is the same) |
 
-Operations: create, list, get, update, delete, action, logs, catalog, billing, any; and `model`: the next requests to
-a model server through the HTTP proxy get this fault as their `x-sim-fault` header.
+Operations: create, list, get, update, delete, action, logs, catalog, billing, graphql, any of these; `hub`, the fake Hugging
+Face hub; and `model`: the next requests to a model server through the HTTP proxy get this fault as their
+`x-sim-fault` header.
 """
 
 import difflib
@@ -31,10 +33,12 @@ OPERATIONS = (
     "logs",
     "catalog",
     "billing",
+    "graphql",
     "any",
+    "hub",
     "model",
 )
-_PLAIN = {"1010", "dropped", "reset", "garbage", "html", "hang", "empty", "capacity", "phantom"}
+_PLAIN = {"1010", "dropped", "reset", "garbage", "html", "hang", "empty", "capacity", "phantom", "errors"}
 _FAULT = re.compile(
     r"(?:(?:created|deleted|done)_(?:then|but)_)?(?P<kind>[a-z]+|\d+)(?:=(?P<seconds>\d+(?:\.\d+)?))?"
 )
@@ -88,7 +92,7 @@ class FaultQueue:
     def take(self, operation: str) -> str | None:
         """The fault for this call, if one waits; it is used up."""
         for index, (wanted, fault) in enumerate(self._waiting):
-            if wanted == operation or (wanted == "any" and operation != "model"):
+            if wanted == operation or (wanted == "any" and operation not in ("hub", "model")):
                 del self._waiting[index]
                 return fault
         return None
