@@ -122,9 +122,7 @@ def allowance(budget: Budget | None, entries: Sequence[Entry], now: float) -> Al
         now: the time.
     """
     meters = tuple(
-        Meter(entry.usd_per_hour, entry.ends_by)
-        for entry in entries
-        if entry.is_open and entry.usd_per_hour and entry.ends_by > now
+        Meter(entry.usd_per_hour, entry.ends_by) for entry in entries if entry.is_open and entry.usd_per_hour
     )
     return Allowance(now, tuple(_limits(budget, entries, now)) if budget else (), meters)
 

@@ -59,6 +59,14 @@ class Behavior:
     """gpu.count left out: a false "no instances" (live, 1.3)."""
     balance_usd: float | None = None
     """Money of the account; a pod needs an hour's worth, else 402. None: never an end."""
+    other_usd_per_hour: float = 0.0
+    """What the account spends beside its pods: serverless, volumes. GraphQL's rate includes it (2.2)."""
+    spend_limit_usd: float = 80.0
+    """USD per hour that the account may spend (doc pods/pricing); told by GraphQL."""
+    billing_lag_seconds: float = 0.0
+    """How far the bill is behind (made up; that it lags is known)."""
+    graphql_retired: bool = False
+    """GraphQL answers 410, as announced for early 2027 (2)."""
     forbidden_gpus: tuple[str, ...] = ()
     """Pools that the account may not use: 403."""
     missing_images: tuple[str, ...] = ()

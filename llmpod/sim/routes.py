@@ -129,4 +129,5 @@ class Routes:
         return Result(200, changed.shown(self._world.clock.now()))
 
     async def _billing(self, request: Request) -> Result:
-        return Result(200, pod_billing(request.query, self._world.pods, self._world.clock.now()))
+        known_until = self._world.clock.now() - self._world.behavior.billing_lag_seconds
+        return Result(200, pod_billing(request.query, self._world.pods, known_until))
