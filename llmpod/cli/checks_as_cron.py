@@ -100,6 +100,10 @@ def _lost(site: Site, run: Run) -> Iterator[Check]:
 
 
 def _examined(site: Site, run: Run) -> Iterator[Check]:
+    if run.credential and not run.credential.exists():
+        again = site.manage("schedule install systemd")
+        yield problem("command", f"{run.where} does not start: there is no {run.credential}", again)
+        return
     with tempfile.TemporaryDirectory(prefix="llmpod-doctor-") as directory:
         report = Path(directory) / "report.json"
         command = run.command(f"doctor --report {shlex.quote(str(report))}")

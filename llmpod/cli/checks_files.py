@@ -180,16 +180,21 @@ def _tls_fault(certificate: Path, key: Path) -> str:
     try:
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         server.load_cert_chain(certificate, key, password="")  # or it would ask at the terminal
-        client = ssl.create_default_context(cafile=str(certificate))
-        client.check_hostname = False
-        client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
-        _shake(client.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True))
+        _shake(trusting(certificate).wrap_bio(back, there), server.wrap_bio(there, back, server_side=True))
     except ssl.SSLCertVerificationError as e:
         return e.verify_message
     except (OSError, ssl.SSLError) as e:
         return str(e.strerror or e)
     return ""
+
+
+def trusting(certificate: Path) -> ssl.SSLContext:
+    """A client that trusts this one certificate, for whatever name it bears. Raises OSError, ssl.SSLError."""
+    context = ssl.create_default_context(cafile=str(certificate))
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 def _shake(*ends: ssl.SSLObject) -> None:

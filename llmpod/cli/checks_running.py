@@ -8,13 +8,13 @@ import os
 import re
 import shlex
 import socket
-import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from llmpod.cli.checks import Check, Site, ok, problem, warning
+from llmpod.cli.checks_files import trusting
 from llmpod.cli.show import duration, moment
 from llmpod.cli.wiring import HOME
 from llmpod.errors import StateError
@@ -106,12 +106,11 @@ def _taken(port: int) -> bool:
 def _instance(site: Site, port: int) -> str | None:
     """Who answers there, by the token that our proxy shows; nothing secret is sent."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-    if site.config.common.use_https:
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE  # whose it is, the token decides
-        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=2, context=context)
+    common = site.config.common
     try:
+        if common.use_https and common.ssl_cert:
+            context = trusting(common.ssl_cert)
+            connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=2, context=context)
         connection.request("GET", "/health")
         return str(json.loads(connection.getresponse().read(2**20))["instance"])
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
