@@ -1,4 +1,4 @@
-"""Not manage_pod.py: calls it as processes, warm ones from the zygote, and kills them at a chosen effect or syscall."""
+"""Not manage_pod.py: calls it as a process forked by the zygote, and kills it at a chosen failpoint or syscall."""
 
 import json
 import os
@@ -12,8 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Self
 
 from llmpod.lifecycle.failpoint import VARIABLE
 from llmpod.sim.launch import Simulator
@@ -23,12 +23,16 @@ _ANSWER_SECONDS = 60.0
 # What reaches beyond the process: files, directories, locks, sockets, other processes. recvfrom too, since a
 # request that was sent and whose answer was never read is the moment that this is all about.
 _SYSCALLS = (
-    "write pwrite64 writev sendto sendmsg recvfrom recvmsg connect rename renameat renameat2 fsync fdatasync open"
-    " openat unlink unlinkat link linkat symlink ftruncate flock fcntl mkdir mkdirat chmod fchmod fchmodat kill"
-    " clone clone3 fork vfork execve"
-).split()
-_OPENS = ("open", "openat")
-_CALL = re.compile(r"^(?:(?P<pid>\d+) +)?(?P<name>\w+)\((?P<rest>.*)")
+    "?write,?pwrite64,?writev,?sendto,?sendmsg,?recvfrom,?recvmsg,?connect,?rename,"
+    "?renameat,?renameat2,?fsync,?fdatasync,?open,?openat,?unlink,?unlinkat,?link,?linkat,"
+    "?symlink,?ftruncate,?flock,?fcntl,?mkdir,?mkdirat,?chmod,?fchmod,?fchmodat,?kill,"
+    "?clone,?clone3,?fork,?vfork,?execve"
+)
+_CALL = re.compile(r"^(?P<pid>\d+) +(?P<name>\w+)\(")
+# Without an effect of their own: opening to read, reading a descriptor's flags, naming a failpoint.
+_IDLE = re.compile(
+    r'^\d+ +(open(at)?\((?!.*(O_CREAT|O_WRONLY|O_RDWR))|fcntl\(\d+, F_GET|write\(2, "LLMPOD_FAIL)'
+)
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,13 @@ class Ended:
         return self.code == -signal.SIGKILL
 
     @property
-    def points(self) -> list[str]:
-        """The failpoints it passed, in order; only told when one was armed."""
-        mark = f"{VARIABLE}: "
-        return [line.removeprefix(mark) for line in self.said.splitlines() if line.startswith(mark)]
+    def moments(self) -> list[Kill]:
+        """The failpoints that it passed; told only when the variable is set."""
+        return [Kill(n + 1) for n in range(self.said.count(f"{VARIABLE}: "))]
 
 
 class Managers:
-    """Calls ROOT/manage_pod.py for one user after another. A context manager: it ends its zygote.
+    """Calls ROOT/manage_pod.py for one user after another; to be closed.
 
     Args:
         root: the source tree under test, ours or a copy that was changed.
@@ -77,10 +80,8 @@ class Managers:
             cwd=root,
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """The zygote ends when nobody can call it any more."""
         with suppress(BrokenPipeError):
             self._zygote.communicate(timeout=10)
 
@@ -95,30 +96,39 @@ class Managers:
             directory: where its output and a trace may be written.
             kill: when to kill it.
         """
-        armed = {VARIABLE: str(kill.n)} if kill and not kill.syscall else {}
         output = directory / "output"
         output.unlink(missing_ok=True)
-        self._begin(arguments, {**environ, **armed}, output, stopped=kill is not None and kill.syscall != "")
-        if kill and kill.syscall:
+        if kill is None:
+            self._begin(arguments, environ, output)
+        elif kill.syscall:
+            self._begin(arguments, {**environ, VARIABLE: "0"}, output, stopped=True)
             return self._under(_strace(directory, kill), output)
+        else:
+            self._begin(arguments, {**environ, VARIABLE: str(kill.n)}, output)
         self._answer()
         return Ended(os.waitstatus_to_exitcode(self._answer()), output.read_text(errors="replace"))
 
     def trace(
         self, arguments: Sequence[str], environ: Mapping[str, str], directory: Path
     ) -> tuple[Ended, list[Kill]]:
-        """One undisturbed call, and every moment at which it might have been killed by a syscall or a failpoint."""
+        """One undisturbed call, and every moment at which it might have been killed.
+
+        These are its failpoints and, where strace works, its syscalls.
+        """
         output, log = directory / "output", directory / "strace"
         output.unlink(missing_ok=True)
+        named = {**environ, VARIABLE: "0"}
+        if no_strace():
+            ended = self.call(arguments, named, directory)
+            return ended, ended.moments
         log.unlink(missing_ok=True)
-        self._begin(arguments, {**environ, VARIABLE: "0"}, output, stopped=True)
+        self._begin(arguments, named, output, stopped=True)
         ended = self._under(_strace(directory, None), output)
-        points = [Kill(n + 1) for n in range(len(ended.points))]
-        return ended, points + _moments(log.read_text(errors="replace").splitlines())
+        return ended, ended.moments + _moments(log.read_text(errors="replace").splitlines())
 
     # --- the zygote
     def _begin(
-        self, arguments: Sequence[str], environ: Mapping[str, str], output: Path, *, stopped: bool
+        self, arguments: Sequence[str], environ: Mapping[str, str], output: Path, *, stopped: bool = False
     ) -> None:
         call = {
             "argv": list(arguments),
@@ -140,7 +150,7 @@ class Managers:
             raise AssertionError(f"a call of the manager took more than {_ANSWER_SECONDS:g} s")
         line = self._zygote.stdout.readline()
         assert line, "the zygote died"
-        return int(json.loads(line))
+        return int(line)
 
     def _under(self, strace: Sequence[str], output: Path) -> Ended:
         """The stopped child goes on under strace."""
@@ -155,6 +165,7 @@ class Managers:
         return Ended(code, output.read_text(errors="replace"))
 
 
+@cache
 def no_strace() -> str:
     """Why syscalls cannot be swept here, or nothing when they can."""
     if shutil.which("strace") is None:
@@ -169,9 +180,18 @@ def no_strace() -> str:
 
 
 def _strace(directory: Path, kill: Kill | None) -> list[str]:
-    names = ",".join(f"?{name}" for name in _SYSCALLS)
     inject = ["-e", f"inject={kill.syscall}:signal=SIGKILL:when={kill.n}"] if kill else []
-    return ["strace", "-f", "-o", str(directory / "strace"), "-e", "signal=none", "-e", f"trace={names}", *inject]
+    return [
+        "strace",
+        "-f",
+        "-o",
+        str(directory / "strace"),
+        "-e",
+        "signal=none",
+        "-e",
+        f"trace={_SYSCALLS}",
+        *inject,
+    ]
 
 
 def _moments(log: Sequence[str]) -> list[Kill]:
@@ -187,7 +207,6 @@ def _moments(log: Sequence[str]) -> list[Kill]:
             continue
         name = found["name"]
         counts[name] = counts.get(name, 0) + 1
-        reading = name in _OPENS and not re.search("O_CREAT|O_WRONLY|O_RDWR|O_TRUNC", found["rest"])
-        if not reading:
+        if not _IDLE.match(line):
             moments.append(Kill(counts[name], name))
     return moments

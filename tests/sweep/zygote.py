@@ -7,13 +7,16 @@ first line, with its own pid, memory, files, sockets and death.
 The clock: ``time.time`` is ahead by as much as the simulator's clock is, and ``time.sleep`` moves both instead of
 waiting, as libfaketime would do. So graces and back-offs keep the lengths they have in production.
 
-Protocol: a line of JSON each way. In: argv, environ, output, ahead, control, stopped. Out: the pid, or once more
-when the process has ended: its wait status.
+Protocol: in, a line of JSON a call: argv, environ, output, ahead, control, stopped. Out, two lines: the pid, and when
+the process has ended its wait status.
 """
 
 import ctypes
+import gc
+import io
 import json
 import os
+import pkgutil
 import runpy
 import signal
 import sys
@@ -39,7 +42,7 @@ class Clock:
     def now(self) -> float:
         return self._real() + self.ahead
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float, /) -> None:
         body = json.dumps({"seconds": seconds}).encode()
         with urllib.request.urlopen(f"{self.control}/advance", body):
             self.ahead += seconds
@@ -70,9 +73,14 @@ def _run(root: str, clock: Clock, call: dict[str, Any]) -> int:
         _become_the_manager(root, clock, call)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
-    except BaseException:  # noqa: BLE001 - whatever it was, this copy of the zygote must not go on as one
+    except BaseException:  # whatever it was, this copy of the zygote must not go on as one
         traceback.print_exc()
     return 70
+
+
+def _say(number: int) -> None:
+    sys.stdout.write(f"{number}\n")
+    sys.stdout.flush()
 
 
 def _serve(root: str, clock: Clock) -> None:
@@ -85,20 +93,31 @@ def _serve(root: str, clock: Clock) -> None:
             os._exit(code)
         if call["stopped"]:
             os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-        print(json.dumps(pid), flush=True)
-        print(json.dumps(os.waitpid(pid, 0)[1]), flush=True)
+        _say(pid)
+        _say(os.waitpid(pid, 0)[1])
+
+
+def _warm_up(root: str) -> None:
+    """All that a pass would import, and no garbage whose collection would copy the pages that are shared."""
+    from rich.console import Console
+
+    import llmpod.cli
+    from llmpod import _venv
+    from llmpod.backends import runpod_pod
+
+    for module in (_venv, llmpod.cli, runpod_pod):
+        assert Path(module.__file__ or "").is_relative_to(root), f"{module} is not of the sources under test"
+    Console(file=io.StringIO()).print(pkgutil)
+    gc.collect()
+    gc.freeze()
 
 
 def main() -> None:
     root = sys.argv[1]
     sys.path.insert(0, root)
     clock = Clock()
-    time.time, time.sleep = clock.now, clock.sleep
-    import llmpod.cli
-    from llmpod.backends import runpod_pod
-
-    for module in (llmpod.cli, runpod_pod):
-        assert Path(module.__file__ or "").is_relative_to(root), f"{module} is not of the sources under test"
+    time.time, time.sleep = clock.now, clock.sleep  # type: ignore[assignment]  # whole and index numbers never come
+    _warm_up(root)
     _serve(root, clock)
 
 

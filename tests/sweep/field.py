@@ -1,0 +1,274 @@
+"""Not a test: where cells are played. One simulator and one zygote; each cell is a new user on a wiped account.
+
+A cell: prepare a situation, order a fault, call manage_pod.py and kill it, let cron's passes follow, and judge. Every
+call is a process, every kill a SIGKILL, every file and socket real.
+"""
+
+import json
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from llmpod.sim.launch import Simulator
+from tests.support.install import FAST, Install
+from tests.support.source import ROOT
+from tests.sweep.managers import Ended, Kill, Managers
+from tests.sweep.scenarios import FAULTS, NO_FAULT, SCENARIOS, Fault, Scenario
+
+STEP = 30.0  # seconds between two passes of cron; the bars below are in simulated seconds, too
+MOST_PASSES = 40
+ORPHAN_SECONDS = 120.0
+OVERRUN_SECONDS = 60.0
+GRACE = 60.0
+_FOREIGN = "llmpod-0123abcd-456789-0123456789ab"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One situation, one fault, and the kills by the number of the call (0: the scenario's own)."""
+
+    scenario: Scenario
+    fault: Fault = NO_FAULT
+    kills: Mapping[int, Kill] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        kills = ", ".join(f"pass {n} at {kill}" for n, kill in self.kills.items())
+        return f"{self.scenario.name} / {self.fault.name} / {kills or 'no kill'}"
+
+
+@dataclass
+class Outcome:
+    """What a cell came to; ``wrong`` is empty when all is well."""
+
+    cell: Cell
+    kills: int = 0
+    settled_after: float = 0.0
+    wrong: list[str] = field(default_factory=list)
+    left_over: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.cell}: {'; '.join(self.wrong) or 'well'}"
+
+
+class Field:
+    """Plays cells one after another. Use `open_field`."""
+
+    def __init__(self, root: Path, directory: Path, sim: Simulator) -> None:
+        self.sim = sim
+        self._directory = directory
+        self._managers = Managers(root, sim)
+        self._count = 0
+        self.reset()
+
+    def close(self) -> None:
+        self._managers.close()
+
+    # --- a new user on a wiped account
+    def reset(self) -> None:
+        self.sim.reset()
+        self._count += 1
+        home = self._directory / f"{self._count}"
+        (home / "files").mkdir(parents=True, mode=0o700)
+        self._home = home
+        environ = {"PATH": os.environ["PATH"], "HOME": str(home), "TZ": "UTC"}
+        self.install = Install(home / "files", self.sim, environ)
+        self.install.write(
+            create_grace_seconds=GRACE,
+            poll_interval_seconds=5.0,
+            restart_backoff_seconds=None,
+            heartbeat_seconds=None,  # nobody but the manager may end a pod here
+        )
+
+    def manage(self, *arguments: str, kill: Kill | None = None) -> Ended:
+        argv = [*self.install.argv()[2:], *arguments]
+        return self._managers.call(argv, self.install.environ, self._home, kill)
+
+    def until_ready(self) -> None:
+        for _ in range(5):
+            self.manage()
+            if self._state().get("phase") == "ready":
+                return
+        raise AssertionError(f"no undisturbed start: {self._state()}")
+
+    # --- playing
+    def moments(self, scenario: Scenario, fault: Fault) -> dict[int, list[Kill]]:
+        """All kills that an undisturbed run of this scenario offers, by the number of the call."""
+        self.reset()
+        scenario.prepare(self)
+        fault.begin(self.sim)
+        found: dict[int, list[Kill]] = {}
+        for index in range(MOST_PASSES):
+            arguments = [*self.install.argv()[2:], *(scenario.arguments if index == 0 else ())]
+            _, found[index] = self._managers.trace(arguments, self.install.environ, self._home)
+            if self._is_settled(scenario, fault):
+                return found
+            self.sim.advance(STEP)
+        raise AssertionError(f"{scenario.name} / {fault.name} does not settle")
+
+    def play(self, cell: Cell) -> Outcome:
+        """One cell from its beginning to the last bill."""
+        self.reset()
+        self.install.console(
+            "POST", "/v2/pods", {"name": _FOREIGN, "image": "x/y:1", "gpu": {"id": "NVIDIA L4", "count": 1}}
+        )
+        cell.scenario.prepare(self)
+        cell.fault.begin(self.sim)
+        outcome = Outcome(cell)
+        try:
+            self._settle(cell, outcome)
+            self._end(cell, outcome)
+        except AssertionError as e:
+            outcome.wrong.append(str(e))
+        outcome.wrong += self._overlaps()
+        outcome.left_over = len(list(self.install.directory.rglob(".*.*.*")))
+        return outcome
+
+    def _settle(self, cell: Cell, outcome: Outcome) -> None:
+        begun, back = self._now(), None
+        last = max(cell.kills, default=0)
+        for index in range(MOST_PASSES):
+            ended = self.manage(*(cell.scenario.arguments if index == 0 else ()), kill=cell.kills.get(index))
+            assert ended.killed or ended.code in _CALM, f"pass {index} exited {ended.code}: {ended.said}"
+            outcome.kills += ended.killed
+            back = None if ended.killed else back or self._now()
+            self._readable(cell)
+            if back is not None:
+                self._in_time(back)
+            if index >= last and self._is_settled(cell.scenario, cell.fault):
+                outcome.settled_after = self._now() - begun
+                return
+            self.sim.advance(STEP)
+        raise AssertionError(f"stuck: {len(self._alive())} pods, {self._state()}")
+
+    def _end(self, cell: Cell, outcome: Outcome) -> None:
+        """Ten calm minutes change nothing; then the end comes, by deadline or by hand; then nobody pays."""
+        pods = len(self._alive())
+        for _ in range(2):
+            self.sim.advance(300)
+            self.manage()
+            assert len(self._alive()) == pods, f"{len(self._alive())} pods ten minutes later, not {pods}"
+        if pods and cell.scenario.pods and random.Random(str(cell)).random() < 0.5:
+            self._expire()
+        else:
+            self.manage("--shutdown")
+        assert self._alive() == [], f"a pod is left at the end: {self._state()}"
+        self._nobody_pays()
+
+    def _expire(self) -> None:
+        deadline = self._state()["deadline"]
+        self.sim.advance(max(0.0, deadline - self._now()))
+        for _ in range(5):
+            self.manage()
+            self._in_time(deadline)
+            self.sim.advance(STEP)
+        assert self._state()["phase"] == "stopped", self._state()
+
+    def _nobody_pays(self) -> None:
+        ours = {pod["id"] for pod in self._ours()}
+        before = self._bill(ours)
+        self.sim.advance(3600)
+        self.manage()
+        assert abs(self._bill(ours | {pod["id"] for pod in self._ours()}) - before) < 1e-9, (
+            "somebody still pays"
+        )
+        foreign = [pod for pod in self.sim.alive() if pod["name"] == _FOREIGN]
+        assert len(foreign) == 1, "a foreign pod was touched"
+
+    # --- judging
+    def _in_time(self, back: float) -> None:
+        """What an unhindered manager must have done by now, counted from when it was ``back``."""
+        now, record, alive = self._now(), self._state(), self._alive()
+        if now - back > ORPHAN_SECONDS:
+            orphans = [pod["id"] for pod in alive if pod["id"] != record.get("instance_id")]
+            assert not orphans, f"{orphans} unknown for {now - back:.0f} s: {record}"
+        deadline = record.get("deadline")
+        if deadline and now > max(deadline, back) + OVERRUN_SECONDS:
+            assert not alive, f"{len(alive)} pods live {now - deadline:.0f} s past the deadline"
+
+    def _readable(self, cell: Cell) -> None:
+        for name in ("pod_state.json", ".llmpod/pod_state/orders.json"):
+            path = self.install.directory / name
+            if path.exists() and cell.scenario.name != "state torn":
+                json.loads(path.read_text(encoding="utf-8"))
+
+    def _pods_wanted(self, scenario: Scenario) -> int:
+        if scenario.pods is not None:
+            return scenario.pods
+        orders = json.loads(
+            (self.install.directory / ".llmpod/pod_state/orders.json").read_text(encoding="utf-8")
+        )
+        return int(orders["default"]["direction"] == "up")
+
+    def _is_settled(self, scenario: Scenario, fault: Fault) -> bool:
+        alive, record = self._alive(), self._state()
+        if fault.respected and record.get("phase") == "failed":
+            return not alive
+        if not self._pods_wanted(scenario):
+            return not alive and record.get("phase") in ("stopped", "failed")
+        ready = len(alive) == 1 and record.get("phase") == "ready" and record["instance_id"] == alive[0]["id"]
+        return ready and alive[0]["status"] == "RUNNING" and self._made_as_configured(record)
+
+    def _made_as_configured(self, record: Mapping[str, Any]) -> bool:
+        return bool(record["config"].get("max_model_len") == self.install.config.get("max_model_len"))
+
+    def _overlaps(self) -> list[str]:
+        lives = sorted((p["created_at"], p["terminated_at"] or float("inf")) for p in self._ours())
+        return ["two pods at once"] * any(later[0] < earlier[1] for earlier, later in pairwise(lives))
+
+    def _ours(self) -> list[dict[str, Any]]:
+        return [pod for pod in self.sim.state()["pods"] if pod["name"] != _FOREIGN]
+
+    def _alive(self) -> list[dict[str, Any]]:
+        return [pod for pod in self._ours() if pod["terminated_at"] is None]
+
+    def _bill(self, ids: set[str]) -> float:
+        bill = self.sim.bill()["pods"]
+        return float(sum(bill[id_] for id_ in ids))
+
+    def _now(self) -> float:
+        return float(self.sim.state()["now"])
+
+    def _state(self) -> dict[str, Any]:
+        """What pod_state.json says of the model; empty when it is not there, or torn."""
+        try:
+            return self.install.state()
+        except (FileNotFoundError, ValueError, KeyError):
+            return {}
+
+
+# Exit codes that say "not now": trouble with the provider, no capacity, state to be rebuilt.
+_CALM = (0, 69, 75, 78)
+
+
+@contextmanager
+def open_field(directory: Path, root: Path = ROOT) -> Iterator[Field]:
+    """A field with a simulator of its own.
+
+    Args:
+        directory: for the users' files.
+        root: the source tree under test.
+    """
+    with Simulator.start(pods="inline", behavior=FAST) as sim:
+        place = Field(root, directory, sim)
+        try:
+            yield place
+        finally:
+            place.close()
+
+
+def scenario(name: str) -> Scenario:
+    return next(s for s in SCENARIOS if s.name == name)
+
+
+def fault(name: str) -> Fault:
+    return next(f for f in FAULTS if f.name == name)
+
+
+def combinations() -> Sequence[tuple[Scenario, Fault]]:
+    """Every scenario with every fault that can matter in it."""
+    return [(s, f) for s in SCENARIOS for f in FAULTS if f.concerns(s)]
