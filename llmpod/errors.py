@@ -119,12 +119,6 @@ class NoMoney(ProviderError):
     status, code, exit_code = 402, "no_money", 76
 
 
-class OverBudget(NoMoney):
-    """Our own budget does not allow it; nobody was asked."""
-
-    code = "over_budget"
-
-
 class RetiredApi(ProviderError):
     """The provider has switched off the API version that this program speaks."""
 

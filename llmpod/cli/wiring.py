@@ -16,9 +16,11 @@ from llmpod.lifecycle import failpoint, files
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.decide import Policy
 from llmpod.lifecycle.events import EventLog
+from llmpod.lifecycle.ledger import FILE_NAME, Ledger
 from llmpod.lifecycle.notify import Notifier
 from llmpod.lifecycle.probe import HttpProber
 from llmpod.lifecycle.proxyproc import ProxyProcess
+from llmpod.lifecycle.purse import Purse
 from llmpod.lifecycle.reconcile import PROXY, Reconciler
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.store import Store
@@ -103,8 +105,20 @@ class Plane:
             self.events.append(event)
 
     def _reconciler(self, forced: Mapping[str, Want] | None = None) -> Reconciler:
+        common = self.config.common
+        purse = Purse(
+            Ledger(self.store.directory / FILE_NAME),
+            common.budget,
+            most_usd_per_hour=common.max_hourly_cost,
+        )
         actor = Actor(
-            self.store, self.backend, self.prober, clock=self.clock, point=self.point, tell=self._tell
+            self.store,
+            self.backend,
+            self.prober,
+            purse=purse,
+            clock=self.clock,
+            point=self.point,
+            tell=self._tell,
         )
         catalog = cached_catalog(self.store)
         models = {name: managed(config, catalog) for name, config in self.config.models.items()}

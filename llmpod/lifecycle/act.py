@@ -1,8 +1,8 @@
 """Not a decision: carries out one step for one model, and writes down before and after what it does."""
 
-import math
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -14,14 +14,15 @@ from llmpod.errors import (
     LlmpodError,
     NoCapacity,
     NoMoney,
-    OverBudget,
     ProviderError,
     ProviderUnavailable,
     RetiredApi,
+    StateError,
 )
 from llmpod.lifecycle import decide, match, records
 from llmpod.lifecycle.decide import Act, Policy
 from llmpod.lifecycle.memory import Memory
+from llmpod.lifecycle.purse import Purse
 from llmpod.lifecycle.store import Store
 from llmpod.model import Event, Health, Instance, Offer, Phase, Record, Spec
 
@@ -33,26 +34,6 @@ class Prober(Protocol):
     """Asks a model server how far it is; see :class:`llmpod.lifecycle.probe.HttpProber`."""
 
     def check(self, seen: Instance, api_key: str, served_name: str, *, was_ready: bool) -> Health: ...
-
-
-class Purse(Protocol):
-    """The money of one installation; see :class:`llmpod.lifecycle.money.Purse`."""
-
-    def sync(self, instances: Sequence[Instance], owners: Mapping[str, str], now: float) -> None:
-        """Write down what is new: machines (``owners``: their model by id), prices, ends. Raises StateError."""
-        ...
-
-    def used_up_at(self, rates: Sequence[float], now: float) -> float | None:
-        """When the budget ends if machines of these hourly rates run from now on; None: there is no limit."""
-        ...
-
-    def figures(self, now: float) -> str:
-        """What was spent of what, in words."""
-        ...
-
-    def alarms(self, now: float) -> Sequence[tuple[str, Event]]:
-        """What must be told once, each with its key: a share of the budget was passed."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +65,11 @@ class Actor:
         store: the files.
         backend: the provider.
         prober: asks model servers.
+        purse: the money.
         clock: epoch seconds of this machine; the provider's own clock corrects it once it is known.
         point: called with a name at every effect; tests crash here.
         tell: takes what is worth telling a person.
         last_words: keeps the last log lines of a machine that never became ready, and says where.
-        purse: the budget, or None for no limit.
     """
 
     def __init__(
@@ -97,11 +78,11 @@ class Actor:
         backend: Backend,
         prober: Prober,
         *,
+        purse: Purse,
         clock: Callable[[], float],
         point: Callable[[str], None],
         tell: Callable[[Event], None] = lambda _: None,
         last_words: Callable[[Record], str] = lambda _: "",
-        purse: Purse | None = None,
     ) -> None:
         self.memory = Memory(store, clock=clock, point=point, tell=tell)
         self.store = store
@@ -109,7 +90,6 @@ class Actor:
         self.point = point
         self.report = self.memory.report
         self.purse = purse
-        self.rates: list[float] = []  # of the machines that are listed
         self._last_words = last_words
         self._prober = prober
 
@@ -128,42 +108,38 @@ class Actor:
         intent = records.begin(record, name, deadline=end, now=now)
         self.memory.keep(model, _described(intent, managed))
         self.point("intent saved")
-        refusals: list[ProviderError] = []
+        self._try_offers(model, managed, spec, end=end)
+
+    def _try_offers(self, model: str, managed: Managed, spec: Spec, *, end: float) -> None:
+        name, refusals = self.memory.record(model).name, list[ProviderError]()
         for offer in spec.offers:
             try:
                 deadline = self._armed(model, offer, end)
+            except NoMoney as e:  # our own budget: a cheaper one may do
+                self.report.say(f"{model}: {offer.gpu} is over the budget")
+                refusals.append(e)
+                continue
+            try:
                 made = self._create_one(spec, offer, name, deadline=deadline)
             except NoCapacity as e:
                 self.report.say(f"{model}: no {offer.gpu} to be had: {e.message}")
                 self.memory.refuse(offer.key)
                 refusals.append(e)
-                continue
-            except OverBudget as e:
-                refusals.append(e)
-                continue
             except ProviderError as e:
                 self._not_made(model, e)
                 return
-            self._made(model, made, managed.policy)
-            return
+            else:
+                self._made(model, made, managed.policy)
+                return
         self._not_made(model, refusals[-1])
 
     def _armed(self, model: str, offer: Offer, end: float) -> float:
         """The deadline for the machine's own switch: the run's end, or when the budget ends at this price.
 
         Raises:
-            OverBudget: the rest of the budget does not buy a minute of it.
+            NoMoney: the rest of the budget does not buy a minute of it.
         """
-        if self.purse is None:
-            return end
-        now, rate = self.memory.now(), offer.usd_per_hour
-        limit = self.purse.used_up_at([*self.rates, rate] if rate is not None else [math.inf], now)
-        if limit is not None and limit - now < decide.MIN_RUN_SECONDS:
-            price = "unknown price" if rate is None else f"${rate:.2f}/h"
-            raise OverBudget(
-                f"The budget does not allow {offer.gpu} ({price}): {self.purse.figures(now)}.",
-                hint="Raise `budget` in the configuration, or wait for the next day or month (UTC).",
-            )
+        limit = self.purse.until(offer.usd_per_hour, self.memory.now())
         deadline = end if limit is None else min(end, limit)
         self.memory.keep(model, replace(self.memory.record(model), switch_at=deadline))
         return deadline
@@ -188,6 +164,10 @@ class Actor:
             self.memory.record(model), made, runtime_seconds=policy.runtime_seconds, now=self.memory.now()
         )
         self.memory.keep(model, record)
+        with suppress(StateError):  # the next pass lists it, and writes it down then
+            self.purse.note(
+                made, dict(self.memory.state.records), mark=self.store.install_id, now=self.memory.now()
+            )
         price = f" at ${record.usd_per_hour:.2f}/h" if record.usd_per_hour is not None else ""
         self.report.say(f"{model}: created {made.id} ({record.gpu}{price})")
 

@@ -16,7 +16,7 @@ from llmpod.lifecycle.decide import Act, Step
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.state import ProxyRecord, SaveProxy
 from llmpod.lifecycle.want import expired, first_order, lapsed, overspent
-from llmpod.model import Direction, Instance, Observed, Want
+from llmpod.model import Direction, Instance, Want
 
 MAX_STEPS = 6
 PROXY = "@proxy"  # the name under which the proxy's own order stands
@@ -53,7 +53,6 @@ class Reconciler:
         self._proxy = proxy
         self._forced = forced or {}
         self._audit = Audit(actor, models)
-        self._used_up_at: float | None = None
         self._may_create = True
 
     def run(self) -> Report:
@@ -94,12 +93,13 @@ class Reconciler:
         actor, now = self._actor, self._actor.memory.now()
         actor.memory.load()
         orders, instances = actor.store.orders(), self._audit.ours()
-        steps = []
+        actor.purse.recall()
+        now, steps = actor.memory.now(), []
         for model, managed in self._models.items():
             want = lapsed(orders.get(model) or first_order(now), now)
             record = actor.memory.record(model)
             seen = match.find(record, instances)
-            want = expired(record, want, now) or want
+            want = expired(record, want, now) or overspent(want, actor.purse.allowed(now), now) or want
             step = decide.decide(record, want, seen, policy=managed.policy, now=now)
             while step.act is Act.AGAIN:
                 step = decide.decide(step.record, want, seen, policy=managed.policy, now=now)
@@ -112,7 +112,7 @@ class Reconciler:
             soon = managed.policy.expiring_soon_seconds
             for key, event in telling.alarms(model, memory.record(model), soon=soon, now=now):
                 memory.alarm(key, event)
-        for key, event in self._actor.purse.alarms(now) if self._actor.purse else ():
+        for key, event in self._actor.purse.alarms(now):
             memory.alarm(key, event)
 
     # --- looking ------------------------------------------------------------------------------------------------
@@ -137,21 +137,18 @@ class Reconciler:
         run_at = self._actor.memory.record(model).run_at
         return Want(Direction.UP, at=run_at or 0.0, by="the run before", reason="orders are unreadable")
 
-    def _count_money(self, instances: Sequence[Instance]) -> None:
-        """Write down what runs at what price, and find out for how long the budget allows it."""
+    def _count_money(self, instances: Sequence[Instance] | None) -> None:
+        """Write down what runs at what price; None: go by what was written before."""
         actor = self._actor
-        if actor.purse is None:
-            return
-        now, owned = actor.memory.now(), {actor.memory.record(m).instance_id: m for m in self._models}
+        memory, mark = actor.memory, actor.store.install_id
         try:
-            actor.purse.sync(instances, {id_: model for id_, model in owned.items() if id_}, now)
-        except StateError as e:  # a full disk stops new spending, not the watch over what runs
+            if instances is None:
+                actor.purse.recall()
+            else:
+                actor.purse.sync(instances, dict(memory.state.records), mark=mark, now=memory.now())
+        except StateError as e:  # it stops new spending, not the watch over what runs
             actor.report.fail(e)
             self._may_create = False
-        actor.rates = [
-            i.usd_per_hour for i in instances if i.usd_per_hour and i.observed is not Observed.EXITED
-        ]
-        self._used_up_at = actor.purse.used_up_at(actor.rates, now)
 
     # --- acting -------------------------------------------------------------------------------------------------
     def _tend_proxy(self, orders: Mapping[str, Want]) -> None:
@@ -222,7 +219,7 @@ class Reconciler:
     def _in_force(self, model: str, want: Want) -> Want:
         """The order, or the sticky "down" that its passed deadline or the used-up budget has become."""
         record, now = self._actor.memory.record(model), self._actor.memory.now()
-        order = expired(record, want, now) or overspent(want, self._used_up_at, now)
+        order = expired(record, want, now) or overspent(want, self._actor.purse.allowed(now), now)
         if order is None:
             return want
         try:
@@ -236,10 +233,7 @@ class Reconciler:
     def _end_blindly(self, orders: Mapping[str, Want]) -> None:
         """The listing failed: a deadline or a "down" is still carried out on the id that we know."""
         actor, now = self._actor, self._actor.memory.now()
-        if actor.purse:
-            known = [record for record in map(actor.memory.record, self._models) if record.instance_id]
-            rates = [record.usd_per_hour for record in known if record.usd_per_hour]
-            self._used_up_at = actor.purse.used_up_at(rates, now)
+        self._count_money(None)
         for model in self._models:
             want, record = self._in_force(model, orders[model]), actor.memory.record(model)
             if want.direction is Direction.DOWN and record.instance_id and not record.delete_accepted:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from llmpod.lifecycle.money import Allowance
 from llmpod.model import Direction, Record, Want
 
 
@@ -31,8 +32,10 @@ def lapsed(want: Want, now: float) -> Want:
     return replace(want, direction=other, until=None, reason=f"the order of {want.by} ended")
 
 
-def overspent(want: Want, used_up_at: float | None, now: float) -> Want | None:
+def overspent(want: Want, allowed: Allowance, now: float) -> Want | None:
     """The sticky "down" that follows from a used-up budget, or None while there is some left."""
-    if want.direction is Direction.DOWN or used_up_at is None or now < used_up_at:
+    limit = allowed.tightest
+    if want.direction is Direction.DOWN or limit is None or not allowed.exhausted:
         return None
-    return Want(Direction.DOWN, at=now, by="budget", reason="the budget is used up")
+    spent = f"${limit.spent.usd:.2f} of ${limit.usd:.2f} for {limit.period}"
+    return Want(Direction.DOWN, at=now, by="budget", reason=f"the budget is used up ({spent})")

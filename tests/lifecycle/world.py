@@ -7,9 +7,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from llmpod.config import Budget
 from llmpod.errors import CreateUnknown, NoCapacity, ProviderUnavailable
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.decide import Policy
+from llmpod.lifecycle.ledger import FILE_NAME, Ledger
+from llmpod.lifecycle.purse import Purse
 from llmpod.lifecycle.reconcile import PROXY, Reconciler
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.store import Store
@@ -150,6 +153,7 @@ class World:
     now: float = 1_000_000.0
     crash_at: int | None = None
     effects: int = 0
+    budget: Budget | None = None
 
     def __post_init__(self) -> None:
         self.cloud = Cloud(lambda: self.now)
@@ -163,7 +167,10 @@ class World:
     def pass_(self, *, crash_at: int | None = None) -> Report | None:
         """One pass; None when it was killed."""
         self.crash_at, self.effects = crash_at, 0
-        actor = Actor(self.store, self.cloud, self.cloud, clock=lambda: self.now, point=self._point)
+        purse = Purse(Ledger(self.store.directory / FILE_NAME), self.budget, most_usd_per_hour=None)
+        actor = Actor(
+            self.store, self.cloud, self.cloud, purse=purse, clock=lambda: self.now, point=self._point
+        )
         try:
             with self.store.lock():
                 return Reconciler(actor, {MODEL: MANAGED}).run()

@@ -1,0 +1,85 @@
+"""Not a ledger and not arithmetic: what a pass asks of the money, over both."""
+
+from collections.abc import Iterator, Sequence
+
+from llmpod.config import Budget
+from llmpod.errors import NoMoney
+from llmpod.lifecycle.book import Book, Entry, tenants
+from llmpod.lifecycle.ledger import Ledger
+from llmpod.lifecycle.money import Allowance, afford, alerts, allowance
+from llmpod.lifecycle.spending import assumed
+from llmpod.model import Event, EventKind, Instance, Record
+
+
+class Purse:
+    """The money of one installation, for one pass.
+
+    Args:
+        ledger: what was spent.
+        budget: the limits, or None.
+        most_usd_per_hour: counted for a machine whose price nobody has said; None: such a machine counts nothing.
+    """
+
+    def __init__(self, ledger: Ledger, budget: Budget | None, *, most_usd_per_hour: float | None) -> None:
+        self._ledger = ledger
+        self._budget = budget
+        self._most = most_usd_per_hour
+        self._book = Book()
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        return assumed(self._book.entries, self._most)
+
+    def recall(self) -> None:
+        """Read what is written, when nobody can tell what exists. Raises StateError."""
+        self._book = self._ledger.read()
+
+    def sync(
+        self, instances: Sequence[Instance], records: dict[str, Record], *, mark: str, now: float
+    ) -> None:
+        """Write down what is new.
+
+        Args:
+            instances: all machines of ours.
+            records: by model.
+            mark: the install id.
+            now: the time.
+
+        Raises:
+            StateError: it cannot be written or read; nothing more may be bought.
+        """
+        self._book = self._ledger.sync(instances, tenants(records, mark), now=now)
+        if self._book.error is not None:
+            raise self._book.error
+
+    def note(self, made: Instance, records: dict[str, Record], *, mark: str, now: float) -> None:
+        """Write down what was just bought. Raises StateError."""
+        self._book = self._ledger.note(made, tenants(records, mark), now=now)
+        if self._book.error is not None:
+            raise self._book.error
+
+    def allowed(self, now: float) -> Allowance:
+        """What the budget allows."""
+        return allowance(self._budget, self.entries, now)
+
+    def until(self, usd_per_hour: float | None, now: float) -> float | None:
+        """For how long one more machine of this price may run beside what runs; None: as long as it likes.
+
+        Raises:
+            NoMoney: not even a minute, or its price is unknown and so cannot be held to a budget.
+        """
+        allowed = self.allowed(now)
+        price = usd_per_hour if usd_per_hour is not None else self._most
+        if allowed.limits and price is None:
+            raise NoMoney(
+                "The price of this machine is unknown, so no budget can be kept with it.",
+                hint="`--refresh-catalog` fetches prices; or set `max_hourly_cost`.",
+            )
+        afford(allowed, price)
+        return allowed.deadline(price or 0.0)
+
+    def alarms(self, now: float) -> Iterator[tuple[str, Event]]:
+        """What is to be told once, with the key under which that is remembered: 80 % and 100 % of a limit."""
+        for alert in alerts(self.allowed(now), frozenset()):
+            key = "budget " + " ".join(f"{period}:{percent}" for period, percent in alert.marks)
+            yield key, Event(EventKind.BUDGET, "", alert.text, now)
