@@ -221,7 +221,7 @@ def _terminating(record: Record, seen: Instance | None, *, policy: Policy, now: 
 
 def _down(record: Record, want: Want, seen: Instance | None, *, grace: float, now: float) -> Step:
     why = f"{want.reason or 'ordered'} (by {want.by})"
-    record = replace(record, down_reason=why)
+    record = replace(record, down_reason=why, error="")  # what it was busy with is no longer why it is down
     if seen is not None:
         return _destroy(replace(record, instance_id=seen.id), why, now)
     if record.phase is Phase.STOPPED:
