@@ -124,6 +124,7 @@ look() {{
     case $c in 2*) page;; *) return;; esac
     [ "$h" ] || s=blind$u
   fi
+  [ "$last" ] || say "vLLM answers: the heartbeat counts now"
   [ "$s" = "$last" ] || beat=$u
   last=$s
 }}

@@ -21,7 +21,10 @@ class Container(Protocol):
     """A running model server."""
 
     port: int
-    pid: int | None
+
+    @property
+    def pid(self) -> int | None:
+        """Of its first process; None when it has none of its own."""
 
     async def ended(self) -> None:
         """Returns when the server is dead."""

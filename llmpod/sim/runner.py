@@ -109,11 +109,11 @@ class Runner:
             self._env,
             self.pod.behavior,
             command=command,
-            reaper=self._reaper,
             log=lambda line: self.journal.add(self._clock.now(), "container", line),
         )
         loading = asyncio.create_task(self._load(container, command))
         try:
+            await self._reaper.watch(container.pid)
             await container.ended()
             if self.container is None:
                 await self._failed()
@@ -122,6 +122,7 @@ class Runner:
             loading.cancel()
             await asyncio.wait([loading])
             await container.stop()
+            await self._reaper.forget(container.pid)
         if not loading.cancelled():
             loading.result()  # a mistake in here must not look like a model that loads for ever
 

@@ -11,8 +11,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from llmpod.sim.behavior import Behavior
@@ -64,12 +64,12 @@ class ScriptedContainer:
     """One life of a script and of what it started. Create it with `start`."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, port: int, reaper: Reaper, *, log: Callable[[str], None]
+        self, process: asyncio.subprocess.Process, port: int, pipes: "_Pipes", *, log: Callable[[str], None]
     ) -> None:
         self.port = port
-        self.pid: int | None = process.pid
+        self.pid = process.pid
         self._process = process
-        self._reaper = reaper
+        self._pipes = pipes
         self._log = log
         self._listening = asyncio.Event()
         self._hearing = asyncio.create_task(self._hear())
@@ -82,43 +82,34 @@ class ScriptedContainer:
         behavior: Behavior,
         *,
         command: VllmCommand | None,
-        reaper: Reaper,
         log: Callable[[str], None],
     ) -> "ScriptedContainer":
         """Returns when the script runs; its model server waits for `load`."""
-        port = _free_port()
+        port, pipes = _free_port(), await _Pipes.open()
         named = environment(env)
         named["PATH"] = os.pathsep.join([str(_BIN), env.get("PATH") or os.environ.get("PATH", os.defpath)])
         named["LLMPOD_SIM_PYTHON"] = sys.executable
         named[FLAGS] = json.dumps(behavior_flags(command, behavior) if command else [])
-        process = await asyncio.create_subprocess_exec(
-            *_with_port(words, port),
-            env=named,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-            limit=_LONGEST_LINE,
-        )
-        container = cls(process, port, reaper, log=log)
+        argv = _with_port(words, port)
         try:
-            await reaper.watch(process.pid)
-        except BaseException:  # cancelled: nobody else knows of this process yet
-            await container.stop()
+            with pipes.childs_ends() as (stdin, stdout):
+                process = await asyncio.create_subprocess_exec(
+                    *argv, env=named, stdin=stdin, stdout=stdout, stderr=stdout, start_new_session=True
+                )
+        except BaseException:  # cancelled, or there is no such shell
+            pipes.close()
             raise
-        return container
+        return cls(process, port, pipes, log=log)
 
     async def load(self) -> None:
         """The model is loaded now; returns when it listens. Raises ValueError when the container ended instead."""
-        assert self._process.stdin is not None
-        with suppress(OSError):  # it ended: seen below
-            self._process.stdin.write(b"loaded\n")
-            await self._process.stdin.drain()
-        listening = asyncio.create_task(self._listening.wait())
+        self._pipes.say(b"loaded\n")
+        listening, ended = asyncio.create_task(self._listening.wait()), asyncio.create_task(self.ended())
         try:
-            await asyncio.wait({listening, self._hearing}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({listening, ended}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             listening.cancel()
+            ended.cancel()
         if not self._listening.is_set():
             raise ValueError("the container ended before it listened")
 
@@ -135,17 +126,60 @@ class ScriptedContainer:
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
         await self._hearing
-        await self._reaper.forget(self._process.pid)
+        self._pipes.close()
 
     async def _hear(self) -> None:
         """What the container prints, to its end; the fake server's first line says that it listens."""
-        assert self._process.stdout is not None
-        while line := await self._process.stdout.readline():
+        while line := await self._pipes.heard.readline():
             text = line.decode(errors="replace").rstrip()
             if text.startswith('{"url": '):
                 self._listening.set()
             else:
                 self._log(text)
+
+
+class _Pipes:
+    """Standard input and output of a container.
+
+    Not asyncio's own: its `Process.wait` returns only when nobody holds them any more (gh-119710), and the script's
+    background part holds them until the first process's end has been seen.
+    """
+
+    def __init__(self, child: tuple[int, int], ours: int, heard: asyncio.StreamReader) -> None:
+        self.heard = heard
+        self._child = child
+        self._ours = ours
+        self._transport: asyncio.BaseTransport | None = None
+
+    @classmethod
+    async def open(cls) -> "_Pipes":
+        stdin, ours = os.pipe()
+        hearing, stdout = os.pipe()
+        pipes = cls((stdin, stdout), ours, asyncio.StreamReader(limit=_LONGEST_LINE))
+        loop = asyncio.get_running_loop()
+        protocol = asyncio.StreamReaderProtocol(pipes.heard)
+        pipes._transport, _ = await loop.connect_read_pipe(lambda: protocol, os.fdopen(hearing, "rb", 0))
+        return pipes
+
+    @contextmanager
+    def childs_ends(self) -> Iterator[tuple[int, int]]:
+        """For the process that is started meanwhile; closed here afterwards."""
+        try:
+            yield self._child
+        finally:
+            for end in self._child:
+                os.close(end)
+
+    def say(self, line: bytes) -> None:
+        with suppress(OSError):  # it has ended, which others see
+            os.write(self._ours, line)
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._transport:
+            self._transport.close()
+            self._transport = None
+            os.close(self._ours)
 
 
 def _free_port() -> int:
