@@ -120,7 +120,7 @@ def _span(text: str, install_id: str) -> tuple[int, int] | None:
     ends = [m.end() for m in re.finditer(rf"^{re.escape(end)}[ \t]*(?:\n|\Z)", text, re.MULTILINE)]
     if not starts and not ends:
         return None
-    if len(starts) != 1 or len(ends) != 1 or ends[0] < starts[0]:
+    if len(starts) != 1 or len(ends) != 1 or ends[0] <= starts[0]:
         raise StateError(
             f"The crontab's lines between `{begin}` and `{end}` are damaged.",
             hint="Remove them with `crontab -e`, markers included, and try again.",
