@@ -13,8 +13,8 @@
 | `phantom` | create: 201 for a pod that never exists |
 | `created_then_X`, `deleted_then_X`, `done_then_X` | executed, then X of the above (`…_but_X` is the same) |
 
-Operations: create, list, get, update, delete, action, logs, catalog, billing, graphql, any of these; `hub`, the fake Hugging
-Face hub; and `model`: the next requests to a model server through the HTTP proxy get this fault as their
+Operations: create, list, get, update, delete, action, logs, catalog, billing, graphql, any of these; `hub`, the fake
+Hugging Face hub; and `model`: the next requests to a model server through the HTTP proxy get this fault as their
 `x-sim-fault` header.
 """
 
