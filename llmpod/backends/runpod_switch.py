@@ -24,7 +24,8 @@ Decided for what is unclear:
   carried on by the kernel's uptime. A wall clock that is wrong or jumps ends no pod early and none late.
 * No readable deadline: it counts as past. Such a pod was not made by us as it is, and one that ends is cheap.
 * DELETE is repeated every interval for ever, whatever it answered: whoever can read the answer is still being paid
-  for. From the third time on ``stop`` is ordered, too. A life sign that comes back ends the attempts.
+  for. ``stop`` is ordered, too, from the third refusal on, or the ninth promise (204, 404, 410) that was not kept.
+  A sign of life that comes back ends the attempts.
 
 Needs a POSIX shell with ``grep``, ``sed``, ``sort``, ``date``, ``sleep``, and curl (7.55) or python3. Keys go to them
 by standard input and environment, never by argument. Nothing runs while the image is pulled, or in a container that
@@ -134,7 +135,7 @@ end() {{
   say "$1: deleting this pod (attempt $n)"
   api DELETE '' ''
   say "DELETE: ${{c:-no answer}}"
-  [ $n -lt 3 ] && return
+  case $c in 2*|404|410) [ $n -lt 9 ];; *) [ $n -lt 3 ];; esac && return
   api POST /action '{{"action":"stop"}}'
   say "stop: ${{c:-no answer}}"
 }}
