@@ -8,7 +8,6 @@ Times are epoch seconds, money is US dollars. A line tells one change:
 | rate  | from then on it costs so much an hour; 0 while it is stopped |
 | late  | it was seen alive although its own switch should have ended it |
 | close | it is gone, and when its cost ended |
-| told  | people were told that a budget's period has reached a share |
 
 Lines are facts that may come twice or not at all: an ``open`` for a known machine only adds to what is known of it,
 and what a lost line would have said is due again in the next pass.
@@ -95,13 +94,11 @@ class Book:
 
     Args:
         machines: by pod id.
-        told: budget periods of which people have heard, as ``"<period> <percent>"``.
         damaged: lines that say nothing (torn by a crash).
         error: why the last changes could not be written down; they are in here all the same.
     """
 
     machines: Mapping[str, Entry] = field(default_factory=dict)
-    told: frozenset[str] = frozenset()
     damaged: int = 0
     error: StateError | None = None
 
@@ -117,17 +114,15 @@ class Book:
 
     def with_lines(self, lines: Iterable[Line]) -> "Book":
         """The book with more lines; one that is no line counts as damaged."""
-        machines, told, damaged = dict(self.machines), set(self.told), self.damaged
+        machines, damaged = dict(self.machines), self.damaged
         for line in lines:
             try:
-                if line["event"] == "told":
-                    told.add(f"{line['period']} {int(line['percent'])}")
-                else:
-                    entry = _after(machines.get(str(line["pod"])), line)
-                    machines[entry.pod] = entry
+                entry = _after(machines.get(str(line["pod"])), line)
             except (KeyError, TypeError, ValueError, OverflowError):
                 damaged += 1
-        return Book(machines, frozenset(told), damaged, self.error)
+            else:
+                machines[entry.pod] = entry
+        return Book(machines, damaged, self.error)
 
 
 def tenants(records: Mapping[str, Record], install_id: str) -> Callable[[Instance], Tenant]:

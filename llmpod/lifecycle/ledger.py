@@ -8,7 +8,8 @@ due again in the next pass (see :mod:`llmpod.lifecycle.book`).
 import errno
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from llmpod.errors import NewerState, StateError
@@ -86,19 +87,6 @@ class Ledger:
         book = self.read()
         return self._write(book, due(book, (made,), whose, now=now, complete=False))
 
-    def told(self, marks: Iterable[tuple[str, int]], *, now: float) -> None:
-        """Write down that people are told that periods (``"2026-11-21"``) have reached shares (percent).
-
-        Raises:
-            StateError: it cannot be written; they would be told again and again.
-        """
-        lines = [
-            {"v": VERSION, "at": now, "event": "told", "period": period, "percent": percent}
-            for period, percent in marks
-        ]
-        if (error := self._write(Book(), lines).error) is not None:
-            raise error
-
     def _write(self, book: Book, lines: Sequence[Line]) -> Book:
         if not lines:
             return book
@@ -110,9 +98,9 @@ class Ledger:
                 f"Cannot write the ledger {self.path}: {e.strerror}.",
                 hint="Its figures are right in this pass; make room or mend its permissions.",
             )
-            return Book(after.machines, after.told, after.damaged, error)
+            return replace(after, error=error)
         except StateError as e:
-            return Book(after.machines, after.told, after.damaged, e)
+            return replace(after, error=e)
         return after
 
     def _append(self, data: bytes) -> None:

@@ -186,24 +186,20 @@ def _begins(kind: Period, start: float, now: float) -> bool:
 # --- what people should hear ----------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A limit has reached a share that nobody was told of in this period.
+    """A limit has reached a share. ``key`` names limit, period and share: what was told once is not told again."""
 
-    ``marks`` are to be written down (:meth:`llmpod.lifecycle.ledger.Ledger.told`) before ``text`` is told.
-    """
-
+    key: str
     text: str
-    marks: tuple[tuple[str, int], ...]
 
 
-def alerts(allowed: Allowance, told: frozenset[str]) -> list[Alert]:
-    """What is to be told now: for each limit the highest share reached, once a period."""
-    return [alert for limit in allowed.limits if (alert := _alert(limit, told))]
+def alerts(allowed: Allowance) -> list[Alert]:
+    """What should be known now: for each limit the highest share that it has reached."""
+    return [alert for limit in allowed.limits if (alert := _alert(limit))]
 
 
-def _alert(limit: Limit, told: frozenset[str]) -> Alert | None:
-    reached = [percent for percent in ALERT_PERCENTS if limit.share * 100 >= percent]
-    fresh = tuple((limit.period, p) for p in reached if f"{limit.period} {p}" not in told)
-    if not fresh or fresh[-1][1] != reached[-1]:
+def _alert(limit: Limit) -> Alert | None:
+    reached = max((percent for percent in ALERT_PERCENTS if limit.share * 100 >= percent), default=None)
+    if reached is None:
         return None
     kind = "day" if limit.kind == "per_day" else "month"
     text = (
@@ -212,4 +208,4 @@ def _alert(limit: Limit, told: frozenset[str]) -> Alert | None:
     )
     if limit.left == 0.0:
         text += f" Nothing is started before {_moment(limit.renews_at)}."
-    return Alert(text, fresh)
+    return Alert(f"budget {limit.period} {reached}", text)

@@ -80,6 +80,5 @@ class Purse:
 
     def alarms(self, now: float) -> Iterator[tuple[str, Event]]:
         """What is to be told once, with the key under which that is remembered: 80 % and 100 % of a limit."""
-        for alert in alerts(self.allowed(now), frozenset()):
-            key = "budget " + " ".join(f"{period}:{percent}" for period, percent in alert.marks)
-            yield key, Event(EventKind.BUDGET, "", alert.text, now)
+        for alert in alerts(self.allowed(now)):
+            yield alert.key, Event(EventKind.BUDGET, "", alert.text, now)

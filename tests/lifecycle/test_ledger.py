@@ -234,13 +234,6 @@ def test_a_ledger_that_cannot_be_written_still_counts(ledger: Ledger) -> None:
     assert "Cannot write the ledger" in str(book.error)
     assert usd(book, NOON + HOUR) == Spent(0.5)
     assert target.read_bytes() == b""
-    with pytest.raises(StateError):
-        ledger.told([("2026-11", 80)], now=NOON)
-
-
-def test_what_was_told_is_remembered(ledger: Ledger) -> None:
-    ledger.told([("2026-11-21", 80), ("2026-11", 100)], now=NOON)
-    assert ledger.read().told == {"2026-11-21 80", "2026-11 100"}
 
 
 def test_ten_thousand_machines_are_read_quickly(ledger: Ledger) -> None:

@@ -161,32 +161,25 @@ def test_less_than_a_minute_before_midnight_the_new_day_counts() -> None:
 
 
 # --- telling people
-def test_eighty_and_hundred_percent_are_told_once_a_period() -> None:
+def test_eighty_and_hundred_percent() -> None:
     running = [entry(usd=1.0)]
-    none = frozenset[str]()
-    assert alerts(allowed(running, NOON + 7.9 * HOUR, day=10.0), none) == []
-    [first] = alerts(allowed(running, NOON + 8 * HOUR, day=10.0), none)
-    assert first.marks == (("2026-11-21", 80),)
+    assert alerts(allowed(running, NOON + 7.9 * HOUR, day=10.0)) == []
+    [first] = alerts(allowed(running, NOON + 8 * HOUR, day=10.0))
+    assert first.key == "budget 2026-11-21 80"
     assert first.text == "80% of the budget for this day (2026-11-21, UTC) is spent: $8.00 of $10.00."
-    told = frozenset({"2026-11-21 80"})
-    assert alerts(allowed(running, NOON + 9 * HOUR, day=10.0), told) == []
-    [second] = alerts(allowed(running, NOON + 10 * HOUR, day=10.0), told)
-    assert second.marks == (("2026-11-21", 100),)
+    assert alerts(allowed(running, NOON + 9.9 * HOUR, day=10.0))[0].key == first.key, "told once"
+    [second] = alerts(allowed(running, NOON + 10 * HOUR, day=10.0))
+    assert second.key == "budget 2026-11-21 100"
     assert "Nothing is started before 2026-11-22 00:00 UTC" in second.text
 
 
-def test_both_at_once_are_told_as_the_higher_one_and_each_limit_by_itself() -> None:
-    found = alerts(allowed([entry(usd=1.0)], NOON + 10 * HOUR, day=10.0, month=12.0), frozenset())
-    assert [alert.marks for alert in found] == [
-        (("2026-11-21", 80), ("2026-11-21", 100)),
-        (("2026-11", 80),),
-    ]
-
-
-def test_the_next_day_is_told_anew() -> None:
-    entries, told = [entry(usd=1.0)], frozenset({"2026-11-21 80", "2026-11-21 100"})
-    [alert] = alerts(allowed(entries, MIDNIGHT + 9 * HOUR, day=10.0), told)
-    assert alert.marks == (("2026-11-22", 80),)
+def test_each_limit_by_itself_and_each_period_anew() -> None:
+    running = [entry(usd=1.0)]
+    found = alerts(allowed(running, NOON + 10 * HOUR, day=10.0, month=12.0))
+    assert [alert.key for alert in found] == ["budget 2026-11-21 100", "budget 2026-11 80"]
+    [next_day] = alerts(allowed(running, MIDNIGHT + 9 * HOUR, day=10.0))
+    assert next_day.key == "budget 2026-11-22 80"
+    assert alerts(allowance(None, running, MIDNIGHT)) == []
 
 
 # --- what it can come to
