@@ -148,6 +148,37 @@ class RunpodApi:
             except (requests.RequestException, urllib3.exceptions.HTTPError):
                 return  # the time-out is the normal end: RunPod's log streams never end by themselves
 
+    def chunks(
+        self, path: str, *, read_seconds: float, headers: Mapping[str, str], query: Mapping[str, str]
+    ) -> Iterator[bytes]:
+        """The pieces of an endless answer, as they come; the first is empty and says that there is an answer.
+
+        Ends when nothing came for ``read_seconds``.
+
+        Raises:
+            ProviderUnavailable: it cannot be opened, was cut off or ended; it may be opened again.
+            ProviderError: it was refused.
+        """
+        try:
+            with self._session.get(
+                self._base + path,
+                params=query,
+                headers={**headers, "Accept": "text/event-stream", "Accept-Encoding": "identity"},
+                stream=True,
+                timeout=(CONNECT_SECONDS, read_seconds),
+                allow_redirects=False,
+            ) as response:
+                if response.status_code != 200:
+                    _refuse(response)
+                yield b""
+                while piece := response.raw.read1(65536):
+                    yield piece
+        except (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError):
+            return
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as e:
+            raise ProviderUnavailable(f"RunPod's stream was cut off ({type(e).__name__}).") from None
+        raise ProviderUnavailable("RunPod ended its stream.")
+
     def _send(self, method: str, path: str, params: Mapping[str, str] | None = None) -> requests.Response:
         try:
             response = self._session.request(

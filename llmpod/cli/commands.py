@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from llmpod.cli.catalog import CATALOG
 from llmpod.cli.command import Command
 from llmpod.cli.doctor import COMMAND as DOCTOR
+from llmpod.cli.logs import COMMAND as LOGS
 from llmpod.cli.panic import COMMAND as PANIC
 from llmpod.cli.passes import DOWN, PASS, PLAN, STATUS, UP
 from llmpod.cli.run import DEMO, RUN
@@ -15,6 +17,8 @@ COMMANDS: Sequence[Command] = (
     DOWN,
     STATUS,
     PLAN,
+    CATALOG,
+    LOGS,
     SCHEDULE,
     DOCTOR,
     PANIC,
