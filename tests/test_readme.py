@@ -64,6 +64,7 @@ def clone(tmp_path: Path, sim: Simulator) -> Iterator[Path]:
         "model": MODEL,
         "gpu_type_id": "NVIDIA L4",
         "runpod_api_url": sim.api_url,
+        "hub_url": sim.hub_url,
         "runpod_proxy_url": sim.proxy_url,
         "proxy_port": free_port(),
         "cache_dir": "cache",

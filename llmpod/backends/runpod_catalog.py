@@ -5,27 +5,55 @@ for one GPU; the billed rate is the pod's own ``cost``. Stock moves within secon
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from llmpod.backends.runpod_api import RunpodApi
+from llmpod.backends.runpod_gpus import CARDS
+from llmpod.backends.runpod_spec import cuda_floor
 from llmpod.config import VLLM_PRESET, PodConfig
 from llmpod.errors import ProviderError
-from llmpod.model import Offer
 
 STOCK_ORDER = ("HIGH", "MEDIUM", "LOW", "unknown", "NONE")
+FRESH_SECONDS = 600.0
+ANYWHERE = "*"
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU type. ``usd_per_hour`` by cloud tier; ``stock`` for the tier that was asked about."""
+    """One GPU type.
+
+    Args:
+        id: what a pod is created with.
+        memory_gb: as advertised, of one.
+        usd_per_hour: of one, by cloud tier.
+        most: how many a pod can have, by cloud tier; 0 where it is not sold.
+        manufacturer: images for CUDA run on NVIDIA's only.
+        stock: by number of GPUs, then by data center (``*``: anywhere); for the catalog's cloud tier.
+    """
 
     id: str
     memory_gb: int
-    usd_per_hour: Mapping[str, float]
-    stock: str = "unknown"
-    data_centers: tuple[str, ...] = ()
+    usd_per_hour: Mapping[str, float] = field(default_factory=dict)
+    most: Mapping[str, int] = field(default_factory=dict)
+    manufacturer: str = "NVIDIA"
+    stock: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def in_stock(self, count: int = 1, centers: Sequence[str] = ()) -> str:
+        """The best stock of machines with so many, in these data centers or anywhere."""
+        words = self.stock.get(str(count), {})
+        anywhere = words.get(ANYWHERE, "unknown")
+        if not centers or anywhere in ("NONE", "unknown"):
+            return anywhere
+        found = [words.get(center, "NONE") for center in centers]
+        return min(found, key=STOCK_ORDER.index)
+
+    @property
+    def centers(self) -> tuple[str, ...]:
+        """Where there is some of it."""
+        found = {place for words in self.stock.values() for place, word in words.items() if word != "NONE"}
+        return tuple(sorted(found - {ANYWHERE}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,69 +64,68 @@ class Catalog:
     data_centers: tuple[str, ...]
     templates: Mapping[str, str]
     fetched_at: float | None
+    cloud: str = "SECURE"
 
     def gpu(self, gpu_id: str) -> Gpu | None:
         return next((gpu for gpu in self.gpus if gpu.id == gpu_id), None)
+
+    def fresh(self, now: float) -> bool:
+        """Whether its stock still says something."""
+        return self.fetched_at is not None and 0 <= now - self.fetched_at <= FRESH_SECONDS
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-# RunPod's documented ids (references/gpu-types) with their memory in GB; prices change, so none is built in.
-_BUILT_IN = {
-    "NVIDIA L4": 24,
-    "NVIDIA GeForce RTX 4090": 24,
-    "NVIDIA GeForce RTX 5090": 32,
-    "NVIDIA A40": 48,
-    "NVIDIA RTX A6000": 48,
-    "NVIDIA L40S": 48,
-    "NVIDIA RTX 6000 Ada Generation": 48,
-    "NVIDIA A100 80GB PCIe": 80,
-    "NVIDIA A100-SXM4-80GB": 80,
-    "NVIDIA H100 80GB HBM3": 80,
-    "NVIDIA H100 NVL": 94,
-    "NVIDIA RTX PRO 6000 Blackwell Server Edition": 96,
-    "NVIDIA H200": 141,
-    "NVIDIA B200": 180,
-}
-BUILT_IN = Catalog(tuple(Gpu(name, gb, {}) for name, gb in _BUILT_IN.items()), (), {}, None)
+BUILT_IN = Catalog(tuple(Gpu(name, card.memory_gb) for name, card in CARDS.items()), (), {}, None)
 
 
-def fetch(api: RunpodApi, config: PodConfig, *, now: float) -> Catalog:
+def fetch(api: RunpodApi, config: PodConfig, *, now: float, counts: Sequence[int] = ()) -> Catalog:
     """Ask RunPod.
+
+    Args:
+        api: the connection.
+        config: gives the cloud tier and the CUDA floor that stock is asked for.
+        now: epoch seconds.
+        counts: GPUs per machine to ask the stock of; the configured number when empty.
 
     Raises:
         ProviderError: no usable answer.
     """
-    query = {
-        "include": "AVAILABILITY",
-        "product": "POD",
-        "count": str(config.gpu_count),
-        "cloud": config.cloud,
-    }
-    gpus = api.get("/v2/catalog/gpus", **query).get("gpus") or []
-    centers = api.get("/v2/catalog/datacenters").get("dataCenters") or []
+    query = {"include": "AVAILABILITY", "product": "POD", "cloud": config.cloud}
+    if floor := cuda_floor(config):
+        query["minCudaVersion"] = floor
+    stock: dict[str, dict[str, dict[str, str]]] = {}
+    items: list[Mapping[str, Any]] = []
+    for count in counts or (config.gpu_count,):
+        items = _objects(api.get("/v2/catalog/gpus", **query, count=str(count)).get("gpus"))
+        for item in items:
+            stock.setdefault(str(item.get("id")), {})[str(count)] = _stock(item)
     return Catalog(
-        gpus=tuple(_gpu(item) for item in gpus),
-        data_centers=tuple(str(item["id"]) for item in centers),
+        gpus=tuple(_gpu(item, stock[str(item.get("id"))]) for item in items),
+        data_centers=tuple(str(c.get("id")) for c in _centers(api)),
         templates=_templates(api),
         fetched_at=now,
+        cloud=config.cloud,
     )
 
 
 def from_dict(document: Mapping[str, Any]) -> Catalog:
     """A catalog as :meth:`Catalog.as_dict` wrote it. Raises KeyError or TypeError when it is another thing."""
     return Catalog(
-        gpus=tuple(Gpu(**{**g, "data_centers": tuple(g["data_centers"])}) for g in document["gpus"]),
+        gpus=tuple(_read_gpu(item) for item in document["gpus"]),
         data_centers=tuple(document["data_centers"]),
         templates=dict(document["templates"]),
         fetched_at=document["fetched_at"],
+        cloud=str(document["cloud"]),
     )
 
 
-def offers(config: PodConfig, catalog: Catalog) -> tuple[Offer, ...]:
-    """The configured GPU types in the configured order, with what the catalog knows of each."""
-    return tuple(_offer(gpu_id, config, catalog.gpu(gpu_id)) for gpu_id in config.gpus)
+def _read_gpu(item: Mapping[str, Any]) -> Gpu:
+    gpu = Gpu(**item)
+    for words in gpu.stock.values():
+        words.items()  # one that is no mapping must not fail later
+    return gpu
 
 
 def mistakes(config: PodConfig, catalog: Catalog) -> list[str]:
@@ -118,19 +145,6 @@ def note_template(config: PodConfig, catalog: Catalog) -> str:
     return f"template_id {config.template_id} is none of the official templates; it may be one of your own."
 
 
-def _offer(gpu_id: str, config: PodConfig, gpu: Gpu | None) -> Offer:
-    if gpu is None:
-        return Offer(gpu_id, config.gpu_count, note="not in the catalog")
-    price = gpu.usd_per_hour.get(config.cloud)
-    return Offer(
-        gpu_id,
-        config.gpu_count,
-        usd_per_hour=price * config.gpu_count if price is not None else None,
-        stock=gpu.stock,
-        vram_gb=gpu.memory_gb * config.gpu_count,
-    )
-
-
 def _unknown(key: str, value: str, valid: Iterable[str]) -> str | None:
     names = list(valid)
     if value in names:
@@ -139,17 +153,43 @@ def _unknown(key: str, value: str, valid: Iterable[str]) -> str | None:
     return f"{key}: RunPod has no `{value}`." + (f" Nearest: {', '.join(near)}." if near else "")
 
 
-def _gpu(item: Mapping[str, Any]) -> Gpu:
-    price = item.get("price") or {}
+def _gpu(item: Mapping[str, Any], stock: Mapping[str, Mapping[str, str]]) -> Gpu:
+    """Read tolerantly: a price of zero stands for a tier where it is not sold."""
+    price, most = _mapping(item.get("price")), _mapping(item.get("maxCount"))
+    sold = {tier.upper(): item.get(tier) is not False for tier in ("secure", "community")}
     return Gpu(
-        id=str(item["id"]),
+        id=str(item.get("id")),
         memory_gb=int(item.get("memory") or 0),
         usd_per_hour={
-            tier.upper(): float(price[tier]) for tier in ("secure", "community") if price.get(tier)
+            tier: float(value)
+            for tier in sold
+            if isinstance(value := price.get(tier.lower()), int | float) and value
         },
-        stock=str(item.get("availability") or "unknown"),
-        data_centers=tuple(str(dc["id"]) for dc in item.get("dataCenters") or []),
+        most={tier: int(most.get(tier.lower(), 8)) if there else 0 for tier, there in sold.items()},
+        manufacturer=str(item.get("manufacturer") or "NVIDIA"),
+        stock=stock,
     )
+
+
+def _stock(item: Mapping[str, Any]) -> dict[str, str]:
+    places = {str(c.get("id")): _word(c.get("availability")) for c in _objects(item.get("dataCenters"))}
+    return {ANYWHERE: _word(item.get("availability")), **places}
+
+
+def _word(value: object) -> str:
+    return str(value) if value in STOCK_ORDER else "unknown"
+
+
+def _objects(value: object) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _centers(api: RunpodApi) -> list[Mapping[str, Any]]:
+    return _objects(api.get("/v2/catalog/datacenters").get("dataCenters"))
 
 
 def _templates(api: RunpodApi) -> dict[str, str]:

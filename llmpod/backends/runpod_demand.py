@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from llmpod.backends import vram
-from llmpod.backends.hub import Repo
+from llmpod.backends.hub import Repo, Unmeasured
 from llmpod.backends.runpod_args import option, share, whole_number
 from llmpod.backends.runpod_gpus import incapable, usable_gib
 from llmpod.backends.runpod_models import KNOWN
 from llmpod.backends.vram import Load, Need, Shape, UnknownShape
 from llmpod.config import AUTO_GPU, PodConfig
-from llmpod.errors import BadSpec, ProviderUnavailable
+from llmpod.errors import ProviderUnavailable
 
 _LARGE_GIB = 70.0  # from here on, A100 excepted, vLLM batches 8192 tokens unless told otherwise
 _LARGE_BATCH = 8192
@@ -104,7 +104,8 @@ def model_of(config: PodConfig, hub: LooksUp) -> Model:
     """What the hub says of the configured model, else what is remembered of it.
 
     Raises:
-        BadSpec: there is no such model, or its size cannot be told.
+        BadSpec: there is no such model.
+        Unmeasured: its size cannot be told.
         BadCredentials: it is gated.
         ProviderUnavailable: the hub is away, and nothing is remembered.
     """
@@ -116,7 +117,7 @@ def model_of(config: PodConfig, hub: LooksUp) -> Model:
     try:
         shape = vram.shape(repo.config, repo.weights_bytes)
     except UnknownShape as e:
-        raise BadSpec(f"The memory that {repo_id} needs is not known: {e}.", hint=f"{_OWN_GPU}.") from None
+        raise Unmeasured(f"The memory that {repo_id} needs is not known: {e}.", hint=f"{_OWN_GPU}.") from None
     loaded = _loaded_bytes(repo, wide=_dtype(config, shape) == "float32", packed=bool(shape.quantization))
     source = f"the hub, revision {repo.revision[:8]}"
     return Model(replace(shape, weights_bytes=loaded), repo.stored_bytes, source)
@@ -145,12 +146,12 @@ def demand(config: PodConfig, model: Model) -> Demand:
     """What this model asks of a machine under this configuration.
 
     Raises:
-        BadSpec: nobody says how long a context may be.
+        Unmeasured: nobody says how long a context may be.
     """
     args, shape = config.vllm_args, model.shape
     context = whole_number(option(args, "--max-model-len")) or config.max_model_len or shape.context
     if not context:
-        raise BadSpec(
+        raise Unmeasured(
             "Neither the model nor the configuration says how long its context is.",
             hint="Set max_model_len.",
             param="max_model_len",

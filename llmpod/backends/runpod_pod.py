@@ -7,7 +7,7 @@ from typing import Any
 
 from llmpod.backends import runpod_switch
 from llmpod.backends.runpod_api import RunpodApi, path_id
-from llmpod.backends.runpod_spec import PORT
+from llmpod.backends.runpod_spec import PORT, on_machine
 from llmpod.backends.runpod_switch import Switch
 from llmpod.config import PodConfig, Secret
 from llmpod.errors import BadSpec, NotFound
@@ -58,6 +58,7 @@ class RunpodPods:
     def create(
         self, spec: Spec, offer: Offer, name: str, env: Mapping[str, str], *, deadline: float
     ) -> Instance:
+        spec = on_machine(spec, offer)
         body = _body(spec, offer, name, {**env, **self._armed(spec, deadline), DIGEST: spec.digest})
         try:
             return self._instance(self._api.create("/v2/pods", body))

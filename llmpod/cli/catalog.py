@@ -1,82 +1,92 @@
-"""Not the catalog: fetching it for a command, keeping it on disk, falling back honestly, and checking ids."""
+"""Not the catalog: shows it, says how old it is, and checks the configuration's ids against it and the model hub."""
 
-import json
+from contextlib import closing
 
 from rich.console import Console
 from rich.table import Table
 
 from llmpod.backends import runpod_catalog
+from llmpod.backends.hub import Hub, Unmeasured
 from llmpod.backends.runpod_catalog import Catalog
-from llmpod.backends.runpod_pod import RunpodPods
-from llmpod.cli.command import Invocation
-from llmpod.cli.show import catalog_age, dollars
-from llmpod.cli.wiring import Plane, cached_catalog
-from llmpod.errors import BadSpec, ProviderError
-from llmpod.lifecycle import files
-
-
-def current_catalog(plane: Plane, backend: RunpodPods, *, keep: bool = True) -> tuple[Catalog, str]:
-    """The catalog as RunPod tells it now, else the last one known; and in words which it is.
-
-    Args:
-        plane: where the last one is kept.
-        backend: whom to ask.
-        keep: write a fresh one down for later; a dry run changes nothing.
-    """
-    try:
-        catalog = runpod_catalog.fetch(backend.api, plane.config.common, now=plane.clock())
-    except ProviderError as e:
-        catalog = cached_catalog(plane.store)
-        return (
-            catalog,
-            f"{catalog_age(catalog, plane.clock())} (RunPod's catalog is out of reach: {e.message})",
-        )
-    if keep:
-        files.write_atomic(plane.store.catalog_file, json.dumps(catalog.as_dict()))
-    return catalog, catalog_age(catalog, plane.clock())
+from llmpod.cli.command import Command, Invocation
+from llmpod.cli.plan import catalog_age
+from llmpod.cli.show import dollars
+from llmpod.cli.wiring import Plane
+from llmpod.config import PodConfig
+from llmpod.errors import BadSpec, ProviderUnavailable
 
 
 def refresh(call: Invocation) -> int:
-    """``--refresh-catalog``: fetch, keep, check the configuration's ids.
+    """``--refresh-catalog``: fetch, keep, check the configuration's ids; with ``--verbose`` list everything.
 
     Raises:
         BadSpec: an id is unknown; the nearest valid ones are named.
     """
     with call.plane() as plane:
-        assert isinstance(plane.backend, RunpodPods)
-        return _refresh(plane, plane.backend, call.console, verbose=call.verbose)
+        return _refresh(plane, call, whole=call.verbose)
 
 
-def _refresh(plane: Plane, backend: RunpodPods, console: Console, *, verbose: bool) -> int:
-    catalog, origin = current_catalog(plane, backend)
-    console.print(
-        f"Catalog: {len(catalog.gpus)} GPU types, {len(catalog.data_centers)} data centers; {origin}."
+def show(call: Invocation) -> int:
+    """``catalog``: the same, and the list in any case."""
+    with call.plane() as plane:
+        return _refresh(plane, call, whole=True)
+
+
+def _refresh(plane: Plane, call: Invocation, *, whole: bool) -> int:
+    catalog, trouble = plane.drawer.catalog(plane.config.common, latest=True)
+    age = catalog_age(catalog, plane.clock())
+    reach = f" (RunPod's catalog is out of reach: {trouble})" if trouble else ""
+    call.say(
+        f"Catalog: {len(catalog.gpus)} GPU types, {len(catalog.data_centers)} data centers; {age}{reach}."
     )
-    if verbose:
-        _print_all(catalog, console)
+    if whole:
+        _print_all(catalog, call.console)
     for name, config in plane.config.models.items():
         if wrong := runpod_catalog.mistakes(config, catalog):
             raise BadSpec(" ".join(wrong), hint=f"Correct {plane.config.path}.")
-        console.print(runpod_catalog.note_template(config, catalog), highlight=False, markup=False)
-        console.print(_note_model(name, config.modelStoreId, config.hub_id), highlight=False, markup=False)
+        call.say(runpod_catalog.note_template(config, catalog))
+        call.say(f"{name}: {_note_model(config)}")
     return 0
 
 
-def _note_model(name: str, alias: str | None, hub_id: str) -> str:
-    """RunPod's pod API knows no model store, and nothing here pretends that it does."""
-    if alias:
-        return f"{name}: modelStoreId {alias} is used as the Hugging Face id; RunPod has no model store for pods."
-    return f"{name}: model {hub_id} (a Hugging Face id; downloaded by the pod at its start)."
+def _note_model(config: PodConfig) -> str:
+    """RunPod's pod API knows no model store, and nothing here pretends that it does.
+
+    Raises:
+        BadSpec: the hub has no such model.
+        BadCredentials: it is gated.
+    """
+    repo_id, _, revision = config.hub_id.partition("@")
+    what = f"model {config.hub_id} (a Hugging Face id; the pod downloads it at its start)"
+    if config.modelStoreId:
+        what = (
+            f"modelStoreId {config.modelStoreId} stands for the Hugging Face id {config.hub_id};"
+            " RunPod has no model store for pods"
+        )
+    try:
+        with closing(Hub(config.hub_url, config.hf_token)) as hub:
+            found = hub.look_up(repo_id, revision)
+    except Unmeasured as e:
+        return f"{what}. It exists; its size is not known: {e.message}"
+    except ProviderUnavailable as e:
+        return f"{what}. Not checked: {e.message}"
+    return f"{what}. It exists: {found.stored_bytes / 1e9:.1f} GB of weights, revision {found.revision[:8]}."
 
 
 def _print_all(catalog: Catalog, console: Console) -> None:
     table = Table()
-    for column in ("GPU type id", "VRAM", "secure", "community", "stock", "data centers"):
+    for column in ("GPU type id", "VRAM", "secure", "community", f"stock ({catalog.cloud})", "data centers"):
         table.add_column(column)
     for gpu in catalog.gpus:
         prices = [dollars(gpu.usd_per_hour.get(tier)) for tier in ("SECURE", "COMMUNITY")]
-        table.add_row(gpu.id, f"{gpu.memory_gb} GB", *prices, gpu.stock, " ".join(gpu.data_centers))
+        asked = min((int(count) for count in gpu.stock), default=1)
+        table.add_row(gpu.id, f"{gpu.memory_gb} GB", *prices, gpu.in_stock(asked), " ".join(gpu.centers))
     console.print(table)
     console.print(f"Data centers: {', '.join(catalog.data_centers) or 'unknown'}", highlight=False)
     for template_id, name in catalog.templates.items():
         console.print(f"template {template_id}  {name}", highlight=False, markup=False)
+
+
+CATALOG = Command(
+    "catalog", "GPU types with prices, stock and data centers; checks the configuration's ids", show
+)

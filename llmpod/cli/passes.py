@@ -5,12 +5,10 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 
-from llmpod.backends import runpod_catalog
-from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.cli import show
-from llmpod.cli.catalog import current_catalog
 from llmpod.cli.command import Command, Invocation, json_flag
 from llmpod.cli.follow import Follower
+from llmpod.cli.plan import print_plans
 from llmpod.cli.wiring import Plane, interactive
 from llmpod.errors import Busy, ConfigError, LlmpodError, StateError
 from llmpod.lifecycle.reconcile import PROXY
@@ -75,12 +73,7 @@ def status(call: Invocation) -> int:
 def plan(call: Invocation) -> int:
     """Reading calls only."""
     with call.plane() as plane:
-        if isinstance(plane.backend, RunpodPods):
-            catalog, origin = current_catalog(plane, plane.backend, keep=False)
-            common = plane.config.common
-            call.say(f"Prices from {origin}.")
-            offers = runpod_catalog.offers(common, catalog)
-            call.console.print(show.plan_table(offers, common.runtime_seconds))
+        print_plans(plane, call.console, keep=False, verbose=call.verbose)
         for model, step, seen in plane.reconciler().preview():
             there = f" (pod {seen.id}, {show.dollars(seen.usd_per_hour)}/h)" if seen else ""
             call.say(f"{model}: would {step.act.name.lower()}{there}: {step.why}")
@@ -110,7 +103,9 @@ def _warn_of_suspects(plane: Plane, call: Invocation) -> None:
         for record in plane.store.load().records.values():
             for name, at in record.suspects:
                 if plane.clock() - at < SUSPECT_SECONDS:
-                    call.say(f"{name} is not listed, but nobody confirmed its end: should it show up, each pass")
+                    call.say(
+                        f"{name} is not listed, but nobody confirmed its end: should it show up, each pass"
+                    )
                     call.say("ends it. Leave the schedule on, or run this again in 30 s, 2 min and 10 min.")
 
 

@@ -17,14 +17,11 @@ from typing import Any
 from rich.console import Console
 
 from llmpod import config as configuration
-from llmpod.backends import runpod_catalog
-from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.cli.ask import ask, await_proxy
-from llmpod.cli.catalog import current_catalog
 from llmpod.cli.command import Command, Invocation, port
 from llmpod.cli.endings import Endings, Stop, Teller
 from llmpod.cli.follow import LOCK_SECONDS, Follower
-from llmpod.cli.show import plan_table
+from llmpod.cli.plan import print_plans
 from llmpod.cli.wiring import Plane, open_plane, with_port
 from llmpod.config import Config, Secret
 from llmpod.errors import Busy, Declined, LlmpodError, ModelNotReady
@@ -140,6 +137,7 @@ def _demo(path: Path, console: Console, *, why: str) -> Iterator[tuple[Config, S
         raw = {
             **_DEMO,
             "runpod_api_url": simulator.api_url,
+            "hub_url": simulator.hub_url,
             "runpod_proxy_url": simulator.proxy_url,
             "state_file": str(home / "pod_state.json"),
         }
@@ -156,16 +154,9 @@ def _demo(path: Path, console: Console, *, why: str) -> Iterator[tuple[Config, S
 
 def _agree(plane: Plane, options: Options, console: Console) -> None:
     """Show what it will cost and ask. The demo costs nothing and does not ask."""
-    config = plane.config.common
-    backend = plane.backend
-    if config.backend == "demo" or not isinstance(backend, RunpodPods):
+    if plane.config.common.backend == "demo":
         return
-    catalog, origin = current_catalog(plane, backend)
-    offers = runpod_catalog.offers(config, catalog)
-    console.print(
-        f"Model [bold]{config.hub_id}[/bold], {config.cloud} cloud; prices from {origin}.", highlight=False
-    )
-    console.print(plan_table(offers, config.runtime_seconds))
+    print_plans(plane, console, keep=True, verbose=options.verbose)
     if options.yes:
         return
     if not console.is_terminal:

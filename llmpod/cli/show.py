@@ -6,16 +6,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from llmpod.backends.runpod_catalog import Catalog
 from llmpod.cli.wiring import Plane
 from llmpod.errors import StateError
 from llmpod.lifecycle.files import process_id
 from llmpod.lifecycle.reconcile import PROXY
 from llmpod.lifecycle.records import SUSPECT_SECONDS
 from llmpod.lifecycle.state import State
-from llmpod.model import Offer, Phase, Record, Want
+from llmpod.model import Phase, Record, Want
 
 ALIVE = frozenset(Phase) - {Phase.STOPPED, Phase.FAILED}
 
@@ -155,31 +153,3 @@ def _print_model(console: Console, name: str, model: dict[str, Any], now: float)
         console.print(text, highlight=False, markup=False)
     if model["error"]:
         console.print(f"note     {model['error']}", highlight=False, markup=False)
-
-
-def plan_table(offers: tuple[Offer, ...], runtime_seconds: float) -> Table:
-    """The priced candidates in the order in which they are tried."""
-    table = Table(title="GPU candidates, tried in this order", title_justify="left")
-    for column in ("#", "GPU", "VRAM", "stock", "per hour", "whole run", "note"):
-        table.add_column(
-            column, justify="right" if column in ("#", "VRAM", "per hour", "whole run") else "left"
-        )
-    for number, offer in enumerate(offers, 1):
-        whole = offer.usd_per_hour * runtime_seconds / 3600 if offer.usd_per_hour is not None else None
-        table.add_row(
-            str(number),
-            f"{offer.count} x {offer.gpu}" if offer.count > 1 else offer.gpu,
-            f"{offer.vram_gb} GB" if offer.vram_gb else "-",
-            offer.stock,
-            dollars(offer.usd_per_hour),
-            dollars(whole),
-            offer.note,
-        )
-    return table
-
-
-def catalog_age(catalog: Catalog, now: float) -> str:
-    """Where a catalog's figures come from."""
-    if catalog.fetched_at is None:
-        return "built-in list, prices unknown (run --refresh-catalog)"
-    return f"RunPod's catalog of {moment(catalog.fetched_at)}, {duration(now - catalog.fetched_at)} old"

@@ -7,12 +7,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llmpod.backends import Backend, open_backend, runpod_catalog
-from llmpod.backends.runpod_catalog import BUILT_IN, Catalog
-from llmpod.backends.runpod_spec import digest, pod_spec
+from llmpod.backends import Backend, open_backend
+from llmpod.backends.runpod_pod import RunpodPods
+from llmpod.backends.runpod_spec import digest
+from llmpod.cli.draw import Drawer
 from llmpod.config import Config, PodConfig, Secret
 from llmpod.errors import StateError
-from llmpod.lifecycle import failpoint, files
+from llmpod.lifecycle import failpoint
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.decide import Policy
 from llmpod.lifecycle.events import EventLog
@@ -96,6 +97,12 @@ class Plane:
         return {}
 
     @property
+    def drawer(self) -> Drawer:
+        """Says what to create."""
+        assert isinstance(self.backend, RunpodPods)
+        return Drawer(self.store, self.backend.api, self.clock)
+
+    @property
     def events(self) -> EventLog:
         """What was worth telling."""
         return EventLog(self.store.directory)
@@ -120,8 +127,7 @@ class Plane:
             point=self.point,
             tell=self._tell,
         )
-        catalog = cached_catalog(self.store)
-        models = {name: managed(config, catalog) for name, config in self.config.models.items()}
+        models = {name: managed(config, self.drawer) for name, config in self.config.models.items()}
         return Reconciler(actor, models, self.proxy, forced=forced)
 
 
@@ -151,7 +157,7 @@ def open_plane(
         backend.close()
 
 
-def managed(config: PodConfig, catalog: Catalog) -> Managed:
+def managed(config: PodConfig, drawer: Drawer) -> Managed:
     """What the lifecycle needs to know of one model."""
     snapshot = config.model_dump(
         mode="json", exclude={"hf_token", "schema_ref", "notifications"}, exclude_defaults=True
@@ -172,7 +178,7 @@ def managed(config: PodConfig, catalog: Catalog) -> Managed:
         model=config.hub_id,
         served_name=config.served_model_name or config.hub_id.partition("@")[0],
         policy=policy,
-        draw=lambda _refused: pod_spec(config, runpod_catalog.offers(config, catalog)),
+        draw=lambda refused: drawer.draw(config, refused).spec,
         config=snapshot,
     )
 
@@ -194,15 +200,6 @@ def proxy_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
     if c.use_https:
         values |= {"USE_HTTPS": "true", "SSL_CERT": str(c.ssl_cert), "SSL_KEY": str(c.ssl_key)}
     return {name: environ[name] for name in _INHERITED if name in environ} | values
-
-
-def cached_catalog(store: Store) -> Catalog:
-    """The catalog of the last refresh, else the built-in one."""
-    try:
-        document = files.read_json(store.catalog_file)
-        return runpod_catalog.from_dict(document) if document else BUILT_IN
-    except (StateError, KeyError, TypeError, ValueError):
-        return BUILT_IN
 
 
 def with_port(config: Config, port: int) -> Config:

@@ -33,6 +33,7 @@ class Simulator:
         api_url: base of the fake API, without `/v2`.
         proxy_url: pattern of a pod's public URL, with `{id}` and `{port}`.
         control_url: base of the control API.
+        hub_url: base of the fake model hub.
         key: the account's API key.
         pid: of the simulator's process.
     """
@@ -42,6 +43,7 @@ class Simulator:
         self.api_url = str(ready["api_url"])
         self.proxy_url = str(ready["proxy_url"])
         self.control_url = str(ready["control_url"])
+        self.hub_url = f"{self.api_url}/hub"
         self.pid = int(ready["pid"])
         self.key = key
 

@@ -75,7 +75,7 @@ def test_an_unclear_create_is_found_by_name_and_never_repeated(
 
 
 def test_the_first_gpu_in_stock_is_taken_with_one_call_each(install: Install) -> None:
-    install.sim.set(no_capacity=["NVIDIA L4"])
+    install.sim.set(no_capacity=["NVIDIA L4"], catalog_lies=True)
     status = install.passes_until("ready")
     assert status["gpu"] == "NVIDIA A40"
     assert len(posts(install)) == 2

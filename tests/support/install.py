@@ -37,6 +37,7 @@ class Install:
             model="org/tiny-chat",
             gpu_type_id=["NVIDIA L4", "NVIDIA A40"],
             runpod_api_url=self.sim.api_url,
+            hub_url=self.sim.hub_url,
             runpod_proxy_url=self.sim.proxy_url,
             proxy_port=self.port,
             cache_dir="cache",
