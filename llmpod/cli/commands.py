@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from llmpod.cli.catalog import CATALOG
 from llmpod.cli.command import Command
+from llmpod.cli.cost import COMMAND as COST
 from llmpod.cli.doctor import COMMAND as DOCTOR
 from llmpod.cli.logs import COMMAND as LOGS
 from llmpod.cli.panic import COMMAND as PANIC
@@ -17,6 +18,7 @@ COMMANDS: Sequence[Command] = (
     DOWN,
     STATUS,
     PLAN,
+    COST,
     CATALOG,
     LOGS,
     SCHEDULE,

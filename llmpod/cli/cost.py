@@ -1,0 +1,96 @@
+"""Not a pass: ``cost`` reads the ledger and asks RunPod and the proxy what they know. It changes nothing.
+
+Without a key, or without a network, the ledger's figures stand alone, and the rest is said to be unknown.
+"""
+
+import json
+from dataclasses import replace
+
+from llmpod import config
+from llmpod.backends.runpod_account import Balance, balance, billing
+from llmpod.backends.runpod_pod import RunpodPods
+from llmpod.cli.command import Command, Invocation, json_flag
+from llmpod.cli.cost_figures import Inside, Outside, figures
+from llmpod.cli.cost_table import print_figures
+from llmpod.cli.saved import saved
+from llmpod.cli.wiring import Plane
+from llmpod.config import Secret
+from llmpod.errors import BadCredentials, ProviderError, StateError
+from llmpod.lifecycle import match
+from llmpod.lifecycle.book import due, tenants
+from llmpod.lifecycle.ledger import FILE_NAME, Ledger
+from llmpod.lifecycle.spending import month_of
+from llmpod.lifecycle.state import State
+from llmpod.model import Instance
+
+
+def run(call: Invocation) -> int:
+    """Print what was spent, what it can come to, and how that compares.
+
+    Raises:
+        StateError: the ledger is unreadable.
+        ConfigError: the configuration is wrong.
+    """
+    key = _key(call)
+    with call.plane(offline=not isinstance(key, Secret)) as plane:
+        state, problem = _state(plane)
+        outside = Outside(at=plane.clock() + state.clock_offset, saved=saved(plane.config.common))
+        if isinstance(key, Secret):
+            outside = _asked(plane, key, outside)
+        else:
+            outside = replace(outside, no_list=key, no_bill=key, balance=Balance(why=key))
+        document = figures(_read(plane, state, outside, problem), outside, plane.config.common)
+    if call.options.json:
+        print(json.dumps(document, indent=2))
+    else:
+        print_figures(document, call.console)
+    return 0
+
+
+def _key(call: Invocation) -> Secret | str:
+    """The key, or why there is none: most of ``cost`` needs none."""
+    try:
+        return config.runpod_key(call.environ)
+    except BadCredentials as e:
+        return e.message
+
+
+def _asked(plane: Plane, key: Secret, outside: Outside) -> Outside:
+    """Who cannot be asked is passed over; where the list does not come, the bill would not come either."""
+    if not isinstance(plane.backend, RunpodPods):
+        return outside
+    outside = replace(outside, balance=balance(plane.config.common, key))
+    try:
+        listing = plane.backend.list(())
+        outside = replace(outside, listed=listing.instances, at=listing.at or outside.at)
+    except ProviderError as e:
+        return replace(outside, no_list=e.message, no_bill=e.message)
+    try:
+        charges = billing(plane.backend.api, month_of(outside.at)[0], outside.at)
+        return replace(outside, charges=charges)
+    except ProviderError as e:
+        return replace(outside, no_bill=e.message)
+
+
+def _state(plane: Plane) -> tuple[State, str]:
+    """The ledger's figures stand without the state; only deadlines are missing then."""
+    try:
+        return plane.store.load(), ""
+    except StateError as e:
+        return State(), str(e)
+
+
+def _read(plane: Plane, state: State, outside: Outside, problem: str) -> Inside:
+    """Our own files, and in the ledger what the listing has just shown; nothing is written."""
+    book, install_id = Ledger(plane.store.directory / FILE_NAME).read(), plane.store.install_id
+    known = {*book.machines, *(r.instance_id for r in state.records.values() if r.instance_id)}
+    ours: list[Instance] = []
+    if outside.listed is not None:
+        prefix = match.prefix(install_id)
+        ours = [seen for seen in outside.listed if seen.id in known or seen.name.startswith(prefix)]
+        book = book.with_lines(due(book, ours, tenants(state.records, install_id), now=outside.at))
+    ids = frozenset({*known, *(seen.id for seen in ours)})
+    return Inside(book, state.records, ids, (problem,) if problem else ())
+
+
+COMMAND = Command("cost", "what was spent, what is left, and what it can come to", run, json_flag)
