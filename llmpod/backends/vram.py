@@ -223,10 +223,11 @@ def _context(text: Mapping[str, Any]) -> int | None:
 
 
 def _quantization(quant: Mapping[str, Any]) -> str:
-    method = str(quant.get("quant_method") or quant.get("quant_algo") or "").lower()
+    method = str(quant.get("quant_method") or "").lower()
     if method == "compressed-tensors":
         return _compressed(quant)
-    return next((name for name in ("nvfp4", "mxfp4", "fp8") if name in method), method)
+    both = f"{method} {quant.get('quant_algo') or ''}".lower()  # ModelOpt says FP8 or NVFP4 in the second
+    return next((name for name in ("nvfp4", "mxfp4", "fp8") if name in both), method)
 
 
 def _compressed(quant: Mapping[str, Any]) -> str:
@@ -240,15 +241,15 @@ def _compressed(quant: Mapping[str, Any]) -> str:
 
 def _group(quant: Mapping[str, Any]) -> int:
     block = quant.get("weight_block_size")
-    if isinstance(block, list) and block and isinstance(block[0], int):
-        return block[0]
-    return max(_number(quant, "group_size"), 0)
+    if isinstance(block, list) and block and type(block[0]) is int:
+        return max(block[0], 0)
+    return _number(quant, "group_size")
 
 
 def _number(document: Mapping[str, Any], *names: str) -> int:
-    """The first of these fields that is a whole number; 0 when none is."""
+    """The first of these fields that is a whole number above zero; 0 when none is."""
     values = (document.get(name) for name in names)
-    return next((value for value in values if isinstance(value, int) and not isinstance(value, bool)), 0)
+    return next((value for value in values if type(value) is int and value > 0), 0)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
