@@ -17,6 +17,7 @@ from typing import Any
 from llmpod.sim.launch import Simulator
 from tests.support.install import FAST, Install
 from tests.support.source import ROOT
+from tests.support.wait import eventually
 from tests.sweep.managers import Ended, Kill, Managers
 from tests.sweep.scenarios import FAULTS, NO_FAULT, SCENARIOS, Fault, Scenario
 
@@ -85,15 +86,16 @@ class Field:
         )
 
     def manage(self, *arguments: str, kill: Kill | None = None) -> Ended:
+        eventually(self._servers_listen, within=20)  # the simulator is told that this takes no time
         argv = [*self.install.argv()[2:], *arguments]
         return self._managers.call(argv, self.install.environ, self._home, kill)
 
     def until_ready(self) -> None:
-        for _ in range(5):
-            self.manage()
-            if self._state().get("phase") == "ready":
-                return
-        raise AssertionError(f"no undisturbed start: {self._state()}")
+        eventually(self._ready_after_a_pass, within=30)
+
+    def _ready_after_a_pass(self) -> bool:
+        self.manage()
+        return self._state().get("phase") == "ready"
 
     # --- playing
     def moments(self, scenario: Scenario, fault: Fault) -> dict[int, list[Kill]]:
@@ -103,6 +105,7 @@ class Field:
         fault.begin(self.sim)
         found: dict[int, list[Kill]] = {}
         for index in range(MOST_PASSES):
+            eventually(self._servers_listen, within=20)
             arguments = [*self.install.argv()[2:], *(scenario.arguments if index == 0 else ())]
             _, found[index] = self._managers.trace(arguments, self.install.environ, self._home)
             if self._is_settled(scenario, fault):
@@ -124,7 +127,7 @@ class Field:
             self._end(cell, outcome)
         except AssertionError as e:
             outcome.wrong.append(str(e))
-        outcome.wrong += self._overlaps()
+        outcome.wrong += self._too_many(cell.scenario)
         outcome.left_over = len(list(self.install.directory.rglob(".*.*.*")))
         return outcome
 
@@ -132,8 +135,7 @@ class Field:
         begun, back = self._now(), None
         last = max(cell.kills, default=0)
         for index in range(MOST_PASSES):
-            ended = self.manage(*(cell.scenario.arguments if index == 0 else ()), kill=cell.kills.get(index))
-            assert ended.killed or ended.code in _CALM, f"pass {index} exited {ended.code}: {ended.said}"
+            ended = self._call(*(cell.scenario.arguments if index == 0 else ()), kill=cell.kills.get(index))
             outcome.kills += ended.killed
             back = None if ended.killed else back or self._now()
             self._readable(cell)
@@ -150,12 +152,12 @@ class Field:
         pods = len(self._alive())
         for _ in range(2):
             self.sim.advance(300)
-            self.manage()
+            self._call()
             assert len(self._alive()) == pods, f"{len(self._alive())} pods ten minutes later, not {pods}"
         if pods and cell.scenario.pods and random.Random(str(cell)).random() < 0.5:
             self._expire()
-        else:
-            self.manage("--shutdown")
+        elif pods or not cell.scenario.ends:
+            assert self._call("--shutdown").code == 0, "--shutdown does not see its end"
         assert self._alive() == [], f"a pod is left at the end: {self._state()}"
         self._nobody_pays()
 
@@ -163,7 +165,7 @@ class Field:
         deadline = self._state()["deadline"]
         self.sim.advance(max(0.0, deadline - self._now()))
         for _ in range(5):
-            self.manage()
+            self._call()
             self._in_time(deadline)
             self.sim.advance(STEP)
         assert self._state()["phase"] == "stopped", self._state()
@@ -171,13 +173,22 @@ class Field:
     def _nobody_pays(self) -> None:
         ours = {pod["id"] for pod in self._ours()}
         before = self._bill(ours)
+        (self.install.directory / "pod_state.json").unlink()  # the order to stay down does not stand in there
         self.sim.advance(3600)
-        self.manage()
+        self._call()
         assert abs(self._bill(ours | {pod["id"] for pod in self._ours()}) - before) < 1e-9, (
             "somebody still pays"
         )
         foreign = [pod for pod in self.sim.alive() if pod["name"] == _FOREIGN]
         assert len(foreign) == 1, "a foreign pod was touched"
+
+    def _call(self, *arguments: str, kill: Kill | None = None) -> Ended:
+        """A call that must end calmly unless it is killed, and whose word must be true."""
+        ended = self.manage(*arguments, kill=kill)
+        assert ended.killed or ended.code in _CALM, f"{arguments} exited {ended.code}: {ended.said}"
+        if arguments == ("--shutdown",) and ended.code == 0:
+            assert self._alive() == [], f"a pod lives although it said: {ended.said}"
+        return ended
 
     # --- judging
     def _in_time(self, back: float) -> None:
@@ -194,7 +205,10 @@ class Field:
         for name in ("pod_state.json", ".llmpod/pod_state/orders.json"):
             path = self.install.directory / name
             if path.exists() and cell.scenario.name != "state torn":
-                json.loads(path.read_text(encoding="utf-8"))
+                try:
+                    json.loads(path.read_text(encoding="utf-8"))
+                except ValueError:
+                    raise AssertionError(f"{name} is torn") from None
 
     def _pods_wanted(self, scenario: Scenario) -> int:
         if scenario.pods is not None:
@@ -216,15 +230,20 @@ class Field:
     def _made_as_configured(self, record: Mapping[str, Any]) -> bool:
         return bool(record["config"].get("max_model_len") == self.install.config.get("max_model_len"))
 
-    def _overlaps(self) -> list[str]:
+    def _too_many(self, scenario: Scenario) -> list[str]:
         lives = sorted((p["created_at"], p["terminated_at"] or float("inf")) for p in self._ours())
-        return ["two pods at once"] * any(later[0] < earlier[1] for earlier, later in pairwise(lives))
+        if any(later[0] < earlier[1] for earlier, later in pairwise(lives)):
+            return ["two pods at once"]
+        return [f"{len(lives)} pods one after the other"] if len(lives) > scenario.made else []
 
     def _ours(self) -> list[dict[str, Any]]:
         return [pod for pod in self.sim.state()["pods"] if pod["name"] != _FOREIGN]
 
     def _alive(self) -> list[dict[str, Any]]:
         return [pod for pod in self._ours() if pod["terminated_at"] is None]
+
+    def _servers_listen(self) -> bool:
+        return all(pod["listening"] for pod in self._alive() if pod["status"] == "RUNNING")
 
     def _bill(self, ids: set[str]) -> float:
         bill = self.sim.bill()["pods"]

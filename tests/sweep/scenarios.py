@@ -31,6 +31,7 @@ class Scenario:
         arguments: of the call that may be killed; the passes after it are cron's.
         pods: how many must be there when all is settled; None: as the orders file says, since a person's command
             that was killed may or may not have been heard.
+        made: how many pods may ever be made in it: one more would be money for nothing.
         starts, ends: whether machines are created or deleted in it, so which faults matter.
     """
 
@@ -38,6 +39,7 @@ class Scenario:
     prepare: Callable[[Site], None]
     arguments: tuple[str, ...] = ()
     pods: int | None = 1
+    made: int = 1
     starts: bool = True
     ends: bool = True
 
@@ -81,38 +83,41 @@ def _unclear_create_not_listed_yet(site: Site) -> None:
 
 
 def _ready(site: Site) -> None:
+    """For a while, so that no lag explains any more that a pod is not listed."""
     site.until_ready()
+    site.sim.advance(600)
+    site.manage()
 
 
 def _state_lost(site: Site) -> None:
-    site.until_ready()
+    _ready(site)
     (site.install.directory / "pod_state.json").unlink()
 
 
 def _state_torn(site: Site) -> None:
-    site.until_ready()
+    _ready(site)
     state = site.install.directory / "pod_state.json"
     state.write_bytes(state.read_bytes()[:100])
 
 
 def _exited(site: Site) -> None:
-    site.until_ready()
+    _ready(site)
     pod = site.install.state()["instance_id"]
     site.install.console("POST", f"/v2/pods/{pod}/action", {"action": "stop"})
 
 
 def _expired(site: Site) -> None:
-    site.until_ready()
+    _ready(site)
     site.sim.advance(RUNTIME)
 
 
 def _reconfigured(site: Site) -> None:
-    site.until_ready()
+    _ready(site)
     site.install.write(max_model_len=2048)
 
 
 def _vanished(site: Site) -> None:
-    site.until_ready()
+    _ready(site)
     site.install.console("DELETE", f"/v2/pods/{site.install.state()['instance_id']}")
     site.sim.advance(600)
 
@@ -128,13 +133,13 @@ SCENARIOS = (
     Scenario("adopt late", _unclear_create_not_listed_yet, ends=False),
     Scenario("state lost", _state_lost, starts=False, ends=False),
     Scenario("state torn", _state_torn, starts=False, ends=False),
-    Scenario("restart", _exited),
-    Scenario("replace", _reconfigured),
+    Scenario("restart", _exited, made=2),
+    Scenario("replace", _reconfigured, made=2),
     Scenario("vanished", _vanished, pods=0, starts=False, ends=False),
     Scenario("terminate", _expired, pods=0, starts=False),
     Scenario("shutdown", _ready, ("--shutdown",), pods=None, starts=False),
     Scenario("shutdown of a start", _unclear_create_not_listed_yet, ("--shutdown",), pods=None),
-    Scenario("up again", _shut_down, ("up",), pods=None, ends=False),
+    Scenario("up again", _shut_down, ("up",), pods=None, made=2, ends=False),
 )
 
 NO_FAULT = Fault("no fault")
@@ -157,6 +162,7 @@ FAULTS = (
     ),
     Fault("empty list", (("list", "empty", 1),)),
     Fault("empty list and 404", (("list", "empty", 1), ("get", "404", 1))),
+    Fault("404 to everything", (("list", "empty", 2), ("get", "404", 2), ("delete", "404", 1)), of="end"),
     Fault("list 500", (("list", "500", 2),)),
     Fault("list 429", (("list", "429", 2),)),
     Fault("500 after delete", (("delete", "deleted_then_500", 1),), of="end"),

@@ -1,0 +1,39 @@
+"""The test of the sweep: it must find bugs that are planted, and none where none is planted."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.sweep.field import Outcome, open_field
+from tests.sweep.managers import no_strace
+from tests.sweep.mutants import MUTANTS, Mutant, copy_of_the_source
+
+
+def first_wrong(root: Path, directory: Path, mutant: Mutant) -> Outcome | None:
+    """The first of a control's cells in which something goes wrong, or None."""
+    with open_field(directory, root) as field:
+        outcomes = map(field.play, mutant.cells)
+        return next((outcome for outcome in outcomes if outcome.wrong), None)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_planted_bug_is_found(mutant: Mutant, tmp_path: Path) -> None:
+    if mutant.syscalls and (why := no_strace()):
+        pytest.skip(why)
+    root = copy_of_the_source(tmp_path / "source")
+    mutant.apply(root)
+    assert first_wrong(root, tmp_path / "users", mutant), "the sweep is blind to it"
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_without_it_the_same_cells_are_well(mutant: Mutant, tmp_path: Path) -> None:
+    if mutant.syscalls and (why := no_strace()):
+        pytest.skip(why)
+    wrong = first_wrong(copy_of_the_source(tmp_path / "source"), tmp_path / "users", mutant)
+    assert wrong is None, str(wrong)
+
+
+def test_a_stale_control_says_so(tmp_path: Path) -> None:
+    root = copy_of_the_source(tmp_path / "source")
+    with pytest.raises(AssertionError, match="stale"):
+        Mutant("nothing", "llmpod/lifecycle/act.py", "no such text", "", ()).apply(root)
