@@ -95,6 +95,7 @@ MODELS: Mapping[str, Model] = {
     "org/seven": Model(_llama(32, 8), {"BF16": 7_600_000_000}, shards=4),
     "org/seven-single": Model(_llama(32, 8), {"BF16": 7_600_000_000}),
     "org/seven-f32": Model(_llama(32, 8, torch_dtype="float32"), {"F32": 7_600_000_000}, shards=6),
+    "org/f32-single": Model(_llama(32, 8, torch_dtype="float32"), {"F32": 7_600_000_000}),
     "org/seven-fp8": Model(
         _llama(32, 8, quantization_config={"quant_method": "fp8"}), {"F8_E4M3": 7_600_000_000, "F32": 1000}
     ),
