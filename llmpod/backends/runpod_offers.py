@@ -193,9 +193,11 @@ def _by_price(candidate: _Candidate) -> tuple[bool, float, int, int]:
     return offer.stock == "unknown", price, STOCK_ORDER.index(offer.stock), offer.count
 
 
-def _by_distance(candidate: _Candidate) -> tuple[bool, float]:
-    """What would do but for price or stock, cheapest first; then by how much is missing."""
+def _by_distance(candidate: _Candidate) -> tuple[int, float]:
+    """What would do but for price or stock, cheapest first; then by how much is missing; then the impossible."""
     fit, price = candidate.fit, candidate.offer.usd_per_hour
-    if fit is not None and not fit.ok:
-        return True, float("inf") if fit.obstacle else -fit.spare
-    return fit is None, price if price is not None else float("inf")
+    if fit is None or fit.obstacle:
+        return 2, 0.0
+    if fit.spare < 0:
+        return 1, -fit.spare
+    return 0, price if price is not None else float("inf")

@@ -210,38 +210,38 @@ def test_a_config_that_says_too_little(sim: Simulator) -> None:
         known(configured(sim, model="org/odd-config"))
 
 
+BF16 = ("bfloat16",)
+
+
 @pytest.mark.parametrize(
-    ("fields", "context", "requests", "batched", "kv", "formats"),
+    ("fields", "load", "formats"),
     [
-        ({}, 32768, 4, 2048, 2, ("bfloat16",)),
-        ({"max_model_len": 4096, "concurrent_requests": 9}, 4096, 9, 2048, 2, ("bfloat16",)),
-        ({"max_model_len": 4096, "vllm_args": ["--max-model-len=8K"]}, 8192, 4, 2048, 2, ("bfloat16",)),
-        ({"vllm_args": ["--max_num_seqs", "2"]}, 32768, 2, 2048, 2, ("bfloat16",)),
-        ({"vllm_args": ["--max-num-batched-tokens", "16384"]}, 32768, 4, 16384, 2, ("bfloat16",)),
-        ({"vllm_args": ["--kv-cache-dtype", "fp8_e4m3"]}, 32768, 4, 2048, 1, ("bfloat16", "fp8")),
-        ({"vllm_args": ["-q", "fp8"]}, 32768, 4, 2048, 2, ("fp8",)),
-        ({"vllm_args": ["--dtype", "half"]}, 32768, 4, 2048, 2, ("float16",)),
-        ({"model": "org/seven-fp8"}, 32768, 4, 2048, 2, ("fp8",)),
+        ({}, (32768, 4, 2048, 2), BF16),
+        ({"max_model_len": 4096, "concurrent_requests": 9}, (4096, 9, 2048, 2), BF16),
+        ({"max_model_len": 4096, "vllm_args": ["--max-model-len=8K"]}, (8192, 4, 2048, 2), BF16),
+        ({"vllm_args": ["--max_num_seqs", "2"]}, (32768, 2, 2048, 2), BF16),
+        ({"vllm_args": ["--max-num-batched-tokens", "16384"]}, (32768, 4, 16384, 2), BF16),
+        ({"vllm_args": ["--kv-cache-dtype", "fp8_e4m3"]}, (32768, 4, 2048, 1), ("bfloat16", "fp8")),
+        ({"vllm_args": ["-q", "fp8"]}, (32768, 4, 2048, 2), ("fp8",)),
+        ({"vllm_args": ["--dtype", "half"]}, (32768, 4, 2048, 2), ("float16",)),
+        ({"model": "org/seven-fp8"}, (32768, 4, 2048, 2), ("fp8",)),
     ],
 )
 def test_what_the_configuration_asks_for(
     sim: Simulator,
     fields: dict[str, object],
-    context: int,
-    requests: int,
-    batched: int,
-    kv: int,
+    load: tuple[int, int, int, int],
     formats: tuple[str, ...],
 ) -> None:
     config = configured(sim, **fields)
     found = demand(config, known(config))
-    load = found.load
-    assert (load.context, load.requests, load.batched_tokens, load.kv_bytes) == (
-        context,
-        requests,
-        batched,
-        kv,
-    )
+    asked_for = found.load
+    assert (
+        asked_for.context,
+        asked_for.requests,
+        asked_for.batched_tokens,
+        asked_for.kv_bytes,
+    ) == load
     assert found.formats == formats
 
 
