@@ -25,6 +25,8 @@ def provider(site: Site) -> Iterator[Check]:
         yield problem("key", e.message, key_mend(e, site.call.environ.get("HOME", "~")))
         return
     yield ok("key", f"from {key.source}")
+    if site.config_error and not site.config.path.exists():
+        return  # which API to ask would be a guess, and the key is not for guessed addresses
     yield from _asked(site, key)
 
 

@@ -12,17 +12,15 @@ from llmpod.errors import LlmpodError
 from llmpod.lifecycle.crontab import Entry
 from llmpod.lifecycle.units import UserUnits
 
-_DAEMONS = frozenset({"cron", "crond", "fcron", "systemd-cron", "busybox"})
+_DAEMONS = frozenset({"cron", "crond", "fcron"})
 _LINGER = Path("/var/lib/systemd/linger")
 WRITTEN_BY_HAND = "crontab -e"
 
 
 def installed(site: Site) -> Installed | LlmpodError:
     """What is scheduled, or why that cannot be known."""
-    if site.store is None:
-        return LlmpodError("not known as long as the directory cannot be used", hint=site.manage("doctor"))
     try:
-        return look(site.call, site.store.install_id)
+        return look(site.call, site.store.install_id if site.store else None)
     except LlmpodError as e:
         return LlmpodError(e.message, hint=WRITTEN_BY_HAND if WRITTEN_BY_HAND in e.hint else "crontab -l")
 

@@ -17,6 +17,7 @@ from llmpod.lifecycle.store import Store
 from llmpod.lifecycle.units import UserUnits
 
 MANAGER = HOME / "manage_pod.py"
+_CHMOD = "Run: chmod 600 "  # what the credentials say to do about a file that others may read
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +39,28 @@ class Installed:
     units: Mapping[str, str]
 
 
-def look(call: Invocation, install_id: str) -> Installed:
-    """What is installed now. Raises StateError when it cannot be read."""
+def look(call: Invocation, install_id: str | None) -> Installed:
+    """What is installed now.
+
+    Args:
+        call: gives the configuration and the environment.
+        install_id: whose; None when it cannot be known: then a line is recognised by its configuration only, and
+            units are not looked for.
+
+    Raises:
+        StateError: crontab or units cannot be read.
+    """
     table = Crontab(call.environ).read()
     mine = tuple(e for e in crontab.entries(table or "") if concerns(e, call.config_path, install_id))
+    if install_id is None:
+        return Installed("", table, None, mine, {})
     units = UserUnits(install_id, call.environ).installed()
     return Installed(install_id, table, crontab.block_of(table or "", install_id), mine, units)
 
 
-def concerns(entry: Entry, config: Path, install_id: str) -> bool:
+def concerns(entry: Entry, config: Path, install_id: str | None) -> bool:
     """Whether a line runs this installation; one with relative paths may, so it counts."""
-    if entry.block is not None:
+    if entry.block is not None and install_id is not None:
         return entry.block == install_id
     home = entry.environ.get("HOME") or passwd_home()
     script = _expanded(entry.script, home)
@@ -113,8 +125,8 @@ def unseen_key_file(environ: Mapping[str, str]) -> Path | None:
 
 def key_mend(error: LlmpodError, home: str) -> str:
     """The command that gives a scheduled pass its key."""
-    if error.hint.startswith("Run: "):
-        return error.hint.removeprefix("Run: ")
+    if error.hint.startswith(_CHMOD):
+        return f"chmod 600 {shlex.quote(error.hint.removeprefix(_CHMOD))}"
     path = configuration.key_file({"HOME": home})
     directory, file = shlex.quote(str(path.parent)), shlex.quote(str(path))
     return f"mkdir -p {directory} && (umask 077 && cat > {file})   # paste the key, Enter, Ctrl-D"
