@@ -115,7 +115,8 @@ def _by_model(models: Sequence[Figures]) -> Table:
 
 def _live(live: Sequence[Figures], now: float) -> Table:
     table = Table(title="running now", title_justify="left")
-    for column in ("pod", "GPU", "model"):
+    table.add_column("pod", no_wrap=True)  # to be copied
+    for column in ("GPU", "model"):
         table.add_column(column, overflow="fold")
     for column in ("per hour", "for", "so far", "until"):
         table.add_column(column, justify="right")
