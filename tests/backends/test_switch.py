@@ -144,7 +144,7 @@ def _break(pod: Pod, path: str) -> None:
 
 
 def test_a_server_that_serves_but_cannot_be_counted_has_its_deadline_only(runpod: Account) -> None:
-    pod = runpod.pod(lasts=9, heartbeat=2).served()
+    pod = runpod.pod(lasts=10, heartbeat=3, startup_seconds=4).served()
     _break(pod, "/metrics")
     assert -1 <= pod.ends(within=10) - pod.deadline <= EVERY + LATE
 

@@ -186,13 +186,13 @@ def test_the_pods_key_can_end_this_pod_and_nothing_else(runpod: Account) -> None
 
 
 # --- the text
-@pytest.mark.parametrize("shell", ["sh", "dash", "bash", "busybox"])
+@pytest.mark.parametrize("shell", ["sh", "dash", "bash"])
 def test_the_script_is_a_posix_script(tmp_path: Path, shell: str) -> None:
     found = shutil.which(shell)
     if found is None:
         pytest.skip(f"no {shell} here")
     (tmp_path / "switch.sh").write_text(runpod_switch.SCRIPT, encoding="utf-8")
-    words = [found, *(["sh"] if shell == "busybox" else []), "-n", str(tmp_path / "switch.sh")]
+    words = [found, "-n", str(tmp_path / "switch.sh")]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
