@@ -96,7 +96,7 @@ def balance(config: PodConfig, key: Secret, *, within: float = BALANCE_SECONDS) 
             neither a name server that is silent nor a header that drips.
     """
     answers: SimpleQueue[Balance] = SimpleQueue()
-    url = config.runpod_graphql_url
+    url = config.graphql_url
     Thread(target=lambda: answers.put(_ask(url, key, within=within)), daemon=True).start()
     try:
         return answers.get(timeout=within)

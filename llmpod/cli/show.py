@@ -81,6 +81,7 @@ def status_document(plane: Plane) -> dict[str, Any]:
         },
         "last_pass": state.last_pass,
         "last_pass_age_seconds": now - state.last_pass if state.last_pass else None,
+        "foreign_pods": dict(state.foreign),
         "state_file": str(plane.store.state_file),
         "error": error,
     }
@@ -129,6 +130,8 @@ def print_status(plane: Plane, console: Console, *, as_json: bool) -> None:
     console.print(f"proxy    {running}")
     age = document["last_pass_age_seconds"]
     console.print(f"watchdog last pass {duration(age)} ago" if age is not None else "watchdog never ran")
+    for pod_id, text in document["foreign_pods"].items():
+        console.print(f"other    {pod_id} ({text}): not of this installation, left alone", markup=False)
     if document["error"]:
         console.print(document["error"], style="red", highlight=False, markup=False)
 

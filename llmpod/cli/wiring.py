@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmpod.backends import Backend, open_backend
+from llmpod.backends.runpod_account import balance
+from llmpod.backends.runpod_logs import tail
 from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.backends.runpod_spec import digest
 from llmpod.cli.draw import Drawer
@@ -17,6 +19,7 @@ from llmpod.lifecycle import failpoint
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.decide import Policy
 from llmpod.lifecycle.events import EventLog
+from llmpod.lifecycle.lastwords import LastWords
 from llmpod.lifecycle.ledger import FILE_NAME, Ledger
 from llmpod.lifecycle.notify import Notifier
 from llmpod.lifecycle.probe import HttpProber
@@ -25,9 +28,11 @@ from llmpod.lifecycle.purse import Purse
 from llmpod.lifecycle.reconcile import PROXY, Reconciler
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.store import Store
-from llmpod.model import Direction, Event, Want
+from llmpod.model import Direction, Event, Record, Want
 
 HOME = Path(__file__).resolve().parents[2]
+LAST_LINES = 100
+LAST_WORDS_SECONDS = 2.0
 PROXY_SCRIPT = HOME / "proxy_fastapi.py"
 # Nothing else of our environment reaches the proxy: above all not the cloud key.
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SYSTEMROOT")
@@ -39,6 +44,7 @@ class Plane:
 
     Args:
         config: the configuration.
+        key: the provider's key.
         store: its files.
         backend: its provider.
         proxy: its proxy process, or None when somebody else runs the proxy.
@@ -47,6 +53,7 @@ class Plane:
     """
 
     config: Config
+    key: Secret
     store: Store
     backend: Backend
     prober: HttpProber
@@ -111,6 +118,18 @@ class Plane:
         with suppress(StateError):  # no news is worth stopping a pass for
             self.events.append(event)
 
+    def _keep_last_words(self, record: Record) -> str:
+        """The end of a failed pod's log, in a file; empty where there is none to be had."""
+        if not isinstance(self.backend, RunpodPods) or record.instance_id is None:
+            return ""
+        lines = tail(self.backend.api, record.instance_id, LAST_LINES, LAST_WORDS_SECONDS)
+        kept = LastWords.of(self.store.directory)
+        try:
+            kept.keep(record.instance_id, record.error, [line.text for line in lines], now=self.clock())
+        except StateError:
+            return ""
+        return str(kept.path)
+
     def _reconciler(self, forced: Mapping[str, Want] | None = None) -> Reconciler:
         common = self.config.common
         purse = Purse(
@@ -126,6 +145,8 @@ class Plane:
             clock=self.clock,
             point=self.point,
             tell=self._tell,
+            last_words=self._keep_last_words,
+            spend=lambda: balance(common, self.key).usd_per_hour,
         )
         models = {name: managed(config, self.drawer) for name, config in self.config.models.items()}
         return Reconciler(actor, models, self.proxy, forced=forced)
@@ -151,7 +172,7 @@ def open_plane(
     backend = open_backend(config, key)
     proxy = ProxyProcess(store, PROXY_SCRIPT, proxy_environ(config, environ)) if with_proxy else None
     try:
-        yield Plane(config, store, backend, prober, proxy, clock, point or failpoint.point(environ))
+        yield Plane(config, key, store, backend, prober, proxy, clock, point or failpoint.point(environ))
     finally:
         prober.close()
         backend.close()

@@ -169,7 +169,9 @@ class PodConfig(BaseModel):
     # where things are
     state_file: Path = Field(Path("pod_state.json"), strict=False)
     runpod_api_url: Annotated[str, Field(pattern=r"^https?://")] = "https://api.runpod.io"
-    runpod_graphql_url: Annotated[str, Field(pattern=r"^https?://")] = "https://api.runpod.io/graphql"
+    runpod_graphql_url: Annotated[str, Field(pattern=r"^https?://")] | None = Field(
+        None, description="Where the balance is asked for; `/graphql` of `runpod_api_url` when absent."
+    )
     hub_url: Annotated[str, Field(pattern=r"^https?://")] = "https://huggingface.co"
     runpod_proxy_url: Annotated[str, Field(pattern=r"^https?://.*\{id\}.*\{port\}")] = (
         "https://{id}-{port}.proxy.runpod.net"
@@ -181,7 +183,7 @@ class PodConfig(BaseModel):
             raise ValueError("give exactly one of `model` and `modelStoreId`")
         if self.use_https and not (self.ssl_cert and self.ssl_key):
             raise ValueError("`use_https` needs `ssl_cert` and `ssl_key`")
-        urls = (self.runpod_api_url, self.runpod_graphql_url, self.hub_url, self.runpod_proxy_url)
+        urls = (self.runpod_api_url, self.graphql_url, self.hub_url, self.runpod_proxy_url)
         for url in (*urls, *(target.url for target in self.notifications)):
             if not re.match(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])[:/]", url):
                 raise ValueError(
@@ -195,6 +197,11 @@ class PodConfig(BaseModel):
     def hub_id(self) -> str:
         """The Hugging Face id, revision included."""
         return self.model or self.modelStoreId or ""
+
+    @property
+    def graphql_url(self) -> str:
+        """RunPod's GraphQL API, which alone knows the balance."""
+        return self.runpod_graphql_url or f"{self.runpod_api_url.rstrip('/')}/graphql"
 
     @property
     def gpus(self) -> tuple[str, ...]:

@@ -70,6 +70,7 @@ class Actor:
         point: called with a name at every effect; tests crash here.
         tell: takes what is worth telling a person.
         last_words: keeps the last log lines of a machine that never became ready, and says where.
+        spend: what the account spends in USD per hour by its own figure, or None.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Actor:
         point: Callable[[str], None],
         tell: Callable[[Event], None] = lambda _: None,
         last_words: Callable[[Record], str] = lambda _: "",
+        spend: Callable[[], float | None] = lambda: None,
     ) -> None:
         self.memory = Memory(store, clock=clock, point=point, tell=tell)
         self.store = store
@@ -90,6 +92,7 @@ class Actor:
         self.point = point
         self.report = self.memory.report
         self.purse = purse
+        self.spend = spend
         self._last_words = last_words
         self._prober = prober
 

@@ -1,15 +1,21 @@
 """Not a pass: the look at everything in the account that bears our mark, whatever our own memory says of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from llmpod.errors import ProviderError
 from llmpod.lifecycle import decide, match
 from llmpod.lifecycle.act import Actor, Managed
+from llmpod.lifecycle.exposure import unexplained
+from llmpod.lifecycle.spending import day_of
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.want import expired
 from llmpod.model import Direction, Event, EventKind, Instance, Phase, Record, Want
 
 REBUILT_HOLD_SECONDS = 600.0
+ACCOUNT_SECONDS = 3600.0
+CONFIRM_SECONDS = 240.0
+_STRAY = "stray, not yet confirmed"
 
 
 class Audit:
@@ -40,7 +46,35 @@ class Audit:
         ours = [i for i in listing.instances if i.id in expect or i.name.startswith(prefix)]
         report.remaining = len(ours)
         report.foreign = tuple(i for i in listing.instances if i not in ours)
+        foreign = {i.id: f"{i.name}, {_price(i)}" for i in report.foreign}
+        memory.state = replace(memory.state, foreign=foreign)
         return ours
+
+    def look_at_account(self, listed: Sequence[Instance], spend: Callable[[], float | None]) -> None:
+        """Now and then, compare what the account spends with what its listed machines explain.
+
+        RunPod's figure may lag behind a machine's start or end: only a quiet pass asks, and only what a second look
+        a while later confirms is told.
+
+        Args:
+            listed: machines of ours.
+            spend: asks for the account's own USD per hour; None: not known, which is no alarm.
+        """
+        memory, now = self._memory, self._memory.now()
+        records = [memory.record(model) for model in self._models]
+        quiet = {r.instance_id for r in records if r.instance_id} == {i.id for i in listed}
+        asked, first = memory.state.account_at, memory.state.told.get(_STRAY)
+        due = asked is None or not 0 <= now - asked < (ACCOUNT_SECONDS if first is None else CONFIRM_SECONDS)
+        if not quiet or not due or any(r.phase is Phase.TERMINATING for r in records):
+            return
+        everything = (*listed, *self._actor.report.foreign)
+        found = unexplained(everything, [i.id for i in everything], spend())
+        told = {key: at for key, at in memory.state.told.items() if key != _STRAY}
+        if found.alarms and first is None:
+            told[_STRAY] = now
+        memory.state = replace(memory.state, account_at=now, told=told)
+        for text in found.alarms if first is not None else ():
+            memory.alarm(f"stray {day_of(now)[0]:.0f}", Event(EventKind.LEAK, "", text, now))
 
     def clear_orphans(self, instances: Sequence[Instance], orders: Mapping[str, Want]) -> None:
         """Adopt or destroy every machine of ours that no record knows.
@@ -89,3 +123,7 @@ class Audit:
         time_left = age + decide.MIN_RUN_SECONDS < self._models[model].policy.runtime_seconds
         up = want.direction is Direction.UP and not expired(record, want, now)
         return idle and up and time_left
+
+
+def _price(seen: Instance) -> str:
+    return "price unknown" if seen.usd_per_hour is None else f"${seen.usd_per_hour:.2f}/h"

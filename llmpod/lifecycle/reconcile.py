@@ -76,6 +76,7 @@ class Reconciler:
             self._audit.clear_orphans(instances, orders)
             for model in self._models:
                 self._advance(model, orders[model], match.find(actor.memory.record(model), instances))
+            self._audit.look_at_account(instances, actor.spend)
         self._raise_alarms()
         report.phases = {model: actor.memory.record(model).phase for model in self._models}
         try:

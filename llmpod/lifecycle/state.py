@@ -28,7 +28,8 @@ class State:
     """What ``pod_state.json`` holds.
 
     ``clock_offset`` is by how many seconds the provider's clock was ahead of ours; ``refused`` says when which offer
-    could not be had; ``told`` when an alarm was raised, by its key, so that it is raised once.
+    could not be had; ``told`` when an alarm was raised, by its key, so that it is raised once; ``foreign`` describes
+    the account's machines that are not ours, by id; ``account_at`` is when its own figure was last asked for.
     """
 
     records: Mapping[str, Record] = field(default_factory=dict)
@@ -37,6 +38,8 @@ class State:
     clock_offset: float = 0.0
     refused: Mapping[str, float] = field(default_factory=dict)
     told: Mapping[str, float] = field(default_factory=dict)
+    foreign: Mapping[str, str] = field(default_factory=dict)
+    account_at: float | None = None
 
     def record(self, model: str) -> Record:
         return self.records.get(model, Record())
@@ -54,6 +57,8 @@ def encode(state: State, install_id: str) -> dict[str, Any]:
         "clock_offset": state.clock_offset,
         "refused": dict(state.refused),
         "told": dict(state.told),
+        "foreign": dict(state.foreign),
+        "account_at": state.account_at,
         "proxy": asdict(state.proxy) if state.proxy else None,
         "models": {name: asdict(record) for name, record in state.records.items()},
     }
@@ -73,6 +78,8 @@ def decode(document: Mapping[str, Any]) -> State:
         clock_offset=float(document.get("clock_offset", 0.0)),
         refused={str(key): float(at) for key, at in document.get("refused", {}).items()},
         told={str(key): float(at) for key, at in document.get("told", {}).items()},
+        foreign={str(id_): str(text) for id_, text in document.get("foreign", {}).items()},
+        account_at=document.get("account_at"),
     )
 
 
