@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.support.install import Install
 from tests.support.process import PYTHON, Finished, run, running
@@ -81,9 +81,7 @@ class Account:
         return run(argv, env={**self.environ, **(more or {})}, cwd=cwd, within=90)
 
     def doctor(self, *arguments: str, more: Mapping[str, str] | None = None) -> "Diagnosis":
-        done = self.manage("doctor", "--json", *arguments, more=more)
-        document: dict[str, Any] = json.loads(done.out)
-        return Diagnosis(done.code, document)
+        return Diagnosis.of_json(self.manage("doctor", "--json", *arguments, more=more))
 
     def shell(self, command: str) -> Finished:
         """A command as this user types it."""
@@ -100,6 +98,10 @@ class Diagnosis:
 
     code: int
     document: Mapping[str, Any]
+
+    @classmethod
+    def of_json(cls, done: Finished) -> Self:
+        return cls(done.code, json.loads(done.out))
 
     def all(self, status: str) -> list[dict[str, str]]:
         return [check for check in self.document["checks"] if check["status"] == status]

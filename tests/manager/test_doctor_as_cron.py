@@ -276,8 +276,7 @@ def test_no_cron_on_the_machine(ann: Account) -> None:
     if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no process namespace can be made here")
     argv = [*alone, PYTHON, str(MANAGER), "--config", str(ann.install.path), "doctor", "--as-cron", "--json"]
-    done = run(argv, env=ann.environ, within=90).expect(1)
-    seen = Diagnosis(done.code, json.loads(done.out))
+    seen = Diagnosis.of_json(run(argv, env=ann.environ, within=90).expect(1))
     assert seen.wrong == ["cron"]
     assert "cron start" in seen.of("cron")["mend"]
 
