@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -230,18 +231,13 @@ BF16 = ("bfloat16",)
 def test_what_the_configuration_asks_for(
     sim: Simulator,
     fields: dict[str, object],
-    load: tuple[int, int, int, int],
+    load: tuple[float, ...],
     formats: tuple[str, ...],
 ) -> None:
     config = configured(sim, **fields)
     found = demand(config, known(config))
-    asked_for = found.load
-    assert (
-        asked_for.context,
-        asked_for.requests,
-        asked_for.batched_tokens,
-        asked_for.kv_bytes,
-    ) == load
+    numbers = asdict(found.load)
+    assert [numbers[name] for name in ("context", "requests", "batched_tokens", "kv_bytes")] == list(load)
     assert found.formats == formats
 
 
