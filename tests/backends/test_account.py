@@ -136,6 +136,7 @@ def test_an_answer_that_drips_takes_no_longer_than_it_may() -> None:
         (b'{"data": {"myself": null}}', None, "does not know this key's account"),
         (b'{"data": {"myself": {"clientBalance": 12.5}}}', 12.5, "does not say all"),
         (b'{"data": {"myself": {"clientBalance": 0}}}', 0.0, "does not say all"),
+        (b'{"data": {"myself": {"clientBalance": true}}}', None, "does not say all"),
         (
             b'{"data": {"myself": {"clientBalance": "12.5", "currentSpendPerHr": true}}}',
             None,
