@@ -119,11 +119,13 @@ def test_the_cron_lines_work_in_crons_environment(clone: Path, sim: Simulator) -
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_is_accepted(clone: Path, sim: Simulator, line: str) -> None:
+    if "schedule install" in line:  # the crontab is this machine's, not the test's
+        line = line.replace(" #", " --dry-run #", 1)
     done = cron_shell(clone, f"cd '{clone}' && {line}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout
     assert "Traceback" not in done.stderr
-    for flags in re.findall(r"\((--\S+)", line):
+    for flags in re.findall(r"\((--[\w-]+)", line):
         again = cron_shell(clone, f"cd '{clone}' && {line.partition('#')[0]} {flags}")
         assert again.returncode == 0, again.stderr
 
