@@ -19,6 +19,7 @@ from pathlib import Path
 
 from llmpod.errors import LlmpodError, PortTaken
 from llmpod.lifecycle.files import process_id
+from llmpod.lifecycle.ports import owner
 from llmpod.lifecycle.state import ProxyRecord, SaveProxy
 from llmpod.lifecycle.store import Store
 from llmpod.model import ProcessId
@@ -174,7 +175,7 @@ class ProxyProcess:
     def _start_failure(self, code: int) -> LlmpodError:
         if code == EXIT_PORT_TAKEN:
             return PortTaken(
-                f"Port {self.port} is in use by another program; no pod was started.",
+                f"Port {self.port} is in use by {owner(self.port)}; no pod was started.",
                 hint="Stop that program or set another `proxy_port`.",
             )
         tail = self._store.log_file.read_text(encoding="utf-8", errors="replace")[-600:].strip()

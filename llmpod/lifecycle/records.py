@@ -51,7 +51,7 @@ def adopt(record: Record, seen: Instance, *, runtime_seconds: float, now: float)
     return replace(
         record,
         phase=record.phase if record.created_at else Phase.CREATED,
-        name=seen.name,
+        name=record.name or seen.name,  # people rename pods; its key was made from the first name
         instance_id=seen.id,
         base_url=seen.base_url,
         gpu=seen.gpu or record.gpu,

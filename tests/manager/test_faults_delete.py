@@ -1,4 +1,4 @@
-"""A delete that goes wrong (F19 to F21), a shutdown that meets a start (F34): nothing is left, or it is told loudly."""
+"""A delete that goes wrong (F19 to F21), a shutdown that meets a start (F34): nothing is left, or it is told."""
 
 import os
 import subprocess

@@ -1,0 +1,38 @@
+"""Not a socket: which process of this machine listens on a TCP port, as far as /proc shows it (Linux)."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp (proc(5))
+
+
+def listener(port: int) -> int | None:
+    """The pid of the listener; None: nobody, another user's process, or a system without /proc."""
+    inodes = {f"socket:[{inode}]" for inode in _inodes(port)}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # of another user, or gone meanwhile
+            if any(str(link.readlink()) in inodes for link in (process / "fd").iterdir()):
+                return int(process.name)
+    return None
+
+
+def owner(port: int) -> str:
+    """The listener in words, for a message."""
+    pid = listener(port)
+    if pid is None:
+        return "another program"
+    try:
+        name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:  # it has just ended
+        return f"another program (pid {pid})"
+    return f"{name} (pid {pid})" if name.isprintable() else f"another program (pid {pid})"
+
+
+def _inodes(port: int) -> Iterator[str]:
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError):
+            for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                    yield fields[9]
