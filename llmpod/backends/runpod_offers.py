@@ -99,9 +99,19 @@ def _one_named(
         return _Candidate(replace(offer, key=refusal_key(config, offer)))
     fit = need.fit(gpu.id, gpu.memory_gb, config.gpu_count) if need else None
     offer = _offer(config, catalog, gpu, count=config.gpu_count, now=now)
-    notes = [fit.reason if fit.ok else f"may fail: {fit.reason}"] if fit else []
+    notes = [_doubt(fit, need, gpu)] if fit and need else []
     notes += ["no stock, tried last"] if offer.stock == "NONE" else []
     return _Candidate(replace(offer, note="; ".join(notes)), fit)
+
+
+def _doubt(fit: Fit, need: Demand, gpu: Gpu) -> str:
+    """What the estimate says of a GPU that the user has named: vLLM starts when one request finds room."""
+    if fit.ok or fit.obstacle:
+        return fit.reason if fit.ok else f"may fail: {fit.reason}"
+    one = replace(need, load=replace(need.load, requests=1))
+    if one.fit(gpu.id, gpu.memory_gb, fit.need.gpus).ok:
+        return f"no room for {need.load.requests} requests of full length at once: {fit.reason}"
+    return f"may fail: {fit.reason}"
 
 
 def _all(config: PodConfig, catalog: Catalog, need: Demand, *, now: float) -> list[_Candidate]:

@@ -1,76 +1,18 @@
 """Which machines are tried, in which order, and why not the others: on the simulator's catalog, with no I/O at all."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpod.backends.runpod_catalog import BUILT_IN, STOCK_ORDER, Catalog, Gpu
-from llmpod.backends.runpod_demand import Demand, Model, demand
-from llmpod.backends.runpod_offers import Choice, needed_counts, offers, refusal_key
-from llmpod.backends.runpod_spec import cuda_floor, digest, disk_gb, on_machine, pod_spec
-from llmpod.backends.vram import Shape
-from llmpod.config import PodConfig, parse
+from llmpod.backends.runpod_catalog import BUILT_IN, STOCK_ORDER
+from llmpod.backends.runpod_offers import needed_counts, offers, refusal_key
 from llmpod.model import Offer
 from llmpod.sim import catalog as simulated
+from tests.backends.market import NOW, SEVEN, SEVENTY, catalog, choose, configured, gpu, names, wants, why
 
-NOW = 1_700_000_000.0
-SEVEN = Shape(15_200_000_000, 32, 32, 8, 128, 32768)
-SEVENTY = Shape(141_000_000_000, 80, 64, 8, 128, 131072)
 COLOSSUS = replace(SEVENTY, weights_bytes=4 * 10**12)
-Stock = Mapping[str, Mapping[str, Mapping[str, str]]]
-
-
-def configured(**fields: object) -> PodConfig:
-    document = {"model": "org/m", "gpu_type_id": "auto", "max_model_len": 8192, **fields}
-    return parse(document, path=Path("/nowhere/pod_config.json"), environ={}).common
-
-
-def gpu(id_: str, *, words: Mapping[str, Mapping[str, str]] | None = None, **changes: object) -> Gpu:
-    """A GPU type of the simulator's, HIGH in stock everywhere unless told otherwise."""
-    known = simulated.GPUS[id_]
-    plenty = {str(count): {"*": "HIGH", "EU-RO-1": "HIGH"} for count in (1, 2, 4, 8)}
-    made = Gpu(
-        id_,
-        known.memory,
-        {"SECURE": known.secure} | ({"COMMUNITY": known.community} if known.community else {}),
-        {"SECURE": known.most, "COMMUNITY": known.most if known.community else 0},
-        stock={**plenty, **(words or {})},
-    )
-    return replace(made, **changes)  # type: ignore[arg-type]
-
-
-def catalog(*special: Gpu, fetched_at: float | None = NOW, cloud: str = "SECURE") -> Catalog:
-    named = {one.id: one for one in special}
-    return Catalog(
-        tuple(named.get(id_) or gpu(id_) for id_ in simulated.GPUS), ("EU-RO-1",), {}, fetched_at, cloud
-    )
-
-
-def wants(config: PodConfig, shape: Shape = SEVEN) -> Demand:
-    return demand(config, Model(shape, shape.weights_bytes, "a test"))
-
-
-def choose(
-    config: PodConfig,
-    offered: Catalog | None = None,
-    *,
-    shape: Shape | None = SEVEN,
-    refused: Mapping[str, float] | None = None,
-) -> Choice:
-    need = wants(config, shape) if shape else None
-    return offers(config, offered or catalog(), need, refused=refused or {}, now=NOW)
-
-
-def names(found: tuple[Offer, ...]) -> list[str]:
-    return [offer.gpu for offer in found]
-
-
-def why(choice: Choice, name: str) -> str:
-    return next(offer.note for offer in choice.rejected if offer.gpu == name)
 
 
 # --- auto
@@ -210,11 +152,13 @@ def test_a_price_is_that_of_the_whole_machine() -> None:
 
 # --- a user's own list
 def test_a_list_keeps_its_order_and_warns_of_what_is_too_small() -> None:
-    config = configured(gpu_type_id=["NVIDIA H200", "NVIDIA L4"], max_model_len=32768)
+    config = configured(gpu_type_id=["NVIDIA H200", "NVIDIA L4"], max_model_len=65536)
     found = choose(config).offers
     assert names(found) == ["NVIDIA H200", "NVIDIA L4"]
     assert found[1].note.startswith("may fail: too small by")
     assert choose(config, shape=None).offers[1].note == ""
+    tight = choose(configured(gpu_type_id="NVIDIA L4", max_model_len=32768)).offers[0]
+    assert tight.note.startswith("no room for 4 requests of full length at once: too small by")
 
 
 def test_an_id_that_the_catalog_lacks_is_tried_all_the_same() -> None:
@@ -269,80 +213,3 @@ def test_every_type_is_either_taken_or_has_a_reason(
         assert offer.stock != "NONE"
         assert cap is None or (offer.usd_per_hour is not None and offer.usd_per_hour <= cap)
         assert NOW - refused.get(offer.key, 0) >= 180
-
-
-# --- the specification
-def test_the_estimate_is_for_settings_that_are_passed() -> None:
-    config = configured()
-    args = pod_spec(config, (), demand=wants(config)).args
-    assert args[args.index("--max-num-batched-tokens") + 1] == "2048"
-    assert args[args.index("--max-num-seqs") + 1] == "256"
-    assert args[args.index("--gpu-memory-utilization") + 1] == "0.92"
-    own = configured(vllm_args=["--max-num-seqs=8", "--max-num-batched-tokens", "512"])
-    args = pod_spec(own, (), demand=wants(own)).args
-    assert args.count("--max-num-batched-tokens") == 1
-    assert "--max-num-seqs" not in args
-    named = configured(gpu_type_id="NVIDIA L4")
-    assert "--max-num-seqs" not in pod_spec(named, (), demand=wants(named)).args
-
-
-def test_a_named_large_gpu_is_judged_by_vllms_own_batch() -> None:
-    named, auto = configured(gpu_type_id="NVIDIA H200"), configured()
-    assert wants(named).fit("NVIDIA H200", 141, 1).need.activation == pytest.approx(5.6)
-    assert wants(named).fit("NVIDIA A100 80GB PCIe", 80, 1).need.activation == 1.0
-    assert wants(auto).fit("NVIDIA H200", 141, 1).need.activation == 1.0
-
-
-def test_all_gpus_of_a_machine_are_used() -> None:
-    spec = pod_spec(configured(), ())
-    assert on_machine(spec, Offer("NVIDIA L4", 4)).args[-2:] == ("--tensor-parallel-size", "4")
-    assert on_machine(spec, Offer("NVIDIA L4", 1)) == spec
-    for given_ in ("--tensor-parallel-size", "-tp", "--pipeline-parallel-size", "--data_parallel_size"):
-        own = pod_spec(configured(vllm_args=[given_, "2"]), ())
-        assert on_machine(own, Offer("NVIDIA L4", 4)) == own
-    template = pod_spec(configured(template_id="abc", gpu_type_id="NVIDIA L4"), ())
-    assert on_machine(template, Offer("NVIDIA L4", 4)) == template
-
-
-@pytest.mark.parametrize(
-    ("fields", "stored", "disk"),
-    [
-        ({}, 15_200_000_000, 55),  # 1.3 x 15.2 + 10 + 25
-        ({}, 1_000_000_000, 50),
-        ({}, None, 100),
-        ({}, 141_000_000_000, 219),
-        ({"disk_gb": 33}, 141_000_000_000, 33),
-        ({"network_volume_id": "vol"}, 141_000_000_000, 50),
-    ],
-)
-def test_disk_follows_the_weights(fields: dict[str, object], stored: int | None, disk: int) -> None:
-    assert disk_gb(configured(**fields), stored) == disk
-
-
-@pytest.mark.parametrize(
-    ("fields", "floor"),
-    [
-        ({}, "13.0"),
-        ({"image": "vllm/vllm-openai:v0.29.0-cu129"}, "12.9"),
-        ({"image": "vllm/vllm-openai:latest-cu130@sha256:00"}, "13.0"),
-        ({"image": "vllm/vllm-openai:v0.19.1"}, "12.9"),
-        ({"image": "docker.io/vllm/vllm-openai:v0.10.2"}, "12.8"),
-        ({"image": "vllm/vllm-openai:v0.6.3"}, "12.4"),
-        ({"image": "vllm/vllm-openai:latest"}, "13.0"),
-        ({"image": "vllm/vllm-openai"}, "13.0"),
-        ({"image": "somebody/else:v1"}, None),
-        ({"image": "somebody/else:cu128-v1"}, "12.8"),
-        ({"template_id": "abc", "gpu_type_id": "NVIDIA L4"}, None),
-        ({"min_cuda_version": "12.6"}, "12.6"),
-    ],
-)
-def test_cuda_floor(fields: dict[str, object], floor: str | None) -> None:
-    assert cuda_floor(configured(**fields)) == floor
-
-
-def test_the_digest_is_of_the_configuration_alone() -> None:
-    config = configured()
-    one = pod_spec(config, (), demand=wants(config))
-    other = pod_spec(config, (Offer("NVIDIA L4"),), (Offer("x"),), demand=wants(config, SEVENTY))
-    assert one.digest == other.digest == digest(config)
-    assert one.disk_gb != other.disk_gb
