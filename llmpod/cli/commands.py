@@ -4,8 +4,11 @@ from collections.abc import Sequence
 
 from llmpod.cli.catalog import CATALOG
 from llmpod.cli.command import Command
+from llmpod.cli.completion import COMMAND as COMPLETION
+from llmpod.cli.connect import COMMAND as CONNECT
 from llmpod.cli.cost import COMMAND as COST
 from llmpod.cli.doctor import COMMAND as DOCTOR
+from llmpod.cli.init import COMMAND as INIT
 from llmpod.cli.logs import COMMAND as LOGS
 from llmpod.cli.panic import COMMAND as PANIC
 from llmpod.cli.passes import DOWN, PASS, PLAN, STATUS, UP
@@ -24,6 +27,9 @@ COMMANDS: Sequence[Command] = (
     SCHEDULE,
     DOCTOR,
     PANIC,
+    CONNECT,
+    INIT,
+    COMPLETION,
     RUN,
     DEMO,
 )
