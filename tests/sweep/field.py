@@ -156,7 +156,7 @@ class Field:
             assert len(self._alive()) == pods, f"{len(self._alive())} pods ten minutes later, not {pods}"
         if pods and cell.scenario.pods and random.Random(str(cell)).random() < 0.5:
             self._expire()
-        elif pods or not cell.scenario.ends:
+        elif not cell.scenario.sticky:
             assert self._call("--shutdown").code == 0, "--shutdown does not see its end"
         assert self._alive() == [], f"a pod is left at the end: {self._state()}"
         self._nobody_pays()
@@ -197,6 +197,8 @@ class Field:
         if now - back > ORPHAN_SECONDS:
             orphans = [pod["id"] for pod in alive if pod["id"] != record.get("instance_id")]
             assert not orphans, f"{orphans} unknown for {now - back:.0f} s: {record}"
+        gone = record.get("phase") == "stopped" and record.get("ended_at") is not None
+        assert not (gone and alive), f"{alive[0]['id']} lives and is taken for gone: {record}"
         deadline = record.get("deadline")
         if deadline and now > max(deadline, back) + OVERRUN_SECONDS:
             assert not alive, f"{len(alive)} pods live {now - deadline:.0f} s past the deadline"

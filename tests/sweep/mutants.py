@@ -93,7 +93,7 @@ MUTANTS = (
                 self.memory.keep_if_possible(""",
         """            if target:
                 self.memory.keep_if_possible(""",
-        _calm("shutdown", "404 to everything"),
+        _calm("shutdown", "404 at delete, then an empty list and 404"),
     ),
     Mutant(
         "believes one empty list",
@@ -127,7 +127,7 @@ MUTANTS = (
         "knows only the pods that it remembers",
         "llmpod/lifecycle/match.py",
         "    return [i for i in instances if i.id not in known]\n",
-        "    return [i for i in instances if i.id in known]\n",
+        "    return [i for i in instances if not i.id and i.id not in known]\n",
         _calm("state lost", "no fault"),
     ),
     Mutant(

@@ -4,8 +4,8 @@ A program: ``python zygote.py ROOT``. Importing the libraries takes ten times as
 thousand passes. So they are imported once; each call is then a forked process that runs ROOT/manage_pod.py from its
 first line, with its own pid, memory, files, sockets and death.
 
-The clock: ``time.time`` is ahead by as much as the simulator's clock is, and ``time.sleep`` moves both instead of
-waiting, as libfaketime would do. So graces and back-offs keep the lengths they have in production.
+The clock: ``time.time`` and ``time.clock_gettime`` are as far ahead as the simulator's clock, and ``time.sleep``
+moves it instead of waiting, as libfaketime would do. So graces and back-offs keep the lengths they have in production.
 
 Protocol: in, a line of JSON a call: argv, environ, output, ahead, control, stopped. Out, two lines: the pid, and when
 the process has ended its wait status.
@@ -35,12 +35,15 @@ class Clock:
     """Seconds since the epoch, ahead of the machine's; whoever sleeps moves it and the simulator's."""
 
     def __init__(self) -> None:
-        self._real = time.time
+        self._real, self._gettime = time.time, time.clock_gettime
         self.ahead = 0.0
         self.control = ""
 
     def now(self) -> float:
         return self._real() + self.ahead
+
+    def gettime(self, clock: int, /) -> float:
+        return self._gettime(clock) + self.ahead
 
     def sleep(self, seconds: float, /) -> None:
         body = json.dumps({"seconds": seconds}).encode()
@@ -116,6 +119,7 @@ def main() -> None:
     root = sys.argv[1]
     sys.path.insert(0, root)
     clock = Clock()
+    time.clock_gettime = clock.gettime
     time.time, time.sleep = clock.now, clock.sleep  # type: ignore[assignment]  # whole and index numbers never come
     _warm_up(root)
     _serve(root, clock)
