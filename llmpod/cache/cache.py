@@ -17,10 +17,12 @@ from typing import Any, Final, Self
 from llmpod.cache.disk import Store
 from llmpod.cache.entry import Entry
 from llmpod.cache.index import Index
+from llmpod.cache.space import capacity
 from llmpod.cache.tier import Disk, DiskTier
 
 MEMORY_BYTES: Final = 64 * 2**20
 ENTRY_BYTES: Final = 8 * 2**20
+TTL_SECONDS: Final = 7 * 86400.0
 
 
 class Cache:
@@ -33,11 +35,12 @@ class Cache:
 
     peek: Callable[[bytes], Entry | None]
 
-    def __init__(self, index: Index, tier: DiskTier | None, *, entry_bytes: int) -> None:
+    def __init__(self, index: Index, tier: DiskTier | None, *, entry_bytes: int, max_bytes: int) -> None:
         self.peek = index.memory.get
         self._index = index
         self._tier = tier
         self._entry_bytes = entry_bytes
+        self.max_bytes = max_bytes
         self._counts = dict.fromkeys(("stored", "refused", "too_large", "disk_hits", "misses"), 0)
 
     @classmethod
@@ -50,6 +53,7 @@ class Cache:
         memory_bytes: int = MEMORY_BYTES,
         entry_bytes: int = ENTRY_BYTES,
         mac_key: bytes = b"",
+        ttl_seconds: float | None = TTL_SECONDS,
         clock: Callable[[], float] = time.time,
         tick_seconds: float = 1.0,
     ) -> Self:
@@ -58,22 +62,32 @@ class Cache:
         Args:
             directory: None for memory only.
             max_entries: entries in memory and on disk together; 0 stores nothing.
-            max_bytes: bytes of their records together.
+            max_bytes: bytes of all files in the directory together; entries may take up 13/16 of it. Without a
+                directory, bytes of the entries.
             memory_bytes: bytes of the entries in memory, prebuilt buffers included.
             entry_bytes: bodies larger than this are not stored.
             mac_key: 32 secret bytes that authenticate the records; empty for a key kept in the directory.
-            clock: seconds since the epoch, for the order of use on disk.
-            tick_seconds: how often the order of use is written and the directory looked after.
+            ttl_seconds: an entry is served for so long after it was stored; None: for ever.
+            clock: seconds since the epoch.
+            tick_seconds: how often the directory is looked after, and how exactly entries expire.
 
         Never raises for a directory that cannot be used: see ``degraded``.
         """
-        index = Index(max_entries=max_entries, max_bytes=max_bytes, memory_bytes=memory_bytes)
         tier = None
+        room = max_bytes if directory is None else capacity(max_bytes)
+        index = Index(max_entries=max_entries, max_bytes=room, memory_bytes=memory_bytes)
         if directory is not None:
-            store = Store(directory, entry_limit=entry_bytes, mac_key=mac_key)
-            tier = DiskTier(index, store, clock=clock, tick_seconds=tick_seconds)
+            store = Store(directory, mac_key=mac_key)
+            tier = DiskTier(
+                index,
+                store,
+                max_bytes=max_bytes,
+                clock=clock,
+                ttl_seconds=ttl_seconds,
+                tick_seconds=tick_seconds,
+            )
             await tier.start()
-        return cls(index, tier, entry_bytes=entry_bytes)
+        return cls(index, tier, entry_bytes=entry_bytes, max_bytes=max_bytes)
 
     async def aclose(self) -> None:
         """Writes what is not written yet (5 s at most) and lets go of the directory. Idempotent; what is in memory
@@ -81,7 +95,6 @@ class Cache:
         """
         tier, self._tier = self._tier, None
         if tier is not None:
-            self._index.on_remove = _ignore
             await tier.close()
 
     async def __aenter__(self) -> Self:
@@ -115,13 +128,9 @@ class Cache:
     def max_entries(self) -> int:
         return self._index.max_entries
 
-    @property
-    def max_bytes(self) -> int:
-        return self._index.max_bytes
-
     def lru_order(self) -> list[str]:
-        """Digests in hex, least recently used first."""
-        return [key.hex() for key in self._index.order()]
+        """The first 15 hexadecimal digits of each digest, least recently used first."""
+        return self._index.order()
 
     def stats(self) -> dict[str, Any]:
         """Numbers for metrics and debugging. Hits in memory are not among them: whoever peeks counts those."""
@@ -137,6 +146,8 @@ class Cache:
             "unsaved": len(self._index.volatile),
             "evicted": self._index.evicted,
             "waiting": tier.waiting if tier else 0,
+            "disk_bytes": tier.shelf.space.real + tier.shelf.space.extra if tier else 0,
+            "segments": len(tier.shelf.space.segments) if tier else 0,
             "errors": tier.errors if tier else 0,
             "corrupt": tier.corrupt if tier else 0,
             "disk": self.disk.value,
@@ -153,7 +164,7 @@ class Cache:
         if self._tier is not None:
             entry = self._tier.on_its_way(digest)
             if entry is not None:
-                self._index.add(entry, volatile=False)
+                self._index.warm(entry)
                 return entry
             entry = await self._tier.load(digest)
         self._counts["disk_hits" if entry else "misses"] += 1
@@ -174,9 +185,10 @@ class Cache:
             self._counts["too_large"] += 1
             return False
         self._counts["stored"] += 1
-        self._index.add(entry, volatile=True)
+        known = entry.bare()
+        self._index.add(known)
         if self._tier is not None:
-            self._tier.save(entry)
+            self._tier.save(entry, known)
         return True
 
     def attach(self, entry: Entry, name: str, buffer: bytes) -> None:
@@ -188,7 +200,7 @@ class Cache:
 
     async def drop(self, digest: bytes) -> bool:
         """Removes an entry everywhere; False when none was known. Its record is gone on return."""
-        known = self._index.forget(digest)
+        known = self._index.forget(digest, erase=True)
         if self._tier is not None:
             await self._tier.removed(digest)
         return known
@@ -201,7 +213,3 @@ class Cache:
     def _might_lose_usage(self, key: bytes) -> bool:
         older = self._index.memory.look(key) or (self._tier and self._tier.on_its_way(key))
         return older.has_usage if older else key in self._index.cold
-
-
-def _ignore(_key: bytes) -> None:
-    """There is no disk any more."""

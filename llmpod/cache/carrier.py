@@ -1,21 +1,27 @@
 """Not the judge of anything: brings decisions to the disk in order and answers back, without stopping the event loop.
 
-One thread writes, in batches: whatever was decided while a batch was under way makes the next one. Two threads
-read, so that a slow write holds up nobody who waits for an answer.
+One thread writes, in batches: what is decided within 50 ms, or 256 KB of it, goes in one call of the system. It does
+nothing else, because two threads that both want the interpreter slow each other down: small records are made on
+the event loop (some microseconds each, once) and only large ones in a thread, where compressing and hashing run
+without the interpreter. Two threads read, so that a slow write holds up nobody who waits for an answer.
 """
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, TypeVar
 
-from llmpod.cache.disk import Outcome, Remove, Step, Store, Touch, Write
+from llmpod.cache.cold import length_of
+from llmpod.cache.disk import Store
 from llmpod.cache.entry import Entry
+from llmpod.cache.replay import Replay
+from llmpod.cache.space import Segment
+from llmpod.cache.steps import Append, Outcome, Spot, Step
+from llmpod.cache.walk import Frame
 
-WAITING_BYTES: Final = 32 * 2**20  # entries that wait for the writer; what comes on top is not written now
-_BATCH: Final = 256
+BATCH_BYTES: Final = 256 * 1024
+BATCH_SECONDS: Final = 0.05
 _T = TypeVar("_T")
 
 
@@ -25,88 +31,112 @@ class Carrier:
     Args:
         store: used in threads from now on.
         settled: told what became of each batch, on the event loop.
-        clock: seconds since the epoch, for the order of use.
 
     Attributes:
         waiting: entries on their way to the disk, by key.
+        waiting_bytes: of their records.
+        most_waiting: what comes on top is not to be queued now.
     """
 
-    def __init__(self, store: Store, settled: Callable[[Outcome], None], clock: Callable[[], float]) -> None:
+    most_waiting: Final = 32 * 2**20
+
+    def __init__(self, store: Store, settled: Callable[[Outcome], None]) -> None:
         self.waiting: dict[bytes, Entry] = {}
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
         self._store = store
         self._settled = settled
-        self._clock = clock
-        self._last_stamp = 0
         self._steps: list[Step] = []
+        self._growing: Append | None = None  # the last step, while it can take more
+        self._bytes = 0
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._writer = ThreadPoolExecutor(1, "cache-writer")
         self._readers = ThreadPoolExecutor(2, "cache-reader")
 
     # --- decisions -----------------------------------------------------------------------------------------------
-    def write(self, entry: Entry) -> bool:
-        """Queues an entry, in place of an older one of its key; False when too much is waiting already."""
-        self.cancel(entry.key)
-        if self._waiting_bytes + entry.size > WAITING_BYTES:
-            return False
+    def append(self, segment: Segment, record: bytes) -> Append:
+        """Queues a record that was given the last place in a segment; the step that will write it."""
+        step = self._growing
+        if step is None or step.number != segment.number:
+            step = self._growing = Append(segment.number, segment.size - len(record))
+            self._steps.append(step)
+        step.parts.append(record)
+        step.bytes += len(record)
+        self._bytes += len(record)
+        if self._bytes >= BATCH_BYTES:
+            self._begin()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(BATCH_SECONDS, self._begin)
+        return step
+
+    def waits(self, entry: Entry, length: int) -> None:
+        """An entry cannot be read until its record, just queued, has been written."""
         self.waiting[entry.key] = entry
-        self._waiting_bytes += entry.size
-        self._queue(Write(entry, self._stamp()))
-        return True
+        self.waiting_bytes += length
 
-    def remove(self, key: bytes) -> None:
-        """Queues the removal of a record."""
-        self.cancel(key)
-        self._queue(Remove(key))
-
-    def touch(self, keys: Iterable[bytes]) -> None:
-        """Notes uses, oldest first, to be written with the next batch."""
-        self._steps += [Touch(key, self._stamp()) for key in keys]
-
-    def _queue(self, step: Step) -> None:
+    def queue(self, step: Step) -> None:
+        """Queues anything else."""
+        self._growing = None
         self._steps.append(step)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(BATCH_SECONDS, self._begin)
+
+    def _begin(self) -> None:
+        self._cancel_timer()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self.carry(), name="cache-carrier")
 
-    def cancel(self, key: bytes) -> None:
-        """Takes back an entry that waits, unless it is being written already."""
-        if entry := self.waiting.pop(key, None):
-            self._waiting_bytes -= entry.size
-
-    def _stamp(self) -> int:
-        self._last_stamp = max(self._last_stamp + 1, int(self._clock() * 1e9))
-        return self._last_stamp
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     # --- doing ---------------------------------------------------------------------------------------------------
     async def carry(self) -> None:
         """Does everything that is queued. With an empty queue, looks whether the directory is still ours."""
         async with self._lock:
             while True:
-                batch, self._steps = self._steps[:_BATCH], self._steps[_BATCH:]
-                wanted = [step for step in batch if self._is_wanted(step)]
-                outcome = await self._in_writer(partial(self._store.apply, wanted))
-                self._settle(wanted, outcome)
+                self._cancel_timer()
+                batch, self._steps, self._growing, self._bytes = self._steps, [], None, 0
+                outcome = await self._in_writer(partial(self._store.apply, batch))
+                self._settle(batch, outcome)
                 if not self._steps:
                     return
 
-    def _is_wanted(self, step: Step) -> bool:
-        """False for a write that was overtaken by a newer one or by a removal."""
-        return not isinstance(step, Write) or self.waiting.get(step.entry.key) is step.entry
-
     def _settle(self, batch: list[Step], outcome: Outcome) -> None:
-        """Reports only what nobody has decided otherwise meanwhile."""
-        if outcome.lost:
-            outcome.failed = [step.entry for step in batch if isinstance(step, Write)]
-        outcome.saved = [entry for entry in outcome.saved if self.waiting.get(entry.key) is entry]
-        outcome.failed = [entry for entry in outcome.failed if self.waiting.get(entry.key) is entry]
-        for entry in (*outcome.saved, *outcome.failed):
-            self.cancel(entry.key)
+        for step in batch:
+            if isinstance(step, Append):
+                self._landed(step)
+                if outcome.lost:
+                    outcome.failed += step.placed
         self._settled(outcome)
 
-    async def read(self, key: bytes) -> Entry | None:
+    def _landed(self, step: Append) -> None:
+        for entry, place in step.placed:
+            self.waiting_bytes -= length_of(place)
+            if self.waiting.get(entry.key) is entry:
+                del self.waiting[entry.key]
+
+    async def do(self, step: Step) -> None:
+        """Has something else done, after all that is queued."""
+        self.queue(step)
+        await self.carry()
+
+    # --- in threads ----------------------------------------------------------------------------------------------
+    async def encode(self, entry: Entry) -> bytes | None:
+        """The record of a large entry, its request compressed; None while the directory is not open."""
+        return await self._in_reader(partial(self._store.encode, entry))
+
+    async def read(self, spot: Spot) -> Entry | None:
         """As ``Store.read``. Raises Corrupt."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._store.read, key)
+        return await self._in_reader(partial(self._store.read, spot))
+
+    async def records(
+        self, number: int, start: int, budget: int
+    ) -> tuple[list[tuple[Frame, bytes]], int | None]:
+        """As ``Store.records``."""
+        return await self._in_reader(partial(self._store.records, number, start, budget))
 
     async def connect(self) -> bool:
         """As ``Store.open``. Raises Unusable."""
@@ -121,18 +151,22 @@ class Carrier:
         """As ``Store.lost``."""
         return await self._in_writer(self._store.lost)
 
-    async def explore(self, *, max_entries: int, max_bytes: int) -> tuple[OrderedDict[bytes, int], int]:
-        """Proves that the directory can be written, then as ``Store.scan``. Raises Unusable."""
+    async def probe(self) -> None:
+        """As ``Store.probe``. Raises Unusable."""
+        await self._in_writer(self._store.probe)
 
-        def explore() -> tuple[OrderedDict[bytes, int], int]:
-            self._store.probe()
-            return self._store.scan(max_entries=max_entries, max_bytes=max_bytes)
+    async def scan(self) -> Replay:
+        """As ``Store.scan``. Raises Unusable."""
+        return await self._in_writer(self._store.scan)
 
-        return await self._in_writer(explore)
+    async def follow(self, replay: Replay) -> None:
+        """As ``Replay.follow``. Raises OSError."""
+        await self._in_writer(replay.follow)
 
     async def close(self) -> None:
         """Ends the threads after what they are doing, and lets go of the directory."""
-        self._store.stopping = True
+        self._cancel_timer()
+        self._store.stop()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._writer.shutdown)
         await loop.run_in_executor(None, self._readers.shutdown)
@@ -140,3 +174,6 @@ class Carrier:
 
     async def _in_writer(self, call: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, call)
+
+    async def _in_reader(self, call: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, call)

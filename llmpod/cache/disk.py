@@ -1,80 +1,41 @@
-"""Not asynchronous, and not the judge of any limit: the directory of records, as plain calls of the system.
+"""Not asynchronous, and not the judge of any limit: the directory of segments, as plain calls of the system.
 
 ``Cache`` runs these calls in threads: one writer, whose batches arrive in order, and a few readers. Plain ``os``
-calls instead of aiofiles, because that hops between threads for every open, write and rename where a batch needs
-one hop in all, and because it cannot work relative to a directory handle.
+calls instead of aiofiles, because that hops between threads for every open and write where a batch needs one hop in
+all, and because it cannot work relative to a directory handle.
 
 Everything happens relative to a handle of the directory, opened without following links and checked once: owner
 is us, nobody else may write. Whatever is put in its place later is noticed (``lost``) and never followed.
 
-One process writes (``flock`` on the directory itself: no lock file can be left behind), others may read. A record
-appears by ``rename``, so a reader sees all of it or nothing, and goes on reading one that is being removed. Order
-of use is kept in the files' modification times, set by us and increasing, so it needs no file of its own.
+One process writes (``flock`` on the directory itself: no lock file can be left behind), others may read. Segments
+grow at their end only; a process never adds to one that it did not begin, so what a killed one left half written
+stays at the end of its segment, where it is found to be no record.
 
 The MAC's key lies in the directory unless one is handed in: it then stops damage, mix-ups and records copied from
 elsewhere, but nobody who can already write here as us. Its presence is also the sign that the contents are still
 those we know: ``rm -rf dir`` and ``rm -rf dir/*`` both mean "forget everything".
 """
 
+import errno
 import os
-import stat
-from collections import OrderedDict
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-from llmpod.cache import files
-from llmpod.cache.entry import Corrupt, Entry, decode, encode
+from llmpod.cache import files, legacy, snapshot
+from llmpod.cache.entry import HEAD_BYTES, Corrupt, Entry, Signer, decode, encode, erased
+from llmpod.cache.replay import Replay
 from llmpod.cache.root import Life, Root
+from llmpod.cache.steps import Append, Erase, Outcome, Snap, Spot, Step, Unlink
+from llmpod.cache.walk import Frame, Walk, frame_at
 
+KEEP_FREE: Final = 0.05  # share of the disk that is left to others
 _PROBE_BYTES: Final = 4096
-_SPARE_BYTES: Final = 65536  # a record may be this much longer than its body
 
 
 class Unusable(Exception):
     """The directory cannot be used; the message says why, for a person."""
-
-
-class Write(NamedTuple):
-    """Store an entry; ``stamp`` orders uses (ns, increasing)."""
-
-    entry: Entry
-    stamp: int
-
-
-class Remove(NamedTuple):
-    """Remove a record."""
-
-    key: bytes
-
-
-class Touch(NamedTuple):
-    """A record was used."""
-
-    key: bytes
-    stamp: int
-
-
-Step = Write | Remove | Touch
-
-
-@dataclass
-class Outcome:
-    """What became of a batch.
-
-    Attributes:
-        saved: entries written.
-        failed: entries not written.
-        error: why something failed; empty when nothing did.
-        lost: the directory is not the one we knew; nothing of the batch was done.
-    """
-
-    saved: list[Entry] = field(default_factory=list)
-    failed: list[Entry] = field(default_factory=list)
-    error: str = ""
-    lost: bool = False
 
 
 def _why(error: OSError) -> str:
@@ -82,23 +43,27 @@ def _why(error: OSError) -> str:
 
 
 class Store:
-    """The records in one directory.
+    """The segments in one directory.
 
     Args:
         directory: made with mode 0700 when it is not there.
-        entry_limit: bytes of body above which a file cannot be ours.
         mac_key: 32 secret bytes; empty for a key that is kept in the directory.
+        keep_free: nothing is stored while less than this share of the disk is free.
+
+    Attributes:
+        replaced: the last opening found another directory than the one before.
     """
 
-    def __init__(self, directory: Path, *, entry_limit: int, mac_key: bytes = b"") -> None:
+    def __init__(self, directory: Path, *, mac_key: bytes = b"", keep_free: float = KEEP_FREE) -> None:
         self.directory = directory.absolute()
-        self.stopping = False  # set from any thread: a scan ends early
-        self._file_limit = entry_limit + _SPARE_BYTES
+        self.replaced = False
         self._mac_key = mac_key
+        self._keep_free = keep_free
         self._root: Root | None = None
         self._life: Life | None = None
-        self.replaced = False  # the last opening found another directory than the one before
-        self._count = 0
+        self._stopping = False
+        self._replay: Replay | None = None
+        self._growing: tuple[int, int, int] | None = None  # number, handle and size of the segment that grows
 
     # --- open and close ------------------------------------------------------------------------------------------
     def open(self) -> bool:
@@ -108,6 +73,7 @@ class Store:
             Unusable: with the reason.
         """
         self._unlock()  # readers go on with the old handle until there is a new one
+        self._seal()
         try:
             self._root = self._opened()
         except Unusable:
@@ -149,8 +115,15 @@ class Store:
 
     def close(self) -> None:
         """Lets go of the directory and its lock; readers that are in it finish undisturbed."""
+        self._seal()
         self._unlock()
         self._root = None
+
+    def stop(self) -> None:
+        """Ends a scan early. To be called from any thread."""
+        self._stopping = True
+        if self._replay is not None:
+            self._replay.stopping = True
 
     def _unlock(self) -> None:
         """A handle lives until its last reader has finished; the lock must not live as long."""
@@ -172,32 +145,68 @@ class Store:
         return (now.st_dev, now.st_ino) != root.identity
 
     # --- read ----------------------------------------------------------------------------------------------------
-    def read(self, key: bytes) -> Entry | None:
-        """The entry, or None when there is no record. Safe in any thread.
+    def read(self, place: Spot) -> Entry | None:
+        """The entry in this place, or None when its segment is not there any more. Safe in any thread.
 
         Raises:
-            Corrupt: there is one, and it is not what was stored.
+            Corrupt: what is there is not what was stored.
         """
         root = self._root
         if root is None:
             return None
         try:
-            with files.reading(files.place(key), root.fd) as fd:
-                status = os.fstat(fd)
-                if not stat.S_ISREG(status.st_mode) or status.st_size > self._file_limit:
-                    raise Corrupt("it is no file of ours")
-                with os.fdopen(fd, "rb", closefd=False) as file:
-                    record = file.read(self._file_limit + 1)
+            with files.reading(files.segment_name(place.number), root.fd) as fd:
+                record = os.pread(fd, place.length, place.offset)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise Corrupt(f"it cannot be read: {_why(error)}") from None
-        return decode(record, key, root.mac_key)
+        return decode(record, place.key, root.signer)
 
-    def scan(self, *, max_entries: int, max_bytes: int) -> tuple[OrderedDict[bytes, int], int]:
-        """Size of each record by key, least recently used first, and their sum.
+    @property
+    def signer(self) -> Signer | None:
+        """Makes the MACs of this directory; None while it is not open."""
+        return self._root.signer if self._root is not None else None
 
-        Removes what a killed writer left behind, and the oldest records over the limits.
+    def encode(self, entry: Entry) -> bytes | None:
+        """The record of an entry, its request compressed. Safe in any thread."""
+        signer = self.signer
+        return encode(entry, signer, pack=True) if signer is not None else None
+
+    def records(self, number: int, start: int, budget: int) -> tuple[list[tuple[Frame, bytes]], int | None]:
+        """Some records of a segment, about ``budget`` bytes of them, and where to go on; None: that was all.
+
+        Never raises: what cannot be read is not there. Safe in any thread.
+        """
+        root, found = self._root, list[tuple[Frame, bytes]]()
+        if root is None:
+            return found, None
+        with suppress(OSError), files.reading(files.segment_name(number), root.fd) as fd:
+            walk = Walk(fd, start, os.fstat(fd).st_size)
+            for frame in walk:
+                found.append((frame, os.pread(fd, frame.length, frame.offset)))
+                budget -= frame.length
+                if budget <= 0:
+                    return found, walk.position
+        return found, None
+
+    def probe(self) -> None:
+        """Proves that the directory can be written, with a small file. Raises Unusable."""
+        root, name = self._root, f"{files.TEMPORARY}{os.getpid()}-probe"
+        if root is None:
+            raise Unusable(f"{self.directory} is not open")
+        try:
+            self._check_free(root)
+            files.unlink(name, root.fd)
+            files.fill(name, root.fd, [bytes(_PROBE_BYTES)])
+        except OSError as error:
+            raise Unusable(f"{self.directory} cannot be written: {_why(error)}") from None
+        finally:
+            with suppress(OSError):  # on a file system that is read-only now there is nothing to remove
+                files.unlink(name, root.fd)
+
+    def scan(self) -> Replay:
+        """The books of the directory. Where it is ours, removes what a killed writer or an older version left.
 
         Raises:
             Unusable: with the reason.
@@ -205,45 +214,26 @@ class Store:
         root = self._root
         if root is None:
             raise Unusable(f"{self.directory} is not open")
+        self._replay = replay = Replay(root)
+        replay.stopping = self._stopping
         try:
-            found = self._records(root)
-            total = sum(size for _, _, size in found)
-            while len(found) > max_entries or total > max_bytes:
-                _, key, size = found.pop()
-                files.unlink(files.place(key), root.fd)
-                total -= size
+            if root.owner:
+                self._tidy_up(root)
+            replay.run()
         except OSError as error:
-            raise Unusable(f"{self.directory} cannot be tidied: {_why(error)}") from None
-        return OrderedDict((key, size) for _, key, size in reversed(found)), total
+            raise Unusable(f"{self.directory} cannot be read: {_why(error)}") from None
+        return replay
 
-    def _records(self, root: Root) -> list[tuple[int, bytes, int]]:
-        """(time of use, key, size) of each record, the latest first."""
-        found: list[tuple[int, bytes, int]] = []
-        for name in os.listdir(root.fd):  # noqa: PTH208 - by handle, not by path
-            if self.stopping:
-                break
-            if name.startswith(files.TEMPORARY):
-                files.unlink(name, root.fd)
-            elif files.is_shard(name):
-                found += files.records(name, root.fd)
-        return sorted(found, reverse=True)
+    def _tidy_up(self, root: Root) -> None:
+        for name in files.leftovers(root.fd):
+            files.unlink(name, root.fd)
+        for folder in legacy.folders(root.fd):
+            while legacy.sweep(folder, root.fd) and not self._stopping:
+                pass
 
     # --- write ---------------------------------------------------------------------------------------------------
-    def probe(self) -> None:
-        """Proves that the directory can be written, with a small file. Raises Unusable."""
-        root, name = self._root, self._temporary()
-        if root is None:
-            raise Unusable(f"{self.directory} is not open")
-        try:
-            files.fill(name, root.fd, (bytes(_PROBE_BYTES),), stamp=0)
-        except OSError as error:
-            raise Unusable(f"{self.directory} cannot be written: {_why(error)}") from None
-        finally:
-            with suppress(OSError):  # on a file system that is read-only now there is nothing to remove
-                files.unlink(name, root.fd)
-
     def apply(self, batch: Iterable[Step]) -> Outcome:
-        """Does a batch in order. After a write that failed, the other writes of the batch are not tried."""
+        """Does a batch in order. What goes wrong is told, and the rest is tried all the same."""
         outcome, root = Outcome(), self._root
         if root is None or self.lost():
             outcome.lost = True
@@ -259,28 +249,57 @@ class Store:
 
     def _do(self, root: Root, step: Step, outcome: Outcome) -> None:
         match step:
-            case Write(entry) if outcome.error:
-                outcome.failed.append(entry)
-            case Write():
-                self._write(root, step, outcome)
-            case Remove(key):
-                os.unlink(files.place(key), dir_fd=root.fd)
-            case Touch(key, stamp):
-                os.utime(files.place(key), ns=(stamp, stamp), dir_fd=root.fd)
+            case Append():
+                try:
+                    self._append(root, step)
+                except OSError:
+                    outcome.failed += step.placed
+                    self._undo()
+                    raise
+                step.done = outcome.wrote = True
+            case Erase(spot):
+                self._erase(root, spot)
+            case Unlink(number):
+                if self._growing and self._growing[0] == number:
+                    self._seal()
+                os.unlink(files.segment_name(number), dir_fd=root.fd)
+            case Snap(None):
+                files.unlink(files.SNAPSHOT, root.fd)
+            case Snap(books) if books is not None and not outcome.error:
+                snapshot.write(books, root.fd, root.signer)
 
-    def _write(self, root: Root, step: Write, outcome: Outcome) -> None:
-        entry, name, temporary = step.entry, files.place(step.entry.key), self._temporary()
-        try:
-            files.unlink(name, root.fd)  # before, not after: at no moment do both count against the limit
-            files.fill(temporary, root.fd, encode(entry, root.mac_key), stamp=step.stamp)
-            files.move(temporary, name, root.fd)
-        except OSError:
-            outcome.failed.append(entry)
+    def _append(self, root: Root, step: Append) -> None:
+        self._check_free(root)
+        if step.offset == 0:
+            self._seal()
+            self._growing = step.number, files.create(files.segment_name(step.number), root.fd), 0
+        if self._growing is None or (self._growing[0], self._growing[2]) != (step.number, step.offset):
+            raise OSError(errno.EIO, "what went before could not be written")
+        number, fd, size = self._growing
+        files.write(fd, step.parts)
+        self._growing = number, fd, size + step.bytes
+
+    def _undo(self) -> None:
+        """A segment that could not be written to ends with its last good record, for good."""
+        if self._growing is not None:
+            _, fd, size = self._growing
             with suppress(OSError):
-                files.unlink(temporary, root.fd)
-            raise
-        outcome.saved.append(entry)
+                os.ftruncate(fd, size)
+            self._seal()
 
-    def _temporary(self) -> str:
-        self._count += 1
-        return f"{files.TEMPORARY}{os.getpid()}-{self._count}"
+    def _seal(self) -> None:
+        if self._growing is not None:
+            os.close(self._growing[1])
+            self._growing = None
+
+    def _erase(self, root: Root, spot: Spot) -> None:
+        name = files.segment_name(spot.number)
+        with files.reading(name, root.fd) as fd:
+            record = os.pread(fd, spot.length, spot.offset)
+        frame = frame_at(record, 0, spot.offset) if len(record) >= HEAD_BYTES else None
+        if frame is not None and (frame.key, frame.length) == (spot.key, spot.length):
+            files.overwrite(name, root.fd, erased(record), spot.offset)
+
+    def _check_free(self, root: Root) -> None:
+        if files.free_share(root.fd) < self._keep_free:
+            raise OSError(errno.ENOSPC, f"less than {self._keep_free:.0%} of the disk is free")

@@ -1,9 +1,20 @@
 r"""Not a store: one stored answer, and its form as a record of bytes.
 
-A record is: magic ``LLMPOD1\n`` · length of the header (4 bytes, big-endian) · length of the body (8) · header
-(JSON) · body · HMAC-SHA256 (32) over all before it. The header repeats the key, so a record under another's name
-is noticed; both lengths are under the MAC, so nothing can be cut or moved. JSON and raw bytes, no pickle: reading a
-record cannot run anything. Unknown members of the header are ignored, so a later version may add some.
+A record, little-endian, padded with zeros to a multiple of 8:
+
+| bytes | what | covered by |
+|---|---|---|
+| 4 | magic ``LPR2``: the format and its version | |
+| 1 + 3 | state: live, moved (by tidying; not a use) or dead (contents zeroed) | |
+| 4 | CRC-32 of the next 52 bytes: finds the next record, protects nothing | |
+| 1 + 1 + 2 + 4 + 4 | kind, zero, lengths of header, body and request | CRC, MAC |
+| 8 | stored_at, seconds since the epoch as a double | CRC, MAC |
+| 32 | key | CRC, MAC |
+| … | header (JSON), body, request (raw or zlib, as the header says) | MAC |
+| 32 | HMAC-SHA256 | |
+
+JSON and raw bytes, no pickle: reading a record cannot run anything. Unknown members of the header are ignored, so
+a later version may add some. The key and all lengths are under the MAC: nothing can be cut, moved or swapped.
 
 There is no fsync anywhere: after a power cut a record may be short or full of zeros, its MAC then fails, and a
 cache may forget. What it may never do is invent.
@@ -12,20 +23,27 @@ cache may forget. What it may never do is invent.
 import hmac
 import json
 import struct
+import zlib
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from typing import Final
 
-MAGIC: Final = b"LLMPOD1\n"
-_PREFIX: Final = struct.Struct(">8sIQ")
+MAGIC: Final = b"LPR2"
+DEAD, LIVE, MOVED = 0, 1, 2
+ENTRY, USES = 1, 2
+FRONT: Final = struct.Struct("<4sB3xI")
+COVERED: Final = struct.Struct("<BxHIId32s")
+HEAD_BYTES: Final = FRONT.size + COVERED.size
 MAC_BYTES: Final = 32
 KEY_BYTES: Final = 32
-_OBJECTS_BYTES: Final = 900  # what Python needs around one entry in memory, measured with tracemalloc
+REQUEST_BYTES: Final = 2**20  # a longer request is not kept with its answer
+_PACK_BYTES: Final = 1024  # a shorter request is not worth compressing
+_OBJECTS_BYTES: Final = 1000  # what Python needs around one entry in memory, measured with tracemalloc
 
 
 class Corrupt(Exception):
-    """A record that is not what was written under this name; the message says what is wrong with it."""
+    """A record that is not what was written here; the message says what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +59,10 @@ class Entry:
         stored_at: seconds since the epoch.
         model: the model the answer names; empty when it names none.
         has_usage: the answer says how many tokens were used.
+        request: the question in canonical form, for ``cache why``; kept on disk only, and only up to 1 MiB.
         prebuilt: finished response buffers by name, attached with ``Cache.attach`` (which counts their bytes).
+        tally: one number: hits since uses were last written down.
+        size: bytes of the record, which is what the limit in bytes counts; less when the request is compressed.
     """
 
     key: bytes
@@ -52,84 +73,177 @@ class Entry:
     stored_at: float
     model: str
     has_usage: bool
+    request: bytes | None = field(default=None, compare=False, repr=False)
     prebuilt: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+    tally: list[int] = field(default_factory=lambda: [0], compare=False, repr=False)
+    size: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.key) != KEY_BYTES:
             raise ValueError(f"a key has {KEY_BYTES} bytes, not {len(self.key)}")
+        parts = len(self.header) + len(self.body) + len(self.kept_request)
+        object.__setattr__(self, "size", padded(HEAD_BYTES + parts + MAC_BYTES))  # the class is frozen
 
     @cached_property
     def etag(self) -> str:
         """A strong entity tag for the body in its stored form, quotes included (RFC 9110, 8.8.3)."""
         return f'"{sha256(self.body).hexdigest()[:32]}"'
 
-    @cached_property
+    @property
     def header(self) -> bytes:
-        """The record's header."""
-        fields = {
-            "key": self.key.hex(),
-            "path": self.path,
-            "stream": self.stream,
-            "content_type": self.content_type,
-            "stored_at": self.stored_at,
-            "model": self.model,
-            "has_usage": self.has_usage,
-        }
-        return json.dumps(fields, separators=(",", ":")).encode()
+        """The record's header, for a request that is not compressed."""
+        return _header(self.path, self.content_type, self.model, self.stream, self.has_usage)
 
     @property
-    def size(self) -> int:
-        """Bytes of the record, which is what the limit in bytes counts."""
-        return _PREFIX.size + len(self.header) + len(self.body) + MAC_BYTES
+    def kept_request(self) -> bytes:
+        """As much of the request as the record keeps: all or nothing."""
+        return self.request if self.request is not None and len(self.request) <= REQUEST_BYTES else b""
 
     @property
     def memory(self) -> int:
-        """Bytes this entry takes in memory, its prebuilt buffers included."""
+        """Bytes this entry takes in memory, its prebuilt buffers included and its request left out."""
         return _OBJECTS_BYTES + len(self.body) + sum(map(len, self.prebuilt.values()))
 
+    def bare(self) -> "Entry":
+        """The entry without its request, which is for the disk only."""
+        if self.request is None:
+            return self
+        bare = Entry(
+            self.key,
+            self.path,
+            stream=self.stream,
+            content_type=self.content_type,
+            body=self.body,
+            stored_at=self.stored_at,
+            model=self.model,
+            has_usage=self.has_usage,
+        )
+        object.__setattr__(bare, "size", self.size)  # the record is no smaller for that
+        return bare
 
-def encode(entry: Entry, mac_key: bytes) -> tuple[bytes, bytes, bytes]:
-    """The record in three parts (head, body, MAC), so that the body is not copied."""
-    head = _PREFIX.pack(MAGIC, len(entry.header), len(entry.body)) + entry.header
-    mac = hmac.new(mac_key, head, "sha256")
-    mac.update(entry.body)
-    return head, entry.body, mac.digest()
+
+def padded(length: int) -> int:
+    """Bytes that a record of this length takes up in its segment."""
+    return length + 7 & ~7
 
 
-def decode(record: bytes, key: bytes, mac_key: bytes) -> Entry:
+@lru_cache(maxsize=1024)
+def _header(path: str, content_type: str, model: str, *flags: bool) -> bytes:
+    """Kept because few differ: one for each path, form and model."""
+    stream, has_usage, *more = flags
+    fields = {
+        "path": path,
+        "content_type": content_type,
+        "model": model,
+        "stream": stream,
+        "has_usage": has_usage,
+    }
+    if any(more):
+        fields["packed"] = True
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+class Signer:
+    """Makes and checks MACs with one key. Safe in any thread."""
+
+    def __init__(self, key: bytes) -> None:
+        self._keyed = hmac.new(key, b"", "sha256")
+
+    def sign(self, data: bytes | memoryview) -> bytes:
+        """HMAC-SHA256 of the data. Copying a prepared state costs half of keying a new one."""
+        mac = self._keyed.copy()
+        mac.update(data)
+        return mac.digest()
+
+    def check(self, record: bytes, start: int, end: int) -> bool:
+        """Whether the MAC that stands at ``end`` is that of ``record[start:end]``."""
+        mac = self.sign(memoryview(record)[start:end])
+        return hmac.compare_digest(mac, record[end : end + MAC_BYTES])
+
+
+def encode(entry: Entry, signer: Signer, *, pack: bool = False) -> bytes:
+    """The record of an entry.
+
+    Args:
+        entry: what to store.
+        signer: the directory's.
+        pack: compress a long request. Takes about 10 µs a KB, so not on the event loop.
+    """
+    request, header = entry.kept_request, entry.header
+    if pack and len(request) >= _PACK_BYTES:
+        request = zlib.compress(request, 1)
+        header = _header(
+            entry.path,
+            entry.content_type,
+            entry.model,
+            entry.stream,
+            entry.has_usage,
+            True,  # noqa: FBT003 - *flags
+        )
+    lengths = (len(header), len(entry.body), len(request))
+    head = COVERED.pack(ENTRY, *lengths, entry.stored_at, entry.key)
+    return _sealed(head, b"".join((head, header, entry.body, request)), signer)
+
+
+def encode_uses(rows: bytes, at: float, signer: Signer) -> bytes:
+    """The record of a list of uses; see ``walk.USE``."""
+    head = COVERED.pack(USES, 0, len(rows), 0, at, bytes(KEY_BYTES))
+    return _sealed(head, head + rows, signer)
+
+
+def _sealed(head: bytes, covered: bytes, signer: Signer) -> bytes:
+    front = FRONT.pack(MAGIC, LIVE, zlib.crc32(head))
+    length = FRONT.size + len(covered) + MAC_BYTES
+    return b"".join((front, covered, signer.sign(covered), bytes(padded(length) - length)))
+
+
+def moved(record: bytes) -> bytes:
+    """The same record as a copy that tidying makes: finding it again is not a use."""
+    return b"%b%c%b" % (record[:4], MOVED, record[5:])
+
+
+def erased(record: bytes) -> bytes:
+    """What an unwanted record is overwritten with: its frame stays, so that the next one is found; all else goes."""
+    return b"%b%c%b%b" % (record[:4], DEAD, record[5:HEAD_BYTES], bytes(len(record) - HEAD_BYTES))
+
+
+def decode(record: bytes, key: bytes | None, signer: Signer) -> Entry:
     """The entry of a record that was stored for this key.
+
+    Args:
+        record: exactly its bytes.
+        key: None: whatever key it was stored for.
+        signer: the directory's.
 
     Raises:
         Corrupt: it is anything else.
     """
-    header, start, end = _parts(record)
-    if not hmac.compare_digest(hmac.digest(mac_key, record[:end], "sha256"), record[end:]):
+    if len(record) < HEAD_BYTES + MAC_BYTES:
+        raise Corrupt("it is too short")
+    magic, state, _ = FRONT.unpack_from(record)
+    kind, header_bytes, body_bytes, request_bytes, stored_at, found = COVERED.unpack_from(record, FRONT.size)
+    start = HEAD_BYTES + header_bytes
+    end = start + body_bytes
+    mac = end + request_bytes
+    if magic != MAGIC or state == DEAD or kind != ENTRY or padded(mac + MAC_BYTES) != len(record):
+        raise Corrupt("it is no entry of this version")
+    if not signer.check(record, FRONT.size, mac):
         raise Corrupt("the MAC does not match")
+    if key not in (None, found):
+        raise Corrupt("it was stored for another request")
     try:
-        fields = json.loads(header)
-        if fields["key"] != key.hex():
-            raise Corrupt("it was stored for another request")
+        fields = json.loads(record[HEAD_BYTES:start])
+        request = zlib.decompress(record[end:mac]) if fields.get("packed") else record[end:mac]
         return Entry(
-            key=key,
+            key=found,
             path=fields["path"],
             stream=fields["stream"],
             content_type=fields["content_type"],
             body=record[start:end],
-            stored_at=fields["stored_at"],
+            stored_at=stored_at,
             model=fields["model"],
             has_usage=fields["has_usage"],
+            request=request or None,
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, zlib.error):
         raise Corrupt("the header lacks what this version needs") from None
-
-
-def _parts(record: bytes) -> tuple[bytes, int, int]:
-    """The header, and where the body starts and ends, as the record claims; whether it is true the MAC will tell."""
-    if len(record) < _PREFIX.size + MAC_BYTES:
-        raise Corrupt("it is too short")
-    magic, header_bytes, body_bytes = _PREFIX.unpack_from(record)
-    if magic != MAGIC:
-        raise Corrupt("it is no record of this version")
-    start = _PREFIX.size + header_bytes
-    end = start + body_bytes
-    return record[_PREFIX.size : start], start, end

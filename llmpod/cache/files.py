@@ -1,43 +1,47 @@
-"""Not aware of entries or limits: the few file operations that records need, relative to a directory handle.
+"""Not aware of entries or limits: the few file operations that segments need, relative to a directory handle.
 
-Nothing here follows a link in the last step of a path. Folders are named by the first two hex digits of the keys
-in them, files by the whole key. Functions raise OSError unless they say otherwise.
+Nothing here follows a link in the last step of a path. Functions raise OSError unless they say otherwise.
 """
 
+import errno
 import fcntl
 import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
+from llmpod.cache import legacy
 from llmpod.cache.entry import KEY_BYTES
 
 KEY_FILE: Final = "key"
+SNAPSHOT: Final = "index"
+SEGMENT: Final = ".seg"
 TEMPORARY: Final = ".tmp-"
-_SHARD: Final = re.compile(r"[0-9a-f]{2}\Z")
-_NAME: Final = re.compile(r"[0-9a-f]{64}\Z")
+_PARTS: Final = 512  # a call of the system takes 1024 at most
+_SEGMENT: Final = re.compile(r"[0-9a-f]{12}\.seg\Z")
+_WRITE: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # never waits for a pipe's writer
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def place(key: bytes) -> str:
-    """Where the record of a key lies, relative to the root."""
-    name = key.hex()
-    return f"{name[:2]}/{name}"
+def segment_name(number: int) -> str:
+    """The file of a segment."""
+    return f"{number:012x}{SEGMENT}"
 
 
-def is_shard(name: str) -> bool:
-    """True for the name of one of the 256 folders."""
-    return _SHARD.match(name) is not None
+def segment_number(name: str) -> int | None:
+    """The number in the name of a segment's file; None for any other name."""
+    return int(name[:12], 16) if _SEGMENT.match(name) else None
 
 
 def is_ours(name: str) -> bool:
-    """True for a name that this cache may have put into the root."""
-    return name == KEY_FILE or name.startswith(TEMPORARY) or is_shard(name)
+    """True for a name that this cache, or its older form, may have put into the root."""
+    ours = name in (KEY_FILE, SNAPSHOT) or name.startswith(TEMPORARY) or _SEGMENT.match(name)
+    return bool(ours) or legacy.is_folder(name)
 
 
 def open_folder(path: str | os.PathLike[str], root: int | None = None) -> int:
@@ -47,35 +51,67 @@ def open_folder(path: str | os.PathLike[str], root: int | None = None) -> int:
 
 @contextmanager
 def reading(name: str, root: int) -> Iterator[int]:
-    """A handle of a file that is not a link."""
+    """A handle of a regular file that is not a link."""
     fd = os.open(name, _READ, dir_fd=root)
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise FileNotFoundError(errno.ENOENT, "it is no file")
         yield fd
     finally:
         os.close(fd)
 
 
-def fill(name: str, root: int, parts: Iterable[bytes], *, stamp: int) -> None:
-    """Makes a new file of these bytes, mode 0600, modification time ``stamp`` (ns)."""
-    fd = os.open(name, _CREATE, 0o600, dir_fd=root)
+def create(name: str, root: int) -> int:
+    """A handle of a new file, mode 0600, for writing at its end."""
+    return os.open(name, _CREATE, 0o600, dir_fd=root)
+
+
+def write(fd: int, parts: Sequence[bytes]) -> None:
+    """Writes all of it: one call of the system for up to 512 parts."""
+    for first in range(0, len(parts), _PARTS):
+        some = parts[first : first + _PARTS]
+        written = os.writev(fd, some)
+        if written < sum(map(len, some)):  # a signal or a full disk: the rest tells which
+            rest = memoryview(b"".join(some))[written:]
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+
+
+def fill(name: str, root: int, parts: Sequence[bytes]) -> None:
+    """Makes a new file of these bytes."""
+    fd = create(name, root)
     try:
-        for part in parts:
-            view = memoryview(part)
-            while view:
-                view = view[os.write(fd, view) :]
-        os.utime(fd, ns=(stamp, stamp))
+        write(fd, parts)
     finally:
         os.close(fd)
 
 
-def move(temporary: str, name: str, root: int) -> None:
-    """Puts a finished file in its place at once, making the folder when it is the first one there."""
+def replace(name: str, root: int, parts: Sequence[bytes]) -> None:
+    """Makes or replaces a file at once: whoever looks sees all of the old or all of the new one."""
+    temporary = f"{TEMPORARY}{os.getpid()}-{name}"
+    unlink(temporary, root)
     try:
+        fill(temporary, root, parts)
         os.rename(temporary, name, src_dir_fd=root, dst_dir_fd=root)
-    except FileNotFoundError:
-        with suppress(FileExistsError):
-            os.mkdir(name[:2], 0o700, dir_fd=root)
-        os.rename(temporary, name, src_dir_fd=root, dst_dir_fd=root)
+    except OSError:
+        with suppress(OSError):
+            unlink(temporary, root)
+        raise
+
+
+def overwrite(name: str, root: int, data: bytes, offset: int) -> None:
+    """Replaces bytes of an existing file."""
+    fd = os.open(name, _WRITE, dir_fd=root)
+    try:
+        os.pwrite(fd, data, offset)
+    finally:
+        os.close(fd)
+
+
+def free_share(root: int) -> float:
+    """How much of the file system is free for us, between 0 and 1."""
+    status = os.fstatvfs(root)
+    return status.f_bavail / status.f_blocks if status.f_blocks else 1.0
 
 
 def unlink(name: str, root: int) -> None:
@@ -106,31 +142,24 @@ def shared_key(root: int, *, create: bool) -> bytes | None:
             return key
     if not create:
         return None
-    key, temporary = secrets.token_bytes(KEY_BYTES), f"{TEMPORARY}{os.getpid()}-key"
-    unlink(temporary, root)
-    fill(temporary, root, (key,), stamp=0)
-    os.rename(temporary, KEY_FILE, src_dir_fd=root, dst_dir_fd=root)
+    key = secrets.token_bytes(KEY_BYTES)
+    replace(KEY_FILE, root, [key])
     return key
 
 
-def records(shard: str, root: int) -> list[tuple[int, bytes, int]]:
-    """(time of use in ns, key, size in bytes) of every record in one folder.
-
-    Never raises: half a folder is still worth having, and an unreadable one holds nothing that can be served.
-    """
-    found: list[tuple[int, bytes, int]] = []
-    with suppress(OSError):
-        fd = open_folder(shard, root)
-        try:
-            with os.scandir(fd) as files:
-                for file in files:
-                    status = file.stat(follow_symlinks=False)
-                    if _is_record(file.name, shard, status.st_mode):
-                        found.append((status.st_mtime_ns, bytes.fromhex(file.name), status.st_size))
-        finally:
-            os.close(fd)
-    return found
+def segments(root: int) -> dict[int, int]:
+    """Size in bytes of each segment by its number."""
+    found = {}
+    with os.scandir(root) as files:
+        for file in files:
+            number = segment_number(file.name)
+            if number is not None:
+                status = file.stat(follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode):
+                    found[number] = status.st_size
+    return dict(sorted(found.items()))
 
 
-def _is_record(name: str, shard: str, mode: int) -> bool:
-    return name.startswith(shard) and _NAME.match(name) is not None and stat.S_ISREG(mode)
+def leftovers(root: int) -> list[str]:
+    """What a killed writer left behind."""
+    return [name for name in os.listdir(root) if name.startswith(TEMPORARY)]

@@ -15,6 +15,7 @@ _LEFT_KEYS: Final = (
 )
 _MARKER: Final = b"marker"  # no digest has six bytes
 _MARK: Final = Entry(b"\0" * 32, "", False, "", b"", 0.0, "", False)  # noqa: FBT003 - fields, not switches
+_ALWAYS: Final = float("-inf")
 
 
 class MemoryTier:
@@ -22,11 +23,15 @@ class MemoryTier:
 
     Args:
         max_bytes: bound of ``bytes``, which counts bodies, attached buffers and Python's own overhead.
+
+    Attributes:
+        horizon: what was stored before this time has expired.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.bytes = 0
+        self.horizon = _ALWAYS
         self._entries: OrderedDict[bytes, Entry] = OrderedDict({_MARKER: _MARK})
         self._left: deque[bytes] = deque(maxlen=_LEFT_KEYS)  # used since the last mark, and no longer here
 
@@ -34,9 +39,12 @@ class MemoryTier:
         return len(self._entries) - (_MARKER in self._entries)
 
     def get(self, key: bytes) -> Entry | None:
-        """The entry, which becomes the most recently used; None when it is not here."""
+        """The entry, which becomes the most recently used; None when it is not here or has expired."""
         entry = self._entries.get(key)
         if entry is not None:
+            if entry.stored_at < self.horizon:
+                return None
+            entry.tally[0] += 1
             self._entries.move_to_end(key)
         return entry
 

@@ -2,6 +2,8 @@
 
 import os
 
+from llmpod.cache.entry import Signer
+
 Life = tuple[int, int, bytes]
 
 
@@ -11,7 +13,7 @@ class Root:
     def __init__(self, fd: int, mac_key: bytes, *, owner: bool) -> None:
         status = os.fstat(fd)
         self.identity = (status.st_dev, status.st_ino)
-        self.mac_key = mac_key
+        self.signer = Signer(mac_key)
         self.life: Life = (
             *self.identity,
             mac_key,

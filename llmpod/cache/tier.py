@@ -1,13 +1,12 @@
 """Not the front of the cache: its disk half, with everything that can go wrong with a directory.
 
-What it is good for at the moment is one of the states of ``Disk``. Anything that fails leads to BROKEN; from there
-the one way back is to open the directory again and look through it, at intervals that grow to 30 s.
+What it is good for at the moment is one of the states of ``Disk``. Anything that fails leads to BROKEN.
 
 | state | get | put | leaves by |
 |---|---|---|---|
-| BROKEN | what is known to be on disk | memory only | the next attempt: SCANNING, SHARED or BROKEN |
-| SHARED | asks the disk | memory only | an attempt at every tick: SCANNING when the writer has gone |
-| SCANNING | asks the disk | memory, written after the scan | READY or BROKEN |
+| BROKEN | what is known to be on disk | memory only | the next attempt: READY, SCANNING, SHARED or BROKEN |
+| SHARED | what the writer has written | memory only | an attempt at every tick: SCANNING when the writer has gone |
+| SCANNING | waits a second for the scan | memory, written after the scan | READY or BROKEN |
 | READY | what is known to be on disk | memory and disk | a failed write or a lost directory: BROKEN |
 """
 
@@ -18,12 +17,17 @@ from enum import Enum
 from typing import Final
 
 from llmpod.cache.carrier import Carrier
-from llmpod.cache.disk import Outcome, Store, Unusable
+from llmpod.cache.disk import Store, Unusable
 from llmpod.cache.entry import Corrupt, Entry
 from llmpod.cache.index import Index
+from llmpod.cache.replay import Replay
+from llmpod.cache.shelf import Shelf
+from llmpod.cache.steps import Outcome
 
 _LONGEST_WAIT: Final = 30.0  # seconds between attempts on a directory that does not work
 _CLOSE_SECONDS: Final = 5.0
+_USES_SECONDS: Final = 30.0  # a crash forgets the order of use of the last so many
+_PATIENCE: Final = 1.0  # seconds that a question waits for a scan: less than its answer would take
 
 
 class Disk(Enum):
@@ -42,8 +46,10 @@ class DiskTier:
     Args:
         index: the books; entries without a record are its ``volatile`` ones.
         store: the directory.
-        clock: seconds since the epoch, for the order of use.
-        tick_seconds: how often the order of use is written and the directory looked after.
+        max_bytes: of all files in it together.
+        clock: seconds since the epoch.
+        ttl_seconds: how long an entry is served after it was stored; None: for ever.
+        tick_seconds: how often the directory is looked after.
 
     Attributes:
         state: see ``Disk``.
@@ -53,24 +59,36 @@ class DiskTier:
     """
 
     def __init__(
-        self, index: Index, store: Store, *, clock: Callable[[], float], tick_seconds: float
+        self,
+        index: Index,
+        store: Store,
+        *,
+        max_bytes: int,
+        clock: Callable[[], float],
+        ttl_seconds: float | None,
+        tick_seconds: float,
     ) -> None:
         self.state = Disk.BROKEN
         self.degraded: str | None = None
         self.errors = 0
         self.corrupt = 0
         self._index = index
-        self._carrier = Carrier(store, self._settle, clock)
+        self._carrier = Carrier(store, self._settle)
+        self.shelf = Shelf(index, store, self._carrier, max_bytes=max_bytes, clock=clock)
+        self._clock = clock
+        self._ttl = ttl_seconds
         self._tick = tick_seconds
         self._wait = tick_seconds
         self._retry_at = 0.0
-        self._reads = False  # what is in memory was another process's directory
-        self._gone: set[bytes] = set()  # removed while a scan was looking
+        self._uses_at = 0.0
+        self._known = False  # what is in the books is what is in the directory
+        self._following = asyncio.Lock()
+        self._followed: Replay | None = None  # the books of another process
+        self._gone: set[bytes] = set()  # dropped while a scan was looking
         self._wake = asyncio.Event()
         self._explored = asyncio.Event()  # set unless a scan is running or about to run
         self._explored.set()
         self._keeper: asyncio.Task[None] | None = None
-        index.on_remove = self.remove
 
     async def start(self) -> None:
         """Opens the directory, and begins to look after it in the background."""
@@ -84,61 +102,69 @@ class DiskTier:
 
     def on_its_way(self, key: bytes) -> Entry | None:
         """An entry that is being written; its record cannot be read yet."""
-        return self._carrier.waiting.get(key)
+        return self._carrier.waiting.get(key) if key in self._index.cold else None
 
     # --- entries -------------------------------------------------------------------------------------------------
-    def save(self, entry: Entry) -> None:
+    def save(self, entry: Entry, known: Entry) -> None:
         """Has an entry written that is in memory; where that cannot be done now it stays volatile."""
-        if self.state is not Disk.READY:
-            self._carrier.cancel(entry.key)  # a newer answer than one that may be waiting
-        elif self._carrier.write(entry):
-            self._index.volatile.discard(entry.key)
-
-    def remove(self, key: bytes) -> None:
-        """Has a record removed."""
-        self._carrier.remove(key)
-        if self.state is Disk.SCANNING:
-            self._gone.add(key)
+        if self.state is Disk.READY and not self.shelf.save(entry, known):
+            self._wake.set()
 
     async def removed(self, key: bytes) -> None:
-        """As ``remove``; the record is gone on return."""
-        self.remove(key)
+        """An entry was dropped: its record is gone on return."""
+        if self.state is Disk.SCANNING:
+            self._gone.add(key)
+            await self._explored.wait()
+        elif self.state is Disk.SHARED:
+            await self._follow()
+            self._index.forget(key, erase=True)
         await self._carrier.carry()
 
     async def load(self, key: bytes) -> Entry | None:
         """Fetches an entry into memory, if there is a record. A damaged one is removed."""
-        if not self._may_hold(key):
+        await self._look_for(key)
+        for _ in range(3):  # while it is read it may move
+            place = self._index.cold.get(key)
+            spot = self.shelf.spot(key, place)
+            damaged = False
+            try:
+                entry = await self._carrier.read(spot) if spot is not None else None
+            except Corrupt:
+                entry, damaged = None, True
+            newer = self._index.memory.look(key)
+            if newer is not None:  # stored, or loaded by somebody else, while we were reading
+                return self._index.memory.get(key)
+            if entry is not None:
+                return self._take(entry.bare())
+            if self._index.cold.get(key) == place:
+                self.corrupt += damaged
+                self._index.forget(key, erase=damaged and self.state is Disk.READY)
+                return None
+        return None
+
+    def _take(self, entry: Entry) -> Entry | None:
+        if entry.stored_at < self._index.memory.horizon:
+            self._index.forget(entry.key, erase=True)
             return None
-        damaged = False
-        try:
-            entry = await self._carrier.read(key)
-        except Corrupt:
-            entry, damaged = None, True
-        newer = self._index.memory.get(key) or self.on_its_way(key)
-        if newer is not None:  # stored, or loaded by somebody else, while we were reading
-            return newer
-        if entry is None:
-            self._index.forget(key)
-            self.corrupt += damaged
-            if damaged and self.state is not Disk.SHARED:
-                self.remove(key)
-        elif self._may_hold(key) and self._index.fits(entry):
-            self._index.add(entry, volatile=self.state is Disk.SHARED)
+        self._index.warm(entry)
         return entry
 
-    def _may_hold(self, key: bytes) -> bool:
-        if self.state in {Disk.SCANNING, Disk.SHARED}:
-            return key not in self._gone
-        return key in self._index.cold
+    async def _look_for(self, key: bytes) -> None:
+        if self.state is Disk.SCANNING:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    await self._explored.wait()
+        if self.state is Disk.SHARED and key not in self._index.cold:
+            await self._follow()
 
     # --- in step -------------------------------------------------------------------------------------------------
     async def flush(self) -> None:
         """Waits until everything that can be on disk is there, the order of use included."""
         while True:
             await self._explored.wait()
-            self._save_all()
-            self._note_uses()
+            await self._save_all()
             under_way = self.waiting
+            self._note_uses()
             await self._carrier.carry()
             more = under_way and self._index.volatile and self.state is Disk.READY
             if self._explored.is_set() and not more:
@@ -149,85 +175,141 @@ class DiskTier:
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.flush()
+                if self.state is Disk.READY:
+                    await self.shelf.snapshot()
         if self._keeper is not None:
             self._keeper.cancel()
             with suppress(asyncio.CancelledError):
                 await self._keeper
+        self._index.disconnect()
+        await self.shelf.close()
         await self._carrier.close()
 
-    def _save_all(self) -> None:
-        """Queues what has no record yet."""
+    async def _save_all(self) -> None:
+        """Saves what has no record yet."""
         if self.state is Disk.READY and self._index.volatile:
             for entry in self._index.volatile_entries():
-                self.save(entry)
+                self.save(entry, entry)
+            await self.shelf.encoded()
 
     def _note_uses(self) -> None:
         if self.state is Disk.READY:
-            uses = self._index.memory.touched()
-            self._carrier.touch(key for key in uses if key not in self._index.volatile)
+            self.shelf.note_uses()
 
     def _settle(self, outcome: Outcome) -> None:
         """Books what became of a batch."""
-        for entry in outcome.failed:
-            if self._index.memory.look(entry.key) is entry:
-                self._index.volatile.add(entry.key)
-            else:
-                self._index.forget(entry.key)
+        for entry, place in outcome.failed:
+            self._index.unsettle(entry, place)
         if outcome.error:
             self.errors += 1
-            self._break(outcome.error)
+            self.shelf.space.seal()
+            if self.state is Disk.READY:
+                self._break(outcome.error)
         elif outcome.lost and self.state is Disk.READY:
-            self._index.forget_records()
+            self._forget()
             self._break("the cache directory was removed")
             self._retry_at = 0.0
             self._explored.clear()
-        elif outcome.saved:
+        elif outcome.wrote:
             self._wait = self._tick
+
+    def _forget(self, *, keep_memory: bool = False) -> None:
+        """What we know of the directory is not so any more."""
+        self._known = self.shelf.writable = False
+        self._followed = None
+        self.shelf.reset()
+        self._index.forget_records(keep_memory=keep_memory)
 
     # --- looking after the directory -----------------------------------------------------------------------------
     def _break(self, reason: str) -> None:
         self.state, self.degraded = Disk.BROKEN, reason
+        self.shelf.writable = False
         self._retry_at = asyncio.get_running_loop().time() + self._wait
         self._wait = min(self._wait * 2, _LONGEST_WAIT)
         self._wake.set()
 
     async def _connect(self) -> None:
         """Opens the directory; where it is ours, a scan must follow."""
-        self._reads |= self.state is Disk.SHARED
+        was_shared = self.state is Disk.SHARED
         try:
             ours = await self._carrier.connect()
         except Unusable as error:
+            self._forget(keep_memory=True)
             self._break(str(error))
             self._explored.set()
             return
         self._gone.clear()
-        if self._reads and self._carrier.replaced:  # removed and made again between two looks of ours
+        if was_shared and self._carrier.replaced:  # removed and made again between two looks of ours
             self._index.clear()
-        self._reads = False
         if ours:
+            self._forget(keep_memory=True)
             self._explored.clear()
-            self._index.clear_cold()
             self.state, self.degraded = Disk.SCANNING, None
+        elif not was_shared or self._carrier.replaced:
+            await self._borrow()
         else:
-            self.state = Disk.SHARED
-            self.degraded = "another process writes this cache directory; here it is only read"
-            self._explored.set()
+            await self._follow()
 
-    async def _explore(self) -> None:
+    async def _borrow(self) -> None:
+        """Reads what another process has written."""
+        self._forget(keep_memory=True)
+        self.state = Disk.SHARED
+        self.degraded = "another process writes this cache directory; here it is only read"
         try:
-            found, size = await self._carrier.explore(
-                max_entries=self._index.max_entries, max_bytes=self._index.max_bytes
-            )
+            replay = await self._carrier.scan()
         except Unusable as error:
             self._break(str(error))
         else:
+            self.shelf.borrow(replay)
+            replay.places, replay.news = {}, []
+            self._followed = replay
+        self._explored.set()
+
+    async def _follow(self) -> None:
+        """Learns what the other process has written since."""
+        async with self._following:
+            replay = self._followed
+            if replay is None:
+                return
+            try:
+                await self._carrier.follow(replay)
+            except OSError as error:
+                self._break(f"the cache directory cannot be read: {error.strerror}")
+                return
+            news, replay.news, replay.places = replay.news or [], [], {}
+            if replay is self._followed:
+                for key, place in news:
+                    self._index.learn(key, place)
+
+    async def _explore(self) -> None:
+        try:
+            await self._carrier.probe()
+            replay = await self._carrier.scan()
+        except Unusable as error:
+            self._break(str(error))
+        else:
+            self.shelf.own(replay)
             for key in self._gone:
-                size -= found.pop(key, 0)
-            self._index.adopt(found, size)
-            self.state = Disk.READY
-            self._save_all()
+                self._index.forget(key, erase=True)
+            self._ready()
         finally:
             self._explored.set()
+
+    def _ready(self) -> None:
+        self.state, self.degraded = Disk.READY, None
+        self._known = self.shelf.writable = True
+
+    async def _try_again(self) -> None:
+        """After a failed write: all we know is still true if the directory is still the same."""
+        if not self._known or await self._carrier.lost():
+            await self._connect()
+            return
+        try:
+            await self._carrier.probe()
+        except Unusable as error:
+            self._break(str(error))
+        else:
+            self._ready()
 
     async def _keep(self) -> None:
         while True:
@@ -238,16 +320,35 @@ class DiskTier:
             self._wake.clear()
 
     async def _look_after(self) -> None:
-        """One round: note uses, notice a lost directory, try a broken one again."""
-        if self.state is Disk.READY:
-            self._save_all()
-            self._note_uses()
+        """One round: save and note, notice a lost directory, try a broken one again."""
+        now = asyncio.get_running_loop().time()
+        self._expire()
+        if self.state is Disk.SHARED:
+            if await self._carrier.lost():
+                self._index.clear()
             await self._carrier.carry()
-        elif self.state is Disk.SHARED and await self._carrier.lost():
-            self._index.clear()
-        due = self.state is Disk.BROKEN and asyncio.get_running_loop().time() >= self._retry_at
-        if due or self.state is Disk.SHARED:
-            await self._carrier.carry()  # a record written after the scan would not be in the books
             await self._connect()
+        elif self.state is Disk.BROKEN and now >= self._retry_at:
+            await self._carrier.carry()
+            await self._try_again()
         if self.state is Disk.SCANNING:
             await self._explore()
+        if self.state is Disk.READY:
+            await self._save_all()
+            await self._carrier.carry()
+            await self._write_down(now)
+
+    def _expire(self) -> None:
+        if self._ttl is not None:
+            self._index.memory.horizon = self._clock() - self._ttl
+
+    async def _write_down(self, now: float) -> None:
+        if now >= self._uses_at:
+            self._uses_at = now + _USES_SECONDS
+            self._note_uses()
+        horizon = self._index.memory.horizon
+        await self.shelf.tidy(
+            horizon, seal_before=self._clock() - (self._ttl or 0) / 7 if self._ttl else horizon
+        )
+        if self.state is Disk.READY and self.shelf.unnoted:
+            await self.shelf.snapshot()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from llmpod.cache import Cache, Entry
+from llmpod.cache.entry import DEAD, ENTRY
+from llmpod.cache.walk import Frame, Walk
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
@@ -40,9 +43,34 @@ def entry(number: int, size: int = 500, *, has_usage: bool = True, key: bytes | 
     )
 
 
-def records(directory: Path) -> list[Path]:
-    """The files of all entries in a cache directory."""
-    return sorted(path for path in directory.glob("*/*") if len(path.name) == 64 and not path.is_symlink())
+def segments(directory: Path) -> list[Path]:
+    """The files of a cache directory that hold entries, in the order in which they were begun."""
+    return sorted(directory.glob("*.seg"))
+
+
+def frames_in(path: Path) -> list[Frame]:
+    """The records in one of them that are not erased; lists of uses left out."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        found = list(Walk(fd, 0, path.stat().st_size))
+    finally:
+        os.close(fd)
+    return [frame for frame in found if frame.kind == ENTRY and frame.state != DEAD]
+
+
+def records(directory: Path) -> dict[str, int]:
+    """Bytes of the last record of each key on disk, by the first 15 digits of the key."""
+    return {f.key.hex()[:15]: f.length for path in segments(directory) for f in frames_in(path)}
+
+
+def short(number: int) -> str:
+    """How the cache names an entry in its order of use."""
+    return digest(number).hex()[:15]
+
+
+def disk_bytes(directory: Path) -> int:
+    """Bytes of all files."""
+    return sum(path.stat().st_size for path in directory.glob("*"))
 
 
 async def until(condition: Callable[[], object], *, within: float = 10.0) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmpod.cache import Cache, Disk
-from tests.cache.helpers import digest, entry, fill, opened, records, run, until
+from tests.cache.helpers import digest, entry, fill, opened, records, run, segments, until
 
 
 def test_only_we_may_look(home: Path) -> None:
@@ -30,14 +30,13 @@ def test_an_old_directory_of_ours_is_made_private(home: Path) -> None:
 def test_foreign_files_are_left_alone(home: Path) -> None:
     home.mkdir(parents=True, mode=0o755)
     home.chmod(0o755)
-    for name in ("notes.txt", "ab", "00/notes", "00/" + "0" * 63, "00/" + "f" * 64):
+    theirs = ("notes.txt", "1.seg", "ab", "00/notes", "00/" + "0" * 63, "00/" + "f" * 64)
+    for name in theirs:
         (home / name).parent.mkdir(exist_ok=True)
         (home / name).write_text("mine")
     run(lambda: fill(home, 1))
     assert home.stat().st_mode & 0o777 == 0o755
-    assert all(
-        (home / name).read_text() == "mine" for name in ("notes.txt", "ab", "00/notes", "00/" + "0" * 63)
-    )
+    assert all((home / name).read_text() == "mine" for name in theirs)
 
 
 def degraded_at(directory: Path) -> str:
@@ -163,17 +162,35 @@ def test_a_link_put_in_its_place_is_not_followed(home: Path, tmp_path: Path) -> 
     run(test)
 
 
-def test_one_record_removed_by_hand_is_a_miss(home: Path) -> None:
+def test_one_segment_removed_by_hand_is_a_miss(home: Path) -> None:
     async def test() -> None:
-        await fill(home, 1, 2)
+        await fill(home, 1)
+        await fill(home, 2)
         async with opened(home) as cache:
             await cache.flush()
-            (home / digest(1).hex()[:2] / digest(1).hex()).unlink()
+            segments(home)[0].unlink()
             assert await cache.get(digest(1)) is None
             assert await cache.get(digest(2)) == entry(2)
             assert cache.entries == 1
+            cache.put(entry(1))
+        async with opened(home) as cache:
+            assert await cache.get(digest(1)) == entry(1)
 
     run(test)
+
+
+@pytest.mark.parametrize("others", ["none", "a file that is not ours"])
+def test_what_older_versions_left_is_removed(home: Path, others: str) -> None:
+    """One file for each entry, in 256 folders: no longer read, and no longer in the way of the limit."""
+    for number in range(600):
+        old = home / "ab" / ("ab" + digest(number).hex()[2:])
+        old.parent.mkdir(parents=True, exist_ok=True)
+        old.write_bytes(bytes(100))
+    if others != "none":
+        (home / "ab" / "notes").write_text("mine")
+    run(lambda: fill(home, 1))
+    left = {path.name for path in home.rglob("*")}
+    assert left == {"key", "index", segments(home)[0].name} | ({"ab", "notes"} if others != "none" else set())
 
 
 def test_a_second_process_reads_and_takes_over(home: Path) -> None:

@@ -1,0 +1,251 @@
+"""Not the books and not the files: finds each record of the index a place in the segments, and keeps these tidy.
+
+Everything is decided on the event loop, in steps of about a millisecond; only the carrier touches files.
+"""
+
+import asyncio
+from collections.abc import Callable
+from copy import copy
+from typing import Final
+
+from llmpod.cache.carrier import Carrier
+from llmpod.cache.cold import length_of, offset_of, place_of, short, slot_of
+from llmpod.cache.disk import Store
+from llmpod.cache.entry import DEAD, ENTRY, Entry, encode, encode_uses, moved
+from llmpod.cache.index import Index
+from llmpod.cache.replay import Replay
+from llmpod.cache.snapshot import Books
+from llmpod.cache.space import Segment, Space
+from llmpod.cache.steps import Append, Erase, Snap, Spot, Unlink
+from llmpod.cache.walk import USE, Frame
+
+LARGE: Final = 16 * 1024  # bytes of answer and question from which a thread makes the record
+_STEP_BYTES: Final = 256 * 1024
+_STEP_ROWS: Final = 4096
+_MOST_USES: Final = 8192
+_SNAPSHOT_BYTES: Final = 32 * 2**20  # segments may grow by this much until the books are written down again
+_LARGEST_COUNT: Final = 2**32 - 1
+
+
+class Shelf:
+    """The records of an index on disk.
+
+    Args:
+        index: the books.
+        store: the directory, for its MAC key only.
+        carrier: the way to it.
+        max_bytes: of all files in it together.
+        clock: seconds since the epoch.
+
+    Attributes:
+        space: the segments.
+        writable: records may be written now.
+    """
+
+    def __init__(
+        self, index: Index, store: Store, carrier: Carrier, *, max_bytes: int, clock: Callable[[], float]
+    ) -> None:
+        self.space = Space(max_bytes)
+        self.space.on_dead = self._unlink
+        self.writable = False
+        self._index = index
+        self._store = store
+        self._carrier = carrier
+        self._clock = clock
+        self._foreign: dict[int, Segment] | None = None  # another process's segments
+        self._encoding: dict[asyncio.Task[None], int] = {}
+        self._noted = 0  # bytes of segments when the books were last written down
+
+    # --- taking over ---------------------------------------------------------------------------------------------
+    def reset(self) -> None:
+        """Nothing is known of the directory."""
+        self._index.disconnect()
+        self._foreign = None
+        self.space.reset({})
+
+    def own(self, replay: Replay) -> None:
+        """What was found is ours from now on."""
+        self._foreign = None
+        self.space.reset(replay.segments, after=replay.number)
+        self.space.extra = replay.snapshot_bytes
+        self._noted = -replay.replayed
+        self._index.on_gone = self._gone
+        self._index.adopt(replay.places, self.space.live)
+        for segment in [segment for segment in replay.segments.values() if segment.live <= 0]:
+            self.space.retire(segment)
+
+    def borrow(self, replay: Replay) -> None:
+        """What was found is another process's: it is read, and forgotten without consequences."""
+        self._foreign = replay.segments
+        self._index.on_gone = self._erase_foreign
+        self._index.adopt(replay.places, sum(segment.live for segment in replay.segments.values()))
+
+    def spot(self, key: bytes, place: int | None) -> Spot | None:
+        """A place in terms of files."""
+        if place is None:
+            return None
+        segments = self.space.segments if self._foreign is None else self._foreign
+        segment = segments.get(slot_of(place))
+        return Spot(segment.number, offset_of(place), length_of(place), key) if segment is not None else None
+
+    def _gone(self, place: int, *, erase: bytes | None) -> None:
+        if erase is not None:
+            self._erase_foreign(place, erase=erase)
+        self.space.release(place)
+
+    def _erase_foreign(self, place: int, *, erase: bytes | None) -> None:
+        spot = self.spot(erase, place) if erase is not None else None
+        if spot is not None:
+            self._carrier.queue(Erase(spot))
+
+    def _unlink(self, segment: Segment) -> None:
+        self._carrier.queue(Unlink(segment.number))
+
+    # --- records -------------------------------------------------------------------------------------------------
+    def save(self, entry: Entry, known: Entry) -> bool:
+        """Has the record of an entry written; False when there is no room for it now.
+
+        Args:
+            entry: with its question.
+            known: the same as the index knows it.
+        """
+        under_way = self._carrier.waiting_bytes + sum(self._encoding.values())
+        signer = self._store.signer
+        if signer is None or under_way + entry.size > self._carrier.most_waiting:
+            return False
+        if entry.size > LARGE:
+            task = asyncio.create_task(self._encode(entry, known), name="cache-encode")
+            self._encoding[task] = entry.size
+            task.add_done_callback(self._encoding.pop)
+            return True
+        return self._place(known, encode(entry, signer))
+
+    async def _encode(self, entry: Entry, known: Entry) -> None:
+        record = await self._carrier.encode(entry)
+        wanted = known.key in self._index.volatile and self._index.memory.look(known.key) is known
+        if record is not None and wanted and self.writable:
+            self._place(known, record)
+
+    def _place(self, entry: Entry, record: bytes) -> bool:
+        place = self.space.take(len(record), entry.stored_at)
+        if place is None:
+            return False
+        self._index.settle(entry, place)
+        self._append(record).entry(entry, place)
+        self._carrier.waits(entry, len(record))
+        return True
+
+    def _append(self, record: bytes) -> Append:
+        active = self.space.active
+        if active is None:
+            raise RuntimeError("a place was taken, so there is a segment")
+        return self._carrier.append(active, record)
+
+    async def encoded(self) -> None:
+        """Waits for the records that are being made in threads."""
+        if self._encoding:
+            await asyncio.wait(self._encoding)
+
+    def note_uses(self) -> None:
+        """Has the order of use written, as far as it changed."""
+        now, rows = int(self._clock()) & _LARGEST_COUNT, []
+        for key in self._index.memory.touched()[-_MOST_USES:]:
+            entry = self._index.memory.look(key)
+            hits = entry.tally[0] if entry is not None else 0
+            if entry is not None:
+                entry.tally[0] = 0
+            if self._index.place(key) is not None:
+                rows.append(USE.pack(short(key), now, min(hits, _LARGEST_COUNT)))
+        signer = self._store.signer
+        if not rows or signer is None:
+            return
+        record = encode_uses(b"".join(rows), self._clock(), signer)
+        place = self.space.take(len(record), 0.0)
+        if place is not None:
+            self._append(record)
+            self.space.release(place)
+
+    # --- the books -----------------------------------------------------------------------------------------------
+    @property
+    def unnoted(self) -> bool:
+        """So much was written since the books were that a start would take a while."""
+        return self.space.written - self._noted > _SNAPSHOT_BYTES
+
+    async def snapshot(self) -> None:
+        """Has the books written down, if there is room for them."""
+        space = self.space
+        number, offset = space.end
+        segments = [copy(segment) for segment in space.segments.values()]
+        books = Books(number, offset, segments, *self._index.rows())
+        self._noted = space.written
+        if space.real + space.extra + books.file_bytes > space.limit:
+            space.extra = 0
+            await self._carrier.do(Snap(None))
+            return
+        space.extra += books.file_bytes
+        await self._carrier.do(Snap(books))
+        space.extra = books.file_bytes
+
+    # --- tidying -------------------------------------------------------------------------------------------------
+    async def tidy(self, horizon: float, *, seal_before: float) -> None:
+        """Copies what is wanted out of segments that are hardly wanted, and has these removed.
+
+        Args:
+            horizon: what was stored before has expired.
+            seal_before: the growing segment is sealed when it holds something older.
+        """
+        active = self.space.active
+        if active is not None and active.oldest < seal_before:
+            self.space.seal()
+        while self.writable and (segment := self.space.victim(horizon)) is not None:
+            await self._empty(segment, horizon)
+
+    async def _empty(self, segment: Segment, horizon: float) -> None:
+        position: int | None = 0
+        while position is not None:
+            rows, position = await self._carrier.records(segment.number, position, _STEP_BYTES)
+            if not self.writable or self.space.segments.get(segment.slot) is not segment:
+                return
+            await self._copy(segment, rows, horizon)
+        await self._forget_unread(segment)
+
+    async def _copy(self, segment: Segment, rows: list[tuple[Frame, bytes]], horizon: float) -> None:
+        copies: list[tuple[bytes, int, int, Append]] = []
+        for frame, record in rows:
+            old = place_of(segment.slot, frame.offset, frame.length)
+            wanted = frame.kind == ENTRY and frame.state != DEAD and self._index.place(frame.key) == old
+            if not wanted:
+                continue
+            expired = frame.stored_at < horizon
+            new = None if expired else self.space.take(len(record), frame.stored_at, tidying=True)
+            if new is None:
+                self._index.forget(frame.key, erase=False)
+            else:
+                copies.append((frame.key, old, new, self._append(moved(record))))
+        if copies:
+            await self._carrier.carry()
+        for key, old, new, step in copies:
+            if not self.writable:  # the directory was lost meanwhile, and with it all places
+                return
+            if not (step.done and self._index.move(key, old, new)):
+                self.space.release(new)
+
+    async def _forget_unread(self, segment: Segment) -> None:
+        """What could not be found in a segment any more, because it is damaged, is no longer in the books either."""
+        digits = list(self._index.cold.places)
+        for start in range(0, len(digits), _STEP_ROWS):
+            if self.space.segments.get(segment.slot) is not segment:
+                return
+            self._index.forget_in(segment.slot, digits[start : start + _STEP_ROWS])
+            await asyncio.sleep(0)
+        for key in self._index.memory.order():
+            place = self._index.located.get(key)
+            if place is not None and slot_of(place) == segment.slot:
+                self._index.forget(key, erase=False)
+        if self.space.segments.get(segment.slot) is segment:
+            self.space.retire(segment)
+
+    async def close(self) -> None:
+        """Waits for what is being made."""
+        self.writable = False
+        await self.encoded()
