@@ -192,6 +192,7 @@ def managed(config: PodConfig, drawer: Drawer) -> Managed:
         restart_vanished=config.on_vanished == "restart",
         create_grace_seconds=config.create_grace_seconds,
         expiring_soon_seconds=config.expiring_soon_seconds,
+        max_usd_per_hour=config.max_hourly_cost,
         digest=digest(config) if config.on_config_change == "replace" else "",
     )
     return Managed(

@@ -59,6 +59,7 @@ class Policy:
     create_grace_seconds: float
     max_crashes: int = 4
     expiring_soon_seconds: float = 300.0
+    max_usd_per_hour: float | None = None
     digest: str = ""
 
 
@@ -144,6 +145,11 @@ def _watch(record: Record, seen: Instance | None, *, policy: Policy, now: float)
     record = adopt(record, seen, runtime_seconds=policy.runtime_seconds, now=now)
     if seen.observed in (Observed.EXITED, Observed.BROKEN):
         return _failed(record, f"the pod is {seen.observed}: {seen.detail}", policy=policy, now=now)
+    if _too_dear(record, policy):
+        why = (
+            f"it costs ${record.usd_per_hour:.2f}/h, more than `max_hourly_cost` ({policy.max_usd_per_hour})"
+        )
+        return _failed(record, why, policy=policy, now=now)
     if record.crashes >= policy.max_crashes:
         why = f"its container restarted {record.crashes} times: the model server crashes"
         return _failed(record, why, policy=policy, now=now)
@@ -156,6 +162,12 @@ def _watch(record: Record, seen: Instance | None, *, policy: Policy, now: float)
         why = f"not ready {age:.0f} s after its creation ({record.phase}: {record.error or 'no answer'})"
         return _failed(record, why, policy=policy, now=now)
     return Step(Act.PROBE, "there", record)
+
+
+def _too_dear(record: Record, policy: Policy) -> bool:
+    """What is billed can differ from the catalog's price; disks are in it, hence the allowance."""
+    cap, rate = policy.max_usd_per_hour, record.usd_per_hour
+    return cap is not None and rate is not None and rate > cap * 1.05 + 0.02
 
 
 def _outlived(record: Record, now: float) -> bool:
