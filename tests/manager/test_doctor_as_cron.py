@@ -38,10 +38,21 @@ def give_pod(ann: Account) -> None:
 Environ = dict[str, str]
 
 
+def readme_line(ann: Account) -> str:
+    return f"*/5 * * * * python3 {MANAGER} --config {ann.install.path} >> $HOME/l.log 2>&1"
+
+
 def only_exported(ann: Account) -> Environ:
     key = ann.key_file.read_text().strip()
     ann.key_file.unlink()
+    ann.by_hand(readme_line(ann))
     return {"RUNPOD_API_KEY": key}
+
+
+def lost_key_file(ann: Account) -> Environ:
+    """The installed line names the file, since it is not where cron's own HOME would lead."""
+    ann.key_file.unlink()
+    return {}
 
 
 def open_key_file(ann: Account) -> Environ:
@@ -186,10 +197,13 @@ class Plant:
 
 CROND = r"crontab -e .*schedule install cron"
 PLANTS = [
-    Plant(only_exported, "key", r"exported in this terminal", r"umask 077 && cat > .*runpod_api_key"),
+    Plant(
+        only_exported, "key", r"exported in this terminal", r"umask 077 && cat > .*runpod_api_key", typed=True
+    ),
+    Plant(lost_key_file, "key", r"does not exist", r"umask 077 && cat > .*runpod_api_key", typed=True),
     Plant(open_key_file, "key", r"Others may read", r"chmod 600 .*runpod_api_key", typed=True),
-    Plant(empty_key_file, "key", r"is empty", r"umask 077 && cat > .*runpod_api_key"),
-    Plant(revoked_key, "api", r"401", r"cat > .*new key"),
+    Plant(empty_key_file, "key", r"is empty", r"umask 077 && cat > .*runpod_api_key", typed=True),
+    Plant(revoked_key, "api", r"401", r"cat > .*new key", typed=True),
     Plant(
         relative_config,
         "line",
@@ -239,6 +253,19 @@ def test_a_healthy_installation_raises_no_alarm(ann: Account) -> None:
             "disk", "schedule", "log", "cron", "passes", "switch", "python",
         }  # fmt: skip
         assert ann.install.sim.key not in json.dumps(seen.document)
+
+
+def test_a_line_written_by_hand_after_the_readme_raises_none_either(ann: Account) -> None:
+    ann.by_hand(readme_line(ann))
+    assert ann.doctor("--as-cron").wrong == []
+
+
+def test_it_changes_nothing_that_it_finds(ann: Account) -> None:
+    give_pod(ann)
+    open_directory(ann)
+    for _ in range(2):
+        assert "mode 0755" in ann.doctor("--as-cron").of("directory")["found"]
+        assert "mode 0755" in ann.doctor().of("directory")["found"]
 
 
 @pytest.mark.parametrize("case", PLANTS, ids=lambda case: case.plant.__name__)
