@@ -185,10 +185,10 @@ class Cache:
             self._counts["too_large"] += 1
             return False
         self._counts["stored"] += 1
-        known = entry.bare()
-        self._index.add(known)
+        request = entry.take_request()
+        self._index.add(entry)
         if self._tier is not None:
-            self._tier.save(entry, known)
+            self._tier.save(entry, request)
         return True
 
     def attach(self, entry: Entry, name: str, buffer: bytes) -> None:

@@ -117,7 +117,7 @@ class Store:
         """Lets go of the directory and its lock; readers that are in it finish undisturbed."""
         self._seal()
         self._unlock()
-        self._root = None
+        self._root = self._replay = None
 
     def stop(self) -> None:
         """Ends a scan early. To be called from any thread."""
@@ -168,10 +168,10 @@ class Store:
         """Makes the MACs of this directory; None while it is not open."""
         return self._root.signer if self._root is not None else None
 
-    def encode(self, entry: Entry) -> bytes | None:
+    def encode(self, entry: Entry, request: bytes) -> bytes | None:
         """The record of an entry, its request compressed. Safe in any thread."""
         signer = self.signer
-        return encode(entry, signer, pack=True) if signer is not None else None
+        return encode(entry, request, signer, pack=True) if signer is not None else None
 
     def records(self, number: int, start: int, budget: int) -> tuple[list[tuple[Frame, bytes]], int | None]:
         """Some records of a segment, about ``budget`` bytes of them, and where to go on; None: that was all.

@@ -25,7 +25,7 @@ class Replay:
 
     Attributes:
         places: by the first 60 bits of the key, oldest use first.
-        segments: by slot.
+        segments: by slot; also those that hold nothing.
         number, offset: the segment and the byte up to which everything is in the books.
         snapshot_bytes: of the snapshot that was believed.
         replayed: bytes of segments read for it.
@@ -56,11 +56,9 @@ class Replay:
         """Reads what has been written since. Raises OSError."""
         sizes = files.segments(self._root.fd) if sizes is None else sizes
         for number, size in sizes.items():
+            segment = self._segment(number, size)
             start = self.offset if number == self.number else 0
-            if number < self.number or size <= start or self.stopping:
-                continue
-            segment = self._segment(number)
-            if segment is not None:
+            if segment is not None and number >= self.number and size > start and not self.stopping:
                 self._read(segment, start, size)
 
     # --- from the snapshot -----------------------------------------------------------------------------------
@@ -73,14 +71,11 @@ class Replay:
         self.segments = known
         self._slots = {segment.number: slot for slot, segment in known.items()}
         self.number, self.offset = books.number, books.offset
-        for number in sizes:  # what is not in the books and was not written after them holds nothing
-            if number < self.number:
-                self._segment(number)
         for segment in known.values():
             segment.size = sizes[segment.number]
 
     # --- from the segments -----------------------------------------------------------------------------------
-    def _segment(self, number: int) -> Segment | None:
+    def _segment(self, number: int, size: int) -> Segment | None:
         slot = self._slots.get(number)
         if slot is None:
             slot = max(self.segments, default=-1) + 1
@@ -88,6 +83,7 @@ class Replay:
                 return None
             self._slots[number] = slot
             self.segments[slot] = Segment(number, slot)
+            self.segments[slot].size = size
         return self.segments[slot]
 
     def _read(self, segment: Segment, start: int, size: int) -> None:

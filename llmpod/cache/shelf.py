@@ -102,29 +102,29 @@ class Shelf:
         self._carrier.queue(Unlink(segment.number))
 
     # --- records -------------------------------------------------------------------------------------------------
-    def save(self, entry: Entry, known: Entry) -> bool:
+    def save(self, entry: Entry, request: bytes) -> bool:
         """Has the record of an entry written; False when there is no room for it now.
 
         Args:
-            entry: with its question.
-            known: the same as the index knows it.
+            entry: in memory, and volatile.
+            request: what was asked; empty when that is not known.
         """
         under_way = self._carrier.waiting_bytes + sum(self._encoding.values())
         signer = self._store.signer
         if signer is None or under_way + entry.size > self._carrier.most_waiting:
             return False
         if entry.size > LARGE:
-            task = asyncio.create_task(self._encode(entry, known), name="cache-encode")
+            task = asyncio.create_task(self._encode(entry, request), name="cache-encode")
             self._encoding[task] = entry.size
             task.add_done_callback(self._encoding.pop)
             return True
-        return self._place(known, encode(entry, signer))
+        return self._place(entry, encode(entry, request, signer))
 
-    async def _encode(self, entry: Entry, known: Entry) -> None:
-        record = await self._carrier.encode(entry)
-        wanted = known.key in self._index.volatile and self._index.memory.look(known.key) is known
+    async def _encode(self, entry: Entry, request: bytes) -> None:
+        record = await self._carrier.encode(entry, request)
+        wanted = entry.key in self._index.volatile and self._index.memory.look(entry.key) is entry
         if record is not None and wanted and self.writable:
-            self._place(known, record)
+            self._place(entry, record)
 
     def _place(self, entry: Entry, record: bytes) -> bool:
         place = self.space.take(len(record), entry.stored_at)

@@ -105,9 +105,9 @@ class DiskTier:
         return self._carrier.waiting.get(key) if key in self._index.cold else None
 
     # --- entries -------------------------------------------------------------------------------------------------
-    def save(self, entry: Entry, known: Entry) -> None:
+    def save(self, entry: Entry, request: bytes = b"") -> None:
         """Has an entry written that is in memory; where that cannot be done now it stays volatile."""
-        if self.state is Disk.READY and not self.shelf.save(entry, known):
+        if self.state is Disk.READY and not self.shelf.save(entry, request):
             self._wake.set()
 
     async def removed(self, key: bytes) -> None:
@@ -135,7 +135,7 @@ class DiskTier:
             if newer is not None:  # stored, or loaded by somebody else, while we were reading
                 return self._index.memory.get(key)
             if entry is not None:
-                return self._take(entry.bare())
+                return self._take(entry)
             if self._index.cold.get(key) == place:
                 self.corrupt += damaged
                 self._index.forget(key, erase=damaged and self.state is Disk.READY)
@@ -146,6 +146,7 @@ class DiskTier:
         if entry.stored_at < self._index.memory.horizon:
             self._index.forget(entry.key, erase=True)
             return None
+        entry.take_request()
         self._index.warm(entry)
         return entry
 
@@ -189,7 +190,7 @@ class DiskTier:
         """Saves what has no record yet."""
         if self.state is Disk.READY and self._index.volatile:
             for entry in self._index.volatile_entries():
-                self.save(entry, entry)
+                self.save(entry)
             await self.shelf.encoded()
 
     def _note_uses(self) -> None:
