@@ -15,7 +15,7 @@ from llmpod.backends.runpod_spec import digest
 from llmpod.cli.draw import Drawer
 from llmpod.config import Config, PodConfig, Secret
 from llmpod.errors import StateError
-from llmpod.lifecycle import failpoint
+from llmpod.lifecycle import failpoint, files
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.decide import Policy
 from llmpod.lifecycle.events import EventLog
@@ -143,6 +143,7 @@ class Plane:
             self.prober,
             purse=purse,
             clock=self.clock,
+            uptime=files.uptime,
             point=self.point,
             tell=self._tell,
             last_words=self._keep_last_words,

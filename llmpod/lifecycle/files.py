@@ -154,6 +154,16 @@ def boot_id() -> str:
         return "unknown"
 
 
+def uptime() -> tuple[str, float] | None:
+    """This boot and for how many seconds it has lasted, sleep included (clock_gettime(2), CLOCK_BOOTTIME).
+
+    Nobody can set that clock, so it tells a machine that slept from one whose time of day was changed. None where
+    there is no such clock (macOS).
+    """
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return None if clock is None else (boot_id(), time.clock_gettime(clock))
+
+
 def process_id(pid: int) -> ProcessId | None:
     """The identity of a living process, or None (gone or a zombie).
 
