@@ -1,7 +1,7 @@
 """Not the judge of anything: brings decisions to the disk in order and answers back, without stopping the event loop.
 
 One thread writes, in batches: what is decided within 50 ms, or a megabyte of it, goes in one call of the system.
-It does nothing else, because two threads that both want the interpreter slow each other down: small records are made on
+It does nothing else, because two threads that want the interpreter slow each other down: small records are made on
 the event loop (some microseconds each, once) and only large ones in a thread, where compressing and hashing run
 without the interpreter. Two threads read, so that a slow write holds up nobody who waits for an answer.
 """

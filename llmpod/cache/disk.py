@@ -31,7 +31,7 @@ from llmpod.cache.steps import Append, Erase, Outcome, Snap, Spot, Step, Unlink
 from llmpod.cache.walk import Frame, Walk, frame_at
 
 KEEP_FREE: Final = 0.05  # share of the disk that is left to others
-_PROBE_BYTES: Final = 4096
+_PROBE_BYTES: Final = 16  # a new file takes a block of the disk, however short it is
 
 
 class Unusable(Exception):

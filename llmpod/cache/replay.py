@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from llmpod.cache import files, snapshot
-from llmpod.cache.cold import MAX_OFFSET, MAX_SLOTS, length_of, place_of, short, slot_of
+from llmpod.cache.cold import MAX_OFFSET, MAX_SLOTS, length_of, offset_of, place_of, short, slot_of
 from llmpod.cache.entry import DEAD, ENTRY, HEAD_BYTES, LIVE, MAC_BYTES, Corrupt, Signer
 from llmpod.cache.root import Root
 from llmpod.cache.space import Segment
@@ -64,15 +64,26 @@ class Replay:
     # --- from the snapshot -----------------------------------------------------------------------------------
     def _load(self, books: snapshot.Books, sizes: dict[int, int]) -> None:
         self.snapshot_bytes = books.file_bytes
-        known = {s.slot: s for s in books.segments if sizes.get(s.number, -1) >= s.size}
-        missing = len(known) < len(books.segments)
-        wanted = (lambda place: slot_of(place) in known) if missing else None
-        self.places = snapshot.load(books, wanted, lambda: self.stopping)
+        known = {segment.slot: segment for segment in books.segments if segment.number in sizes}
+        whole = all(sizes.get(segment.number, -1) >= segment.size for segment in books.segments)
+        for segment in known.values():
+            segment.size = sizes[segment.number]
         self.segments = known
         self._slots = {segment.number: slot for slot, segment in known.items()}
         self.number, self.offset = books.number, books.offset
-        for segment in known.values():
-            segment.size = sizes[segment.number]
+        self.places = snapshot.load(books, None if whole else self._is_there, lambda: self.stopping)
+        if not whole:
+            self._count()
+
+    def _is_there(self, place: int) -> bool:
+        segment = self.segments.get(slot_of(place))
+        return segment is not None and offset_of(place) + length_of(place) <= segment.size
+
+    def _count(self) -> None:
+        for segment in self.segments.values():
+            segment.live = 0
+        for place in self.places.values():
+            self.segments[slot_of(place)].live += length_of(place)
 
     # --- from the segments -----------------------------------------------------------------------------------
     def _segment(self, number: int, size: int) -> Segment | None:

@@ -196,16 +196,16 @@ class CrashMachine(RuleBasedStateMachine):
         self.runner.run(self.cache.aclose())
         self.reopen()
 
-    @rule(data=st.data())
-    def damage(self, data: st.DataObject) -> None:
+    @rule(which=st.integers(0, 99), where=st.integers(0, 10**6), what=st.binary(min_size=1, max_size=8))
+    def damage(self, which: int, where: int, what: bytes) -> None:
         """Some bytes of some file change while nobody looks."""
         self.runner.run(self.cache.aclose())
         files = [path for path in sorted(self.home.glob("*")) if path.stat().st_size]
         if files:
-            path = data.draw(st.sampled_from(files), "file")
+            path = files[which % len(files)]
             contents = bytearray(path.read_bytes())
-            start = data.draw(st.integers(0, len(contents) - 1), "where")
-            contents[start : start + 8] = data.draw(st.binary(min_size=1, max_size=8), "what")
+            start = where % len(contents)
+            contents[start : start + len(what)] = what
             path.write_bytes(contents)
         self.reopen()
 
