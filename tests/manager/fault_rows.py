@@ -84,6 +84,7 @@ ROWS: Mapping[int, tuple[str, ...]] = {
     28: (
         _LIFE + "test_nothing_dearer_than_the_cap_is_created",
         _LIFE + "test_of_two_types_the_one_under_the_cap_is_taken",
+        _LIFE + "test_a_pod_that_turns_out_dearer_than_its_list_price_and_the_cap_is_ended",
     ),
     29: (
         "sweep/test_sweep.py::test_a_sample_of_each_situation",
