@@ -18,7 +18,8 @@ from llmpod.cache.disk import Store
 from llmpod.cache.entry import Entry
 from llmpod.cache.index import Index
 from llmpod.cache.space import capacity
-from llmpod.cache.tier import Disk, DiskTier
+from llmpod.cache.state import Disk
+from llmpod.cache.tier import DiskTier
 
 MEMORY_BYTES: Final = 64 * 2**20
 ENTRY_BYTES: Final = 8 * 2**20
