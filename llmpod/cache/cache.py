@@ -146,7 +146,7 @@ class Cache:
             "memory_max_bytes": memory.max_bytes,
             "unsaved": len(self._index.volatile),
             "evicted": self._index.evicted,
-            "waiting": tier.waiting if tier else 0,
+            "waiting": tier.shelf.waiting if tier else 0,
             "disk_bytes": tier.shelf.space.real + tier.shelf.space.extra if tier else 0,
             "segments": len(tier.shelf.space.segments) if tier else 0,
             "errors": tier.errors if tier else 0,

@@ -20,6 +20,7 @@ from llmpod.cache.steps import Append, Erase, Snap, Spot, Unlink
 from llmpod.cache.walk import USE
 
 LARGE: Final = 16 * 1024  # bytes of answer and question from which a thread makes the record
+_KEPT_BYTES: Final = 4 * 2**20
 _MOST_USES: Final = 8192
 _SNAPSHOT_BYTES: Final = 32 * 2**20  # segments may grow by this much until the books are written down again
 _LARGEST_COUNT: Final = 2**32 - 1
@@ -52,6 +53,8 @@ class Shelf:
         self._clock = clock
         self._foreign: dict[int, Segment] | None = None  # another process's segments
         self._encoding: dict[asyncio.Task[None], int] = {}
+        self._kept: dict[bytes, bytes] = {}
+        self._kept_bytes = 0
         self._noted = 0  # bytes of segments when the books were last written down
 
     # --- taking over ---------------------------------------------------------------------------------------------
@@ -69,6 +72,8 @@ class Shelf:
         self._noted = -replay.replayed
         self._index.on_gone = self._gone
         self._index.adopt(replay.places, self.space.live)
+        for key in [key for key in self._kept if key not in self._index.volatile]:
+            self.kept_request(key)
         for segment in [segment for segment in replay.segments.values() if segment.live <= 0]:
             self.space.retire(segment)
 
@@ -117,6 +122,23 @@ class Shelf:
             task.add_done_callback(self._encoding.pop)
             return True
         return self._place(entry, encode(entry, request, signer))
+
+    @property
+    def waiting(self) -> int:
+        """Entries on their way to the disk."""
+        return len(self._carrier.waiting)
+
+    def keep_request(self, key: bytes, request: bytes) -> None:
+        """Remembers what was asked for an entry that cannot be saved now: some, not all when it lasts."""
+        if request and self._kept_bytes + len(request) <= _KEPT_BYTES:
+            self._kept_bytes += len(request) - len(self._kept.get(key, b""))
+            self._kept[key] = request
+
+    def kept_request(self, key: bytes) -> bytes:
+        """Gives that back, and forgets it."""
+        request = self._kept.pop(key, b"")
+        self._kept_bytes -= len(request)
+        return request
 
     async def _encode(self, entry: Entry, request: bytes) -> None:
         record = await self._carrier.encode(entry, request)

@@ -30,12 +30,10 @@ class DiskTier:
     Args:
         index: the books; entries without a record are its ``volatile`` ones.
         store: the directory.
-        max_bytes: of all files in it together.
-        clock: seconds since the epoch.
-        ttl_seconds: how long an entry is served after it was stored; None: for ever.
-        tick_seconds: how often the directory is looked after.
+        max_bytes, clock, ttl_seconds, tick_seconds: as for ``Cache.open``.
 
     Attributes:
+        shelf: the places of records.
         state: see ``Disk``.
         degraded: why entries are not being written; None when they are.
         errors: batches that failed.
@@ -76,19 +74,17 @@ class DiskTier:
         await self._connect()
         self._keeper = asyncio.create_task(self._keep(), name="cache-keeper")
 
-    @property
-    def waiting(self) -> int:
-        """Entries on their way to the disk."""
-        return len(self._carrier.waiting)
-
     def on_its_way(self, key: bytes) -> Entry | None:
         """An entry that is being written; its record cannot be read yet."""
         return self._carrier.waiting.get(key) if key in self._index.cold else None
 
     # --- entries -------------------------------------------------------------------------------------------------
-    def save(self, entry: Entry, request: bytes = b"") -> None:
+    def save(self, entry: Entry, request: bytes) -> None:
         """Has an entry written that is in memory; where that cannot be done now it stays volatile."""
-        if self.state is Disk.READY and not self.shelf.save(entry, request):
+        if self.state is not Disk.READY:
+            self.shelf.keep_request(entry.key, request)
+        elif not self.shelf.save(entry, request):
+            self.shelf.keep_request(entry.key, request)
             self._wake.set()
 
     async def removed(self, key: bytes) -> None:
@@ -124,6 +120,7 @@ class DiskTier:
         return None
 
     def _take(self, entry: Entry) -> Entry | None:
+        self._tidier.expire()
         if entry.stored_at < self._index.memory.horizon:
             self._index.forget(entry.key, erase=True)
             return None
@@ -145,7 +142,7 @@ class DiskTier:
         while True:
             await self._explored.wait()
             await self._save_all()
-            under_way = self.waiting
+            under_way = self.shelf.waiting
             if self.state is Disk.READY:
                 self.shelf.note_uses()
             await self._carrier.carry()
@@ -158,12 +155,14 @@ class DiskTier:
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.flush()
-                if self.state is Disk.READY:
-                    await self.shelf.snapshot()
         if self._keeper is not None:
             self._keeper.cancel()
             with suppress(asyncio.CancelledError):
                 await self._keeper
+        if self.state is Disk.READY:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self.shelf.snapshot()
         self._index.disconnect()
         await self.shelf.close()
         await self._carrier.close()
@@ -172,7 +171,7 @@ class DiskTier:
         """Saves what has no record yet."""
         if self.state is Disk.READY and self._index.volatile:
             for entry in self._index.volatile_entries():
-                self.save(entry)
+                self.save(entry, self.shelf.kept_request(entry.key))
             await self.shelf.encoded()
 
     def _settle(self, outcome: Outcome) -> None:
