@@ -201,10 +201,9 @@ class Cache:
 
     async def drop(self, digest: bytes) -> bool:
         """Removes an entry everywhere; False when none was known. Its record is gone on return."""
-        known = self._index.forget(digest, erase=True)
         if self._tier is not None:
-            await self._tier.removed(digest)
-        return known
+            return await self._tier.drop(digest)
+        return self._index.forget(digest, erase=False)
 
     async def flush(self) -> None:
         """Waits until everything that can be on disk is there, the order of use included."""
