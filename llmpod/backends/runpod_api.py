@@ -273,4 +273,6 @@ def _refuse(response: requests.Response) -> NoReturn:
         422: (BadSpec, "Correct pod_config.json; `python3 manage_pod.py --refresh-catalog` checks its ids."),
     }
     kind, hint = kinds.get(status, (ProviderUnavailable, "The next pass tries again."))
-    raise kind(said, hint=hint)
+    error = kind(said, hint=hint)
+    error.at = _date(response)  # a refusal tells the time as well as an answer
+    raise error

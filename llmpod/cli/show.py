@@ -85,6 +85,7 @@ def status_document(plane: Plane) -> dict[str, Any]:
         "last_pass_age_seconds": now - state.last_pass if state.last_pass else None,
         "foreign_pods": dict(state.foreign),
         "state_file": str(plane.store.state_file),
+        "trouble": asdict(state.trouble) if state.trouble else None,
         "error": error,
     }
 
@@ -134,6 +135,9 @@ def print_status(plane: Plane, console: Console, *, as_json: bool) -> None:
     console.print(f"watchdog last pass {duration(age)} ago" if age is not None else "watchdog never ran")
     for pod_id, text in document["foreign_pods"].items():
         console.print(f"other    {pod_id} ({text}): not of this installation, left alone", markup=False)
+    if trouble := document["trouble"]:
+        text = f"FAILING  since {moment(trouble['since'])}: {trouble['text']}"
+        console.print(text, style="red", highlight=False, markup=False)
     if document["error"]:
         console.print(document["error"], style="red", highlight=False, markup=False)
 

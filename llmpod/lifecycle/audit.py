@@ -39,7 +39,11 @@ class Audit:
         """
         memory, report = self._memory, self._actor.report
         expect = {r.instance_id for r in map(memory.record, self._models) if r.instance_id}
-        listing = self._actor.backend.list(expect)
+        try:
+            listing = self._actor.backend.list(expect)
+        except ProviderError as e:
+            memory.set_clock(e.at)
+            raise
         memory.set_clock(listing.at)
         prefix = match.prefix(self._actor.store.install_id)
         # A recorded id stays ours whatever a person has renamed it to in the console.

@@ -8,15 +8,24 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
-from llmpod.errors import LlmpodError, NewerState, ProviderError, StateError
+from llmpod.errors import (
+    BadCredentials,
+    LlmpodError,
+    NewerState,
+    NoMoney,
+    ProviderError,
+    RetiredApi,
+    StateError,
+)
 from llmpod.lifecycle import decide, match, records, telling
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.audit import Audit
 from llmpod.lifecycle.decide import Act, Step
 from llmpod.lifecycle.report import Report
-from llmpod.lifecycle.state import ProxyRecord, SaveProxy
+from llmpod.lifecycle.spending import day_of
+from llmpod.lifecycle.state import ProxyRecord, SaveProxy, Trouble
 from llmpod.lifecycle.want import expired, first_order, lapsed, overspent
-from llmpod.model import Direction, Instance, Want
+from llmpod.model import Direction, Event, EventKind, Instance, Want
 
 MAX_STEPS = 6
 PROXY = "@proxy"  # the name under which the proxy's own order stands
@@ -79,6 +88,7 @@ class Reconciler:
             self._audit.look_at_account(instances, actor.spend)
         self._raise_alarms()
         report.phases = {model: actor.memory.record(model).phase for model in self._models}
+        self._remember_trouble()
         try:
             actor.memory.save(replace(actor.memory.state, last_pass=actor.memory.now()))
         except StateError as e:
@@ -94,7 +104,6 @@ class Reconciler:
         actor = self._actor
         actor.memory.load()
         orders, instances = actor.store.orders(), self._audit.ours()
-        now = actor.memory.now()
         actor.purse.recall()
         now, steps = actor.memory.now(), []
         for model, managed in self._models.items():
@@ -116,6 +125,19 @@ class Reconciler:
                 memory.alarm(key, event)
         for key, event in self._actor.purse.alarms(now):
             memory.alarm(key, event)
+
+    def _remember_trouble(self) -> None:
+        """For who looks later; and told, once a day, where only a person can mend it."""
+        memory, error = self._actor.memory, self._actor.report.error
+        if error is None:
+            memory.state = replace(memory.state, trouble=None)
+            return
+        now, before = memory.now(), memory.state.trouble
+        since = before.since if before and before.code == error.code else now
+        memory.state = replace(memory.state, trouble=Trouble(error.code, str(error), since))
+        if isinstance(error, BadCredentials | NoMoney | RetiredApi):
+            event = Event(EventKind.FAILED, "", str(error), now)
+            memory.alarm(f"{error.code} {day_of(now)[0]:.0f}", event)
 
     # --- looking ------------------------------------------------------------------------------------------------
     def _orders(self) -> dict[str, Want]:

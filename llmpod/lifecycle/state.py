@@ -29,6 +29,15 @@ class ClockMark:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why the last pass failed (an error's ``code`` and words), and since when passes fail for that."""
+
+    code: str
+    text: str
+    since: float
+
+
 SaveProxy = Callable[[ProxyRecord], None]
 
 
@@ -51,6 +60,7 @@ class State:
     told: Mapping[str, float] = field(default_factory=dict)
     foreign: Mapping[str, str] = field(default_factory=dict)
     account_at: float | None = None
+    trouble: Trouble | None = None
 
     def record(self, model: str) -> Record:
         return self.records.get(model, Record())
@@ -71,6 +81,7 @@ def encode(state: State, install_id: str) -> dict[str, Any]:
         "told": dict(state.told),
         "foreign": dict(state.foreign),
         "account_at": state.account_at,
+        "trouble": asdict(state.trouble) if state.trouble else None,
         "proxy": asdict(state.proxy) if state.proxy else None,
         "models": {name: asdict(record) for name, record in state.records.items()},
     }
@@ -82,7 +93,7 @@ def decode(document: Mapping[str, Any]) -> State:
     Raises:
         KeyError, TypeError, ValueError, AttributeError: it is damaged.
     """
-    proxy, mark = document.get("proxy"), document.get("clock_mark")
+    proxy, mark, trouble = (document.get(name) for name in ("proxy", "clock_mark", "trouble"))
     return State(
         records={name: _record(item) for name, item in document["models"].items()},
         proxy=ProxyRecord(**{**proxy, "process": ProcessId(**proxy["process"])}) if proxy else None,
@@ -93,6 +104,7 @@ def decode(document: Mapping[str, Any]) -> State:
         told={str(key): float(at) for key, at in document.get("told", {}).items()},
         foreign={str(id_): str(text) for id_, text in document.get("foreign", {}).items()},
         account_at=document.get("account_at"),
+        trouble=Trouble(**trouble) if trouble else None,
     )
 
 
