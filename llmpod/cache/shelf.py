@@ -197,7 +197,7 @@ class Shelf:
         if not rows or signer is None:
             return
         record = encode_uses(b"".join(rows), self._clock(), signer)
-        place = self.space.take(len(record), 0.0)
+        place = self.space.take(len(record), self._clock())
         if place is not None:
             self.append(record)
             self.space.release(place)

@@ -46,8 +46,8 @@ def test_while_a_proxy_works(home: Path) -> None:
         async with opened(home) as cache:
             for number in range(5):
                 cache.put(entry(number))
-            await cache.drop(digest(3))
             await cache.flush()
+            await cache.drop(digest(3))
             contents = Contents(home)
             assert [stored.entry for stored in contents.entries()] == [entry(n) for n in (0, 1, 2, 4)]
             assert contents.stats()["size_bytes"] == cache.size_bytes
