@@ -196,15 +196,14 @@ def from_json(lines: Iterable[str]) -> Iterator[Entry]:
     for number, line in enumerate(lines, 1):
         try:
             value = json.loads(line)
-            if number == 1:
-                if value.get("format") != EXPORT_FORMAT:
-                    raise StateError(
-                        f"This is no export of a cache: its first line does not name {EXPORT_FORMAT}."
-                    )
-                continue
-            yield _entry(value)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StateError(f"Line {number} of the export is not an entry: {error!r}") from None
+            known = number > 1 or value["format"] == EXPORT_FORMAT
+            entry = _entry(value) if number > 1 else None
+        except (ValueError, KeyError, TypeError) as error:
+            raise StateError(f"Line {number} is not one of an exported cache: {error!r}") from None
+        if not known:
+            raise StateError(f"This export is not of the format {EXPORT_FORMAT}.")
+        if entry is not None:
+            yield entry
 
 
 def _entry(value: dict[str, Any]) -> Entry:
