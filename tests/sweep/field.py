@@ -31,11 +31,16 @@ _FOREIGN = "llmpod-0123abcd-456789-0123456789ab"
 
 @dataclass(frozen=True)
 class Cell:
-    """One situation, one fault, and the kills by the number of the call (0: the scenario's own)."""
+    """One situation, one fault, and the kills by the number of the call (0: the scenario's own).
+
+    A fault can end a call before its kill is due; then the kill is due in the next one. ``cold`` starts the calls from
+    nothing, as cron does.
+    """
 
     scenario: Scenario
     fault: Fault = NO_FAULT
     kills: Mapping[int, Kill] = field(default_factory=dict)
+    cold: bool = False
 
     def __str__(self) -> str:
         kills = ", ".join(f"pass {n} at {kill}" for n, kill in self.kills.items())
@@ -85,9 +90,11 @@ class Field:
             heartbeat_seconds=None,  # nobody but the manager may end a pod here
         )
 
-    def manage(self, *arguments: str, kill: Kill | None = None) -> Ended:
+    def manage(self, *arguments: str, kill: Kill | None = None, cold: bool = False) -> Ended:
         eventually(self._servers_listen, within=20)  # the simulator is told that this takes no time
         argv = [*self.install.argv()[2:], *arguments]
+        if cold:
+            return self._managers.from_nothing(argv, self.install.environ, kill)
         return self._managers.call(argv, self.install.environ, self._home, kill)
 
     def until_ready(self) -> None:
@@ -133,10 +140,13 @@ class Field:
 
     def _settle(self, cell: Cell, outcome: Outcome) -> None:
         begun, back = self._now(), None
-        last = max(cell.kills, default=0)
+        due, last = sorted(cell.kills.items(), key=lambda item: item[0]), max(cell.kills, default=0)
         for index in range(MOST_PASSES):
-            ended = self._call(*(cell.scenario.arguments if index == 0 else ()), kill=cell.kills.get(index))
+            kill = due[0][1] if due and due[0][0] <= index else None
+            arguments = cell.scenario.arguments if index == 0 else ()
+            ended = self._call(*arguments, kill=kill, cold=cell.cold)
             outcome.kills += ended.killed
+            due = due[ended.killed :]
             back = None if ended.killed else back or self._now()
             self._readable(cell)
             if back is not None:
@@ -174,17 +184,18 @@ class Field:
         ours = {pod["id"] for pod in self._ours()}
         before = self._bill(ours)
         (self.install.directory / "pod_state.json").unlink()  # the order to stay down does not stand in there
-        self.sim.advance(3600)
-        self._call()
+        for _ in range(2):
+            self.sim.advance(1800)
+            self._call()
         assert abs(self._bill(ours | {pod["id"] for pod in self._ours()}) - before) < 1e-9, (
             "somebody still pays"
         )
         foreign = [pod for pod in self.sim.alive() if pod["name"] == _FOREIGN]
         assert len(foreign) == 1, "a foreign pod was touched"
 
-    def _call(self, *arguments: str, kill: Kill | None = None) -> Ended:
+    def _call(self, *arguments: str, kill: Kill | None = None, cold: bool = False) -> Ended:
         """A call that must end calmly unless it is killed, and whose word must be true."""
-        ended = self.manage(*arguments, kill=kill)
+        ended = self.manage(*arguments, kill=kill, cold=cold)
         assert ended.killed or ended.code in _CALM, f"{arguments} exited {ended.code}: {ended.said}"
         if arguments == ("--shutdown",) and ended.code == 0:
             assert self._alive() == [], f"a pod lives although it said: {ended.said}"

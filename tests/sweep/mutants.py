@@ -70,11 +70,8 @@ MUTANTS = (
     Mutant(
         "saves after the create, not before",
         "llmpod/lifecycle/act.py",
-        """        self.memory.keep(model, _described(intent, managed))
-        self.point("intent saved")
-""",
-        """        self.memory.state = self.memory.state.with_record(model, _described(intent, managed))
-""",
+        "        self.memory.keep(model, _described(intent, managed))\n",
+        "        self.memory.state = self.memory.state.with_record(model, _described(intent, managed))\n",
         _killed("create", "listing lag", _POINTS),
     ),
     Mutant(
