@@ -48,7 +48,8 @@ class State:
     ``clock_offset`` is by how many seconds the provider's clock was ahead of ours, ``clock_mark`` when it said so by a
     clock that nobody can set; ``refused`` says when which offer could not be had; ``told`` when an alarm was raised,
     by its key, so that it is raised once; ``foreign`` describes the account's machines that are not ours, by id;
-    ``account_at`` is when its own figure was last asked for.
+    ``account_at`` is when its own figure was last asked for;
+    ``install_id`` is the mark under which machines are made, ``old_ids`` are those from before its secret was lost.
     """
 
     records: Mapping[str, Record] = field(default_factory=dict)
@@ -61,6 +62,8 @@ class State:
     foreign: Mapping[str, str] = field(default_factory=dict)
     account_at: float | None = None
     trouble: Trouble | None = None
+    install_id: str = ""
+    old_ids: tuple[str, ...] = ()
 
     def record(self, model: str) -> Record:
         return self.records.get(model, Record())
@@ -69,11 +72,12 @@ class State:
         return replace(self, records={**self.records, model: record})
 
 
-def encode(state: State, install_id: str) -> dict[str, Any]:
+def encode(state: State) -> dict[str, Any]:
     """The document that is written."""
     return {
         "schema": SCHEMA,
-        "install_id": install_id,
+        "install_id": state.install_id,
+        "old_ids": list(state.old_ids),
         "last_pass": state.last_pass,
         "clock_offset": state.clock_offset,
         "clock_mark": asdict(state.clock_mark) if state.clock_mark else None,
@@ -105,6 +109,8 @@ def decode(document: Mapping[str, Any]) -> State:
         foreign={str(id_): str(text) for id_, text in document.get("foreign", {}).items()},
         account_at=document.get("account_at"),
         trouble=Trouble(**trouble) if trouble else None,
+        install_id=str(document.get("install_id", "")),
+        old_ids=tuple(str(mark) for mark in document.get("old_ids", ())),
     )
 
 
