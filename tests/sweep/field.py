@@ -7,9 +7,8 @@ call is a process, every kill a SIGKILL, every file and socket real.
 import json
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from llmpod.sim.launch import Simulator
 from tests.support.install import FAST, Install
 from tests.support.source import ROOT
 from tests.support.wait import eventually
+from tests.sweep.cells import Cell, Outcome
 from tests.sweep.managers import Ended, Kill, Managers
-from tests.sweep.scenarios import FAULTS, NO_FAULT, SCENARIOS, Fault, Scenario
+from tests.sweep.scenarios import Fault, Scenario
 
 STEP = 30.0  # seconds between two passes of cron; the bars below are in simulated seconds, too
 MOST_PASSES = 40
@@ -27,38 +27,6 @@ ORPHAN_SECONDS = 120.0
 OVERRUN_SECONDS = 60.0
 GRACE = 60.0
 _FOREIGN = "llmpod-0123abcd-456789-0123456789ab"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One situation, one fault, and the kills by the number of the call (0: the scenario's own).
-
-    A fault can end a call before its kill is due; then the kill is due in the next one. ``cold`` starts the calls from
-    nothing, as cron does.
-    """
-
-    scenario: Scenario
-    fault: Fault = NO_FAULT
-    kills: Mapping[int, Kill] = field(default_factory=dict)
-    cold: bool = False
-
-    def __str__(self) -> str:
-        kills = ", ".join(f"pass {n} at {kill}" for n, kill in self.kills.items())
-        return f"{self.scenario.name} / {self.fault.name} / {kills or 'no kill'}"
-
-
-@dataclass
-class Outcome:
-    """What a cell came to; ``wrong`` is empty when all is well."""
-
-    cell: Cell
-    kills: int = 0
-    settled_after: float = 0.0
-    wrong: list[str] = field(default_factory=list)
-    left_over: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.cell}: {'; '.join(self.wrong) or 'well'}"
 
 
 class Field:
@@ -291,16 +259,3 @@ def open_field(directory: Path, root: Path = ROOT) -> Iterator[Field]:
             yield place
         finally:
             place.close()
-
-
-def scenario(name: str) -> Scenario:
-    return next(s for s in SCENARIOS if s.name == name)
-
-
-def fault(name: str) -> Fault:
-    return next(f for f in FAULTS if f.name == name)
-
-
-def combinations() -> Sequence[tuple[Scenario, Fault]]:
-    """Every scenario with every fault that can matter in it."""
-    return [(s, f) for s in SCENARIOS for f in FAULTS if f.concerns(s)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.source import ROOT
-from tests.sweep.field import Cell, fault, scenario
+from tests.sweep.cells import Cell, fault, scenario
 from tests.sweep.managers import Kill
 
 _COPIED = ("llmpod", "manage_pod.py", "proxy_fastapi.py")

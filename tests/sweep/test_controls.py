@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.sweep.field import Outcome, open_field
+from tests.sweep.cells import Outcome
+from tests.sweep.field import open_field
 from tests.sweep.managers import no_strace
 from tests.sweep.mutants import MUTANTS, Mutant, copy_of_the_source
 

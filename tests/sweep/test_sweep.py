@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.sweep.field import Cell, Field, Outcome, combinations, open_field
+from tests.sweep.cells import Cell, Outcome, combinations
+from tests.sweep.field import Field, open_field
 from tests.sweep.managers import Kill, no_strace
 from tests.sweep.scenarios import FAULTS, NO_FAULT, SCENARIOS, Fault, Scenario
 
