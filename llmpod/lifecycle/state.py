@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from llmpod.model import Phase, ProcessId, Record
+from llmpod.lifecycle.typed import typed
+from llmpod.model import ProcessId, Record
 
 SCHEMA = 2
 
@@ -95,27 +96,8 @@ def decode(document: Mapping[str, Any]) -> State:
     """What a document of this schema or an older one says.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError: it is damaged.
+        ValueError: it is damaged.
     """
-    proxy, mark, trouble = (document.get(name) for name in ("proxy", "clock_mark", "trouble"))
-    return State(
-        records={name: _record(item) for name, item in document["models"].items()},
-        proxy=ProxyRecord(**{**proxy, "process": ProcessId(**proxy["process"])}) if proxy else None,
-        last_pass=document.get("last_pass"),
-        clock_offset=float(document.get("clock_offset", 0.0)),
-        clock_mark=ClockMark(**mark) if mark else None,
-        refused={str(key): float(at) for key, at in document.get("refused", {}).items()},
-        told={str(key): float(at) for key, at in document.get("told", {}).items()},
-        foreign={str(id_): str(text) for id_, text in document.get("foreign", {}).items()},
-        account_at=document.get("account_at"),
-        trouble=Trouble(**trouble) if trouble else None,
-        install_id=str(document.get("install_id", "")),
-        old_ids=tuple(str(mark) for mark in document.get("old_ids", ())),
-    )
-
-
-def _record(item: Mapping[str, Any]) -> Record:
-    if unknown := set(item) - {f.name for f in fields(Record)}:
-        raise ValueError(f"unknown fields {sorted(unknown)}")
-    suspects = tuple((str(name), float(at)) for name, at in item.get("suspects", ()))
-    return Record(**{**item, "phase": Phase(item["phase"]), "suspects": suspects})
+    known = {f.name for f in fields(State)}
+    given = {name: value for name, value in document.items() if name in known}
+    return typed(State, {**given, "records": document.get("models")})
