@@ -17,7 +17,7 @@ from llmpod.cli.checks import Check, Site, Status, problem, warning
 from llmpod.cli.checks_schedule import user
 from llmpod.cli.command import DEFAULT_CONFIG
 from llmpod.cli.scheduled import MANAGER, Installed, passwd_home
-from llmpod.lifecycle.schedule import unit_name
+from llmpod.lifecycle.schedule import PASS, unit_name
 
 LIMIT_SECONDS = 180
 _CREDENTIAL = "LoadCredential=runpod_api_key:"
@@ -84,7 +84,8 @@ def _units(found: Installed) -> Iterator[Run]:
     for line in lines:
         if line.startswith("ExecStart="):
             words = shlex.split(line.partition("=")[2].replace("%%", "%").replace("$$", "$"))
-            command = _around(words[:2], words[2:])
+            options = words[2 : -len(PASS)] if tuple(words[-len(PASS) :]) == PASS else words[2:]
+            command = _around(words[:2], options)
             yield Run("the unit", command, environ, Path(lent[0]) if lent else None)
 
 

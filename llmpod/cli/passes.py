@@ -3,10 +3,11 @@
 import re
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 
 from rich.console import Console
 
-from llmpod.cli import show
+from llmpod.cli import linger, show
 from llmpod.cli.command import Command, Invocation, json_flag
 from llmpod.cli.follow import Follower
 from llmpod.cli.plan import print_plans
@@ -24,7 +25,7 @@ SHUTDOWN_SECONDS = 300.0
 def one_pass(call: Invocation) -> int:
     """The default: what cron runs; at a terminal it also follows the start."""
     if not interactive():
-        return _watchdog(call)
+        return linger.stay(call, partial(_watchdog, call))
     with call.plane() as plane:
         _rearm(plane)
         return _follow(plane, call)
@@ -172,6 +173,7 @@ PASS = Command(
     "pass",
     "one watchdog pass (the default); at a terminal it follows the start until the model is ready",
     one_pass,
+    linger.arguments,
 )
 UP = Command("up", "order the model up, for a new run, and follow its start", up)
 DOWN = Command("down", "order the model down and see the pod gone; the proxy goes on serving its cache", down)

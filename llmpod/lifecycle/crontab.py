@@ -186,8 +186,8 @@ class Entry:
         return any(word.startswith(KEY_FILE + "=") for word in self.words)
 
     def instead(self, arguments: str) -> str:
-        """The same shell command, its program called with ``arguments`` in front and without ``--shutdown``."""
-        plain = re.sub(rf"\s{SHUTDOWN}\b", "", self.shell)
+        """The same shell command, its program called with ``arguments`` instead of ``--shutdown`` or ``pass``."""
+        plain = re.sub(rf"\s(?:{SHUTDOWN}|pass --for[ =]\d+)\b", "", self.shell)
         return re.sub(rf"{re.escape(SCRIPT)}['\"]?", lambda found: f"{found[0]} {arguments}", plain, count=1)
 
     def _value(self, option: str) -> str | None:

@@ -12,10 +12,12 @@ from pathlib import Path
 from llmpod.errors import ConfigError
 
 EVERY_MINUTES = 5
-PASS_SECONDS = 240  # below the interval; a pass that is cut off anywhere is continued by the next one
+STAY_SECONDS = 270  # what falls due between two runs is seen to by the first of them
+PASS_SECONDS = 295  # below the interval; a pass that is cut off anywhere is continued by the next one
 SHUTDOWN_SECONDS = 360  # `--shutdown` waits up to 300 s for the pods' end
 TEMPORARY = 75  # the exit code for trouble that goes away by itself
 SHUTDOWN = "--shutdown"
+PASS = ("pass", "--for", str(STAY_SECONDS))
 KEY_FILE = "RUNPOD_API_KEY_FILE"
 
 
@@ -72,7 +74,7 @@ def clock_time(text: str) -> tuple[int, int]:
 # --- cron -----------------------------------------------------------------------------------------------------------
 def cron_block(job: Job) -> str:
     """The lines for a crontab, between markers that carry the installation's id."""
-    passes = [f"*/{EVERY_MINUTES} * * * * {_cron_command(job)}"]
+    passes = [f"*/{EVERY_MINUTES} * * * * {_cron_command(job, *PASS)}"]
     if job.shutdown_at:
         hour, minute = job.shutdown_at
         passes.append(f"{minute} {hour} * * * {_cron_command(job, SHUTDOWN)}")
@@ -121,7 +123,7 @@ def _pair(job: Job, *, calendar: str, shutdown: bool) -> dict[str, str]:
 
 
 def _service(job: Job, *, title: str, shutdown: bool) -> str:
-    """One pass.
+    """One pass, and those that fall due soon after it.
 
     The proxy is a child of a pass and must outlive it, whoever started the pass: cron, a person or this unit. Hence
     ``KillMode=process``. A unit of its own for the proxy would give it a second owner, which knows neither of a
@@ -132,7 +134,7 @@ def _service(job: Job, *, title: str, shutdown: bool) -> str:
     credential = f"LoadCredential=runpod_api_key:{_percent(str(job.key_file))}\n" if job.key_file else ""
     return (
         f"{_NOTE}[Unit]\nDescription={title}\n\n[Service]\nType=oneshot\n"
-        f"ExecStart={_exec_line(job.argv(*([SHUTDOWN] if shutdown else [])))}\n"
+        f"ExecStart={_exec_line(job.argv(*((SHUTDOWN,) if shutdown else PASS)))}\n"
         f"TimeoutStartSec={SHUTDOWN_SECONDS if shutdown else PASS_SECONDS}\n"
         f"KillMode=process\nSuccessExitStatus={TEMPORARY}\nNoNewPrivileges=yes\nUMask=0077\n{credential}"
     )

@@ -47,7 +47,7 @@ def test_the_block_runs_the_watchdog_every_five_minutes_by_absolute_paths() -> N
         "--config",
         "/home/ann/50% off's/pod_config.json",
     ]
-    assert words[4:] == ["--log-file", "/home/ann/.local/state/llmpod/0123abcd.log"]
+    assert words[4:] == ["--log-file", "/home/ann/.local/state/llmpod/0123abcd.log", "pass", "--for", "270"]
 
 
 def test_every_percent_is_escaped_for_cron() -> None:
@@ -188,6 +188,10 @@ def test_another_command_keeps_everything_around_the_program() -> None:
     )
 
 
+def test_another_command_stands_instead_of_the_pass() -> None:
+    assert entry_of(schedule.cron_block(job())).instead("doctor").endswith("0123abcd.log")
+
+
 # --- the program crontab
 def fake_crontab(directory: Path, body: str) -> dict[str, str]:
     program = directory / "crontab"
@@ -237,13 +241,14 @@ def test_units_say_what_they_must() -> None:
     made = schedule.units(job(key_file=Path("/home/ann/100% key")))
     assert set(made) == {f"llmpod-{ID}.service", f"llmpod-{ID}.timer"}
     service, timer = made[f"llmpod-{ID}.service"], made[f"llmpod-{ID}.timer"]
-    for setting in ("Type=oneshot", "TimeoutStartSec=240", "KillMode=process", "NoNewPrivileges=yes"):
+    for setting in ("Type=oneshot", "TimeoutStartSec=295", "KillMode=process", "NoNewPrivileges=yes"):
         assert f"\n{setting}\n" in service
     assert "\nLoadCredential=runpod_api_key:/home/ann/100%% key\n" in service
     assert "--log-file" not in service
     for setting in ("OnCalendar=*:0/5", "Persistent=yes", "AccuracySec=1s", "WantedBy=timers.target"):
         assert f"\n{setting}\n" in timer
-    assert schedule.PASS_SECONDS < schedule.EVERY_MINUTES * 60
+    assert '"pass" "--for" "270"\n' in service
+    assert schedule.STAY_SECONDS < schedule.PASS_SECONDS < schedule.EVERY_MINUTES * 60
 
 
 def test_a_nightly_shutdown_has_units_of_its_own() -> None:
@@ -290,5 +295,5 @@ def test_units_pass_systemd_analyze_verify(tmp_path: Path) -> None:
 def test_a_command_line_is_quoted_as_systemd_reads_it() -> None:
     service = schedule.units(job(config=Path('/a $x "y" 5%/c')))[f"llmpod-{ID}.service"]
     line = next(line for line in service.splitlines() if line.startswith("ExecStart="))
-    assert line.endswith('"--config" "/a $$x \\"y\\" 5%%/c"')
+    assert '"--config" "/a $$x \\"y\\" 5%%/c" "pass"' in line
     assert shlex.split(line.partition("=")[2])[0] == "/opt/llm pod/.venv/bin/python"
