@@ -23,7 +23,7 @@ class Mutant:
     Args:
         name: what is wrong.
         file: the source file.
-        old, new: the change.
+        old, new: the change; ``also``: another one in the same file.
         cells: where it must show; one is enough.
         syscalls: whether only a kill at a syscall shows it, so that strace is needed.
     """
@@ -34,14 +34,17 @@ class Mutant:
     new: str
     cells: tuple[Cell, ...]
     syscalls: bool = False
+    also: tuple[str, str] | None = None
 
     def apply(self, root: Path) -> None:
-        """Change the copy in ``root``. Raises AssertionError when the snippet is not there exactly once."""
+        """Change the copy in ``root``. Raises AssertionError when a snippet is not there exactly once."""
         path = root / self.file
         text = path.read_text(encoding="utf-8")
-        found = text.count(self.old)
-        assert found == 1, f"stale: {self.file} has {found} times:\n{self.old}"
-        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+        for old, new in ((self.old, self.new), *((self.also,) if self.also else ())):
+            found = text.count(old)
+            assert found == 1, f"stale: {self.file} has {found} times:\n{old}"
+            text = text.replace(old, new)
+        path.write_text(text, encoding="utf-8")
 
 
 def copy_of_the_source(root: Path) -> Path:
@@ -73,6 +76,10 @@ MUTANTS = (
         "        self.memory.keep(model, _described(intent, managed))\n",
         "        self.memory.state = self.memory.state.with_record(model, _described(intent, managed))\n",
         _killed("create", "listing lag", _POINTS),
+        also=(
+            "        self.memory.keep(model, record)\n        return deadline\n",
+            "        self.memory.state = self.memory.state.with_record(model, record)\n        return deadline\n",
+        ),
     ),
     Mutant(
         "asks again after a 500",
@@ -115,7 +122,7 @@ MUTANTS = (
     ),
     Mutant(
         "does not write down that the run has expired",
-        "llmpod/lifecycle/reconcile.py",
+        "llmpod/lifecycle/orders.py",
         "            self._actor.store.order_instead({model: want}, {model: order})\n",
         "            pass\n",
         _calm("terminate", "no fault"),
