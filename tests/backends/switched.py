@@ -9,6 +9,7 @@ from typing import Any
 
 import requests
 
+from llmpod.backends.runpod_logs import PodLog
 from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.config import Secret, parse
 from llmpod.model import Instance, Offer, Spec
@@ -76,7 +77,8 @@ class Pod:
 
     def log(self) -> str:
         """What the container printed. Only of a pod that still exists."""
-        return "\n".join(self.backend.logs(self.id, source="container", tail=500, read_seconds=0.3))
+        log = PodLog(self.backend.api, self.id, source="container", tail=500)
+        return "\n".join(line.text for line in log.past(quiet_seconds=0.3, within_seconds=5))
 
     def processes(self) -> list[procfs.Process]:
         """Those of the container."""

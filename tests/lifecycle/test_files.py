@@ -104,7 +104,8 @@ def test_state_orders_and_usage_come_back_as_written(state_dir: Path) -> None:
     record = Record(phase=Phase.READY, name="n", suspects=(("x", 1.0),), config={"a": [1]}, deadline=5.0)
     proxy = ProxyRecord(ProcessId(1, 2, "b"), 8000, "t", "d", 3.0)
     store.save(State({"default": record}, proxy, 4.0))
-    assert Store(store.state_file).load() == State({"default": record}, proxy, 4.0)
+    read = Store(store.state_file).load()
+    assert read == State({"default": record}, proxy, 4.0, install_id=store.install_id)
     store.order({"default": Want(Direction.DOWN, 1.0, "me", until=9.0)})
     store.order({"other": Want(Direction.UP, 2.0, "me")})
     assert {name: want.direction for name, want in store.orders().items()} == {
