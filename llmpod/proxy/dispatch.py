@@ -26,7 +26,6 @@ class Job:
 
     ask: Ask
     destination: Destination
-    origin: Origin
     key: RequestKey = AS_SENT
     shared: bool = False
 
@@ -49,7 +48,7 @@ class Dispatch:
         self._flights = Flights()
         self._fills: dict[bytes, Fill] = {}
 
-    def take(self, job: Job) -> tuple[Fill, bool]:
+    def take(self, job: Job, origin: Origin) -> tuple[Fill, bool]:
         """The call whose answer this request gets, and whether it was running already.
 
         Call ``fill.flight.follow()`` before the next await.
@@ -57,7 +56,7 @@ class Dispatch:
         asked = self._asks(job)
         if not job.shared:
             alone = Flight(job.key.digest, max_bytes=PRIVATE_BUFFER, ended=lambda _: None)
-            return self._lead(job, asked, alone), False
+            return self._lead(job, origin, asked, alone), False
         # an answer with token counts serves everybody, one without them only those who do not want them
         names = [job.key.digest + bytes([usage]) for usage in (job.want.usage, True)]
         for name in names:
@@ -66,11 +65,11 @@ class Dispatch:
                 return fill, True
         name = job.key.digest + bytes([asked.usage])
         flight, _ = self._flights.lead_or_join(name)
-        fill = self._lead(job, asked, flight)
+        fill = self._lead(job, origin, asked, flight)
         self._fills[name] = fill
         return fill, False
 
-    def _lead(self, job: Job, asked: Form, flight: Flight) -> Fill:
+    def _lead(self, job: Job, origin: Origin, asked: Form, flight: Flight) -> Fill:
         fill = Fill(
             flight,
             job.ask.target.decode("latin-1"),
@@ -80,7 +79,7 @@ class Dispatch:
             cache=self._cache if job.shared else None,
             over=self._over,
         )
-        fill.call = self._upstream.call(_request(job, asked), fill)
+        fill.call = self._upstream.call(_request(job, origin, asked), fill)
         return fill
 
     def _over(self, fill: Fill) -> None:
@@ -99,13 +98,13 @@ class Dispatch:
         return job.want
 
 
-def _request(job: Job, asked: Form) -> Request:
+def _request(job: Job, origin: Origin, asked: Form) -> Request:
     destination, ask = job.destination, job.ask
     headers: Headers = to_upstream(ask.headers, credentials=destination.passes_credentials)
     if destination.api_key is not None:
         headers.append((b"authorization", b"Bearer " + destination.api_key.encode("latin-1")))
     body = ask.body if asked.stream == job.want.stream else _as_stream(ask.body)
-    return Request(job.origin, ask.method.encode(), ask.target, headers, body)
+    return Request(origin, ask.method.encode(), ask.target, headers, body)
 
 
 def _as_stream(body: bytes) -> bytes:

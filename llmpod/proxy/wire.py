@@ -18,9 +18,12 @@ MAX_FIELDS: Final = 200
 
 
 class Sink(Protocol):
-    """Takes one answer: ``head``, then ``data`` any number of times, then ``end``; or ``failed`` at any time."""
+    """Takes one answer: ``head``, then ``data`` any number of times, then ``end``; or ``failed`` at any time.
 
-    def head(self, status: int, headers: Headers) -> None: ...
+    ``more``: bytes of the body came along with the head; ``data`` is called next.
+    """
+
+    def head(self, status: int, headers: Headers, *, more: bool) -> None: ...
     def data(self, chunk: bytes) -> None: ...
     def end(self) -> None: ...
     def failed(self, error: LlmpodError) -> None: ...
@@ -85,7 +88,7 @@ class Call:
             self.connection.pause()
 
     def resume(self) -> None:
-        if self.paused and self.connection:
+        if self.paused and self.connection and not self.over:
             self.paused = False
             self.connection.resume()
 
@@ -244,17 +247,19 @@ class Connection(asyncio.Protocol):
         """Hand on what one read brought. The sink may cancel, pause or start another call while we do."""
         if self._head_done and not self._head_sent and self._error is None:
             self._head_sent = True
-            call.sink.head(self._status, self._headers)
+            call.sink.head(self._status, self._headers, more=bool(self._parts))
         if self._parts and not call.over:
             parts, self._parts = self._parts, []
             call.sink.data(parts[0] if len(parts) == 1 else b"".join(parts))
         if self._error is not None:
             call.fail(self._error)
         elif self._complete and not call.over:
-            self._hand_back()
+            self._hand_back(paused=call.paused)
             call.finish()
 
-    def _hand_back(self) -> None:
+    def _hand_back(self, *, paused: bool) -> None:
         self._call = None
+        if paused:  # by the last bytes of the answer; the next one must be heard
+            self.resume()
         written = self._transport is not None and self._transport.get_write_buffer_size() == 0
         self._owner.released(self, reusable=self._reusable and written and self.usable)
