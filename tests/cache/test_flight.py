@@ -259,7 +259,7 @@ class Crowd:
 def test_many_questions_many_readers_random_leaving() -> None:
     """Each reader gets a prefix of its own answer, all of it unless it left or failed: never another's bytes."""
     crowd = Crowd(seed=7)
-    for _ in range(6000):
+    for _ in range(12000):
         crowd.step()
     for flight, _ in crowd.flying.values():
         flight.fail(UpstreamInvalid("cut"))
