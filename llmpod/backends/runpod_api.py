@@ -124,30 +124,6 @@ class RunpodApi:
             return False
         return True
 
-    def stream(self, path: str, *, read_seconds: float, **query: str) -> Iterator[str]:
-        """The lines of an endless SSE answer; ends when nothing came for ``read_seconds``.
-
-        Raises:
-            ProviderError: the stream could not be opened.
-        """
-        try:
-            response = self._session.get(
-                self._base + path,
-                params=query,
-                stream=True,
-                timeout=(CONNECT_SECONDS, read_seconds),
-                allow_redirects=False,
-            )
-        except requests.RequestException as e:
-            raise ProviderUnavailable(f"Cannot reach RunPod ({_reason(e)}).") from None
-        with response:
-            if response.status_code != 200:
-                _refuse(response)
-            try:
-                yield from (line.decode("utf-8", "replace") for line in response.iter_lines(chunk_size=1))
-            except (requests.RequestException, urllib3.exceptions.HTTPError):
-                return  # the time-out is the normal end: RunPod's log streams never end by themselves
-
     def chunks(
         self, path: str, *, read_seconds: float, headers: Mapping[str, str], query: Mapping[str, str]
     ) -> Iterator[bytes]:

@@ -1,7 +1,7 @@
 """Not a decision maker: RunPod GPU pods as a backend."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -90,20 +90,6 @@ class RunpodPods:
     def close(self) -> None:
         self._api.close()
 
-    def logs(self, instance_id: str, *, source: str, tail: int, read_seconds: float) -> Iterator[str]:
-        """Log lines, oldest first; ends when none came for ``read_seconds``.
-
-        Args:
-            instance_id: the pod.
-            source: ``container`` or ``system`` (image pull progress).
-            tail: how many past lines, at most 5000.
-            read_seconds: how long to wait for another line.
-        """
-        path = f"/v2/pods/{path_id(instance_id)}/logs"
-        for line in self._api.stream(path, read_seconds=read_seconds, source=source, tail=str(tail)):
-            if line.startswith("data:"):
-                yield _log_text(line.removeprefix("data:"))
-
     def _instance(self, pod: Mapping[str, Any]) -> Instance:
         """Read tolerantly: older servers send fewer fields, and ``RUNNING`` says nothing about the container."""
         pod_id = str(pod.get("id"))
@@ -172,11 +158,3 @@ def _epoch(text: object) -> float | None:
         return datetime.fromisoformat(str(text)).timestamp()
     except ValueError:
         return None
-
-
-def _log_text(data: str) -> str:
-    try:
-        value = json.loads(data)
-    except ValueError:
-        return data.strip()
-    return str(value.get("line", "")) if isinstance(value, dict) else data.strip()

@@ -133,7 +133,6 @@ _SHAPING = (
     "served_model_name",
     "max_model_len",
     "vllm_args",
-    "hf_token",
     "gpu_type_id",
     "gpu_count",
     "cloud",

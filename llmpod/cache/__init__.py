@@ -7,7 +7,7 @@ from llmpod.cache.flight import Flight, Flights, Head
 from llmpod.cache.key import AliasTable, RequestKey, request_key
 from llmpod.cache.listener import Listener
 from llmpod.cache.sse import FrameScanner
-from llmpod.cache.tier import Disk
+from llmpod.cache.state import Disk
 
 __all__ = [
     "AliasTable",

@@ -18,7 +18,8 @@ from llmpod.cache.disk import Store
 from llmpod.cache.entry import Entry
 from llmpod.cache.index import Index
 from llmpod.cache.space import capacity
-from llmpod.cache.tier import Disk, DiskTier
+from llmpod.cache.state import Disk
+from llmpod.cache.tier import DiskTier
 
 MEMORY_BYTES: Final = 64 * 2**20
 ENTRY_BYTES: Final = 8 * 2**20
@@ -193,10 +194,10 @@ class Cache:
             self._counts["too_large"] += 1
             return False
         self._counts["stored"] += 1
-        known = entry.bare()
-        self._index.add(known)
+        request = entry.take_request()
+        self._index.add(entry)
         if self._tier is not None:
-            self._tier.save(entry, known)
+            self._tier.save(entry, request)
         return True
 
     def attach(self, entry: Entry, name: str, buffer: bytes) -> None:

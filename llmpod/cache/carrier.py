@@ -1,7 +1,7 @@
 """Not the judge of anything: brings decisions to the disk in order and answers back, without stopping the event loop.
 
-One thread writes, in batches: what is decided within 50 ms, or 256 KB of it, goes in one call of the system. It does
-nothing else, because two threads that both want the interpreter slow each other down: small records are made on
+One thread writes, in batches: what is decided within 50 ms, or a megabyte of it, goes in one call of the system.
+It does nothing else, because two threads that want the interpreter slow each other down: small records are made on
 the event loop (some microseconds each, once) and only large ones in a thread, where compressing and hashing run
 without the interpreter. Two threads read, so that a slow write holds up nobody who waits for an answer.
 """
@@ -20,7 +20,7 @@ from llmpod.cache.space import Segment
 from llmpod.cache.steps import Append, Outcome, Spot, Step
 from llmpod.cache.walk import Frame
 
-BATCH_BYTES: Final = 256 * 1024
+BATCH_BYTES: Final = 2**20
 BATCH_SECONDS: Final = 0.05
 _T = TypeVar("_T")
 
@@ -64,7 +64,7 @@ class Carrier:
         step.parts.append(record)
         step.bytes += len(record)
         self._bytes += len(record)
-        if self._bytes >= BATCH_BYTES:
+        if self._bytes >= BATCH_BYTES and (self._task is None or self._task.done()):
             self._begin()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(BATCH_SECONDS, self._begin)
@@ -84,8 +84,7 @@ class Carrier:
 
     def _begin(self) -> None:
         self._cancel_timer()
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self.carry(), name="cache-carrier")
+        self._task = asyncio.create_task(self.carry(), name="cache-carrier")
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -94,15 +93,12 @@ class Carrier:
 
     # --- doing ---------------------------------------------------------------------------------------------------
     async def carry(self) -> None:
-        """Does everything that is queued. With an empty queue, looks whether the directory is still ours."""
+        """Does everything that is queued now. With an empty queue, looks whether the directory is still ours."""
         async with self._lock:
-            while True:
-                self._cancel_timer()
-                batch, self._steps, self._growing, self._bytes = self._steps, [], None, 0
-                outcome = await self._in_writer(partial(self._store.apply, batch))
-                self._settle(batch, outcome)
-                if not self._steps:
-                    return
+            self._cancel_timer()
+            batch, self._steps, self._growing, self._bytes = self._steps, [], None, 0
+            outcome = await self._in_writer(partial(self._store.apply, batch))
+            self._settle(batch, outcome)
 
     def _settle(self, batch: list[Step], outcome: Outcome) -> None:
         for step in batch:
@@ -124,9 +120,9 @@ class Carrier:
         await self.carry()
 
     # --- in threads ----------------------------------------------------------------------------------------------
-    async def encode(self, entry: Entry) -> bytes | None:
+    async def encode(self, entry: Entry, request: bytes) -> bytes | None:
         """The record of a large entry, its request compressed; None while the directory is not open."""
-        return await self._in_reader(partial(self._store.encode, entry))
+        return await self._in_reader(partial(self._store.encode, entry, request))
 
     async def read(self, spot: Spot) -> Entry | None:
         """As ``Store.read``. Raises Corrupt."""

@@ -26,20 +26,12 @@ from typing import Final
 from llmpod.cache import files, legacy, snapshot
 from llmpod.cache.entry import HEAD_BYTES, Corrupt, Entry, Signer, decode, encode, erased
 from llmpod.cache.replay import Replay
-from llmpod.cache.root import Life, Root
+from llmpod.cache.root import Life, Root, Unusable, open_root, why
 from llmpod.cache.steps import Append, Erase, Outcome, Snap, Spot, Step, Unlink
 from llmpod.cache.walk import Frame, Walk, frame_at
 
 KEEP_FREE: Final = 0.05  # share of the disk that is left to others
-_PROBE_BYTES: Final = 4096
-
-
-class Unusable(Exception):
-    """The directory cannot be used; the message says why, for a person."""
-
-
-def _why(error: OSError) -> str:
-    return error.strerror or type(error).__name__
+_PROBE_BYTES: Final = 16  # a new file takes a block of the disk, however short it is
 
 
 class Store:
@@ -75,7 +67,7 @@ class Store:
         self._unlock()  # readers go on with the old handle until there is a new one
         self._seal()
         try:
-            self._root = self._opened()
+            self._root = open_root(self.directory, self._mac_key)
         except Unusable:
             self._root = None
             raise
@@ -83,41 +75,11 @@ class Store:
         self._life = self._root.life
         return self._root.owner
 
-    def _opened(self) -> Root:
-        try:
-            self.directory.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError):
-                self.directory.mkdir(mode=0o700)
-            fd = files.open_folder(self.directory)
-        except OSError as error:
-            raise Unusable(f"{self.directory} cannot be opened as a directory: {_why(error)}") from None
-        try:
-            return self._enter(fd)
-        except (OSError, Unusable) as error:
-            os.close(fd)
-            reason = _why(error) if isinstance(error, OSError) else str(error)
-            raise Unusable(f"{self.directory} cannot be used: {reason}") from None
-
-    def _enter(self, fd: int) -> Root:
-        status = os.fstat(fd)
-        if status.st_uid != os.geteuid():
-            raise Unusable(f"it belongs to user {status.st_uid}, not to us")
-        if status.st_mode & 0o077:
-            if all(map(files.is_ours, os.listdir(fd))):
-                os.fchmod(fd, 0o700)
-            elif status.st_mode & 0o022:
-                raise Unusable("others may write to it, and it holds files that are not ours")
-        owner = files.lock(fd)
-        mac_key = self._mac_key or files.shared_key(fd, create=owner)
-        if mac_key is None:
-            raise Unusable("another process is setting it up")
-        return Root(fd, mac_key, owner=owner)
-
     def close(self) -> None:
         """Lets go of the directory and its lock; readers that are in it finish undisturbed."""
         self._seal()
         self._unlock()
-        self._root = None
+        self._root = self._replay = None
 
     def stop(self) -> None:
         """Ends a scan early. To be called from any thread."""
@@ -160,7 +122,7 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise Corrupt(f"it cannot be read: {_why(error)}") from None
+            raise Corrupt(f"it cannot be read: {why(error)}") from None
         return decode(record, place.key, root.signer)
 
     @property
@@ -168,10 +130,10 @@ class Store:
         """Makes the MACs of this directory; None while it is not open."""
         return self._root.signer if self._root is not None else None
 
-    def encode(self, entry: Entry) -> bytes | None:
+    def encode(self, entry: Entry, request: bytes) -> bytes | None:
         """The record of an entry, its request compressed. Safe in any thread."""
         signer = self.signer
-        return encode(entry, signer, pack=True) if signer is not None else None
+        return encode(entry, request, signer, pack=True) if signer is not None else None
 
     def records(self, number: int, start: int, budget: int) -> tuple[list[tuple[Frame, bytes]], int | None]:
         """Some records of a segment, about ``budget`` bytes of them, and where to go on; None: that was all.
@@ -200,7 +162,7 @@ class Store:
             files.unlink(name, root.fd)
             files.fill(name, root.fd, [bytes(_PROBE_BYTES)])
         except OSError as error:
-            raise Unusable(f"{self.directory} cannot be written: {_why(error)}") from None
+            raise Unusable(f"{self.directory} cannot be written: {why(error)}") from None
         finally:
             with suppress(OSError):  # on a file system that is read-only now there is nothing to remove
                 files.unlink(name, root.fd)
@@ -221,7 +183,7 @@ class Store:
                 self._tidy_up(root)
             replay.run()
         except OSError as error:
-            raise Unusable(f"{self.directory} cannot be read: {_why(error)}") from None
+            raise Unusable(f"{self.directory} cannot be read: {why(error)}") from None
         return replay
 
     def _tidy_up(self, root: Root) -> None:
@@ -244,7 +206,7 @@ class Store:
             except FileNotFoundError:
                 pass  # removed by a person or by an earlier step: as good as done
             except OSError as error:
-                outcome.error = f"{self.directory} cannot be written: {_why(error)}"
+                outcome.error = f"{self.directory} cannot be written: {why(error)}"
         return outcome
 
     def _do(self, root: Root, step: Step, outcome: Outcome) -> None:

@@ -59,7 +59,8 @@ class Entry:
         stored_at: seconds since the epoch.
         model: the model the answer names; empty when it names none.
         has_usage: the answer says how many tokens were used.
-        request: the question in canonical form, for ``cache why``; kept on disk only, and only up to 1 MiB.
+        request: the question in canonical form, for ``cache why``; kept on disk only, and only up to 1 MiB:
+            an entry that was handed to the cache has none any more.
         prebuilt: finished response buffers by name, attached with ``Cache.attach`` (which counts their bytes).
         tally: one number: hits since uses were last written down.
         size: bytes of the record, which is what the limit in bytes counts; less when the request is compressed.
@@ -102,24 +103,14 @@ class Entry:
     @property
     def memory(self) -> int:
         """Bytes this entry takes in memory, its prebuilt buffers included and its request left out."""
-        return _OBJECTS_BYTES + len(self.body) + sum(map(len, self.prebuilt.values()))
+        buffers = sum(map(len, self.prebuilt.values())) if self.prebuilt else 0
+        return _OBJECTS_BYTES + len(self.body) + buffers
 
-    def bare(self) -> "Entry":
-        """The entry without its request, which is for the disk only."""
-        if self.request is None:
-            return self
-        bare = Entry(
-            self.key,
-            self.path,
-            stream=self.stream,
-            content_type=self.content_type,
-            body=self.body,
-            stored_at=self.stored_at,
-            model=self.model,
-            has_usage=self.has_usage,
-        )
-        object.__setattr__(bare, "size", self.size)  # the record is no smaller for that
-        return bare
+    def take_request(self) -> bytes:
+        """Parts with the request, as far as the record keeps it: memory is for answers."""
+        request = self.kept_request
+        object.__setattr__(self, "request", None)  # the class is frozen, and a copy takes 3 µs
+        return request
 
 
 def padded(length: int) -> int:
@@ -161,15 +152,16 @@ class Signer:
         return hmac.compare_digest(mac, record[end : end + MAC_BYTES])
 
 
-def encode(entry: Entry, signer: Signer, *, pack: bool = False) -> bytes:
+def encode(entry: Entry, request: bytes, signer: Signer, *, pack: bool = False) -> bytes:
     """The record of an entry.
 
     Args:
         entry: what to store.
+        request: what was asked; empty when that is not to be kept.
         signer: the directory's.
         pack: compress a long request. Takes about 10 µs a KB, so not on the event loop.
     """
-    request, header = entry.kept_request, entry.header
+    header = entry.header
     if pack and len(request) >= _PACK_BYTES:
         request = zlib.compress(request, 1)
         header = _header(

@@ -156,22 +156,24 @@ class Index:
         self.on_gone(place, erase=erase)
 
     def _make_room(self, entries: int, size: int) -> None:
-        while len(self) and (len(self) + entries > self.max_entries or self.bytes + size > self.max_bytes):
-            self._evict()
+        while self.bytes + size > self.max_bytes or len(self) + entries > self.max_entries:
+            if not self._evict():
+                return
 
-    def _evict(self) -> None:
-        self.evicted += 1
+    def _evict(self) -> bool:
         place = self.cold.pop_oldest()
         if place is None:
             entry = self.memory.pop_oldest()
             if entry is None:
-                return
+                return False
             place = self.located.pop(entry.key, None)
             if place is None:
                 self.volatile.discard(entry.key)
                 self.bytes -= entry.size
-                return
-        self._gone(place)
+        if place is not None:
+            self._gone(place)
+        self.evicted += 1
+        return True
 
     # --- all -----------------------------------------------------------------------------------------------------
     def adopt(self, places: dict[int, int], size: int) -> None:

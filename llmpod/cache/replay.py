@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from llmpod.cache import files, snapshot
-from llmpod.cache.cold import MAX_OFFSET, MAX_SLOTS, length_of, place_of, short, slot_of
+from llmpod.cache.cold import MAX_OFFSET, MAX_SLOTS, length_of, offset_of, place_of, short, slot_of
 from llmpod.cache.entry import DEAD, ENTRY, HEAD_BYTES, LIVE, MAC_BYTES, Corrupt, Signer
 from llmpod.cache.root import Root
 from llmpod.cache.space import Segment
@@ -25,7 +25,7 @@ class Replay:
 
     Attributes:
         places: by the first 60 bits of the key, oldest use first.
-        segments: by slot.
+        segments: by slot; also those that hold nothing.
         number, offset: the segment and the byte up to which everything is in the books.
         snapshot_bytes: of the snapshot that was believed.
         replayed: bytes of segments read for it.
@@ -56,31 +56,37 @@ class Replay:
         """Reads what has been written since. Raises OSError."""
         sizes = files.segments(self._root.fd) if sizes is None else sizes
         for number, size in sizes.items():
+            segment = self._segment(number, size)
             start = self.offset if number == self.number else 0
-            if number < self.number or size <= start or self.stopping:
-                continue
-            segment = self._segment(number)
-            if segment is not None:
+            if segment is not None and number >= self.number and size > start and not self.stopping:
                 self._read(segment, start, size)
 
     # --- from the snapshot -----------------------------------------------------------------------------------
     def _load(self, books: snapshot.Books, sizes: dict[int, int]) -> None:
         self.snapshot_bytes = books.file_bytes
-        known = {s.slot: s for s in books.segments if sizes.get(s.number, -1) >= s.size}
-        missing = len(known) < len(books.segments)
-        wanted = (lambda place: slot_of(place) in known) if missing else None
-        self.places = snapshot.load(books, wanted, lambda: self.stopping)
+        known = {segment.slot: segment for segment in books.segments if segment.number in sizes}
+        whole = all(sizes.get(segment.number, -1) >= segment.size for segment in books.segments)
+        for segment in known.values():
+            segment.size = sizes[segment.number]
         self.segments = known
         self._slots = {segment.number: slot for slot, segment in known.items()}
         self.number, self.offset = books.number, books.offset
-        for number in sizes:  # what is not in the books and was not written after them holds nothing
-            if number < self.number:
-                self._segment(number)
-        for segment in known.values():
-            segment.size = sizes[segment.number]
+        self.places = snapshot.load(books, None if whole else self._is_there, lambda: self.stopping)
+        if not whole:
+            self._count()
+
+    def _is_there(self, place: int) -> bool:
+        segment = self.segments.get(slot_of(place))
+        return segment is not None and offset_of(place) + length_of(place) <= segment.size
+
+    def _count(self) -> None:
+        for segment in self.segments.values():
+            segment.live = 0
+        for place in self.places.values():
+            self.segments[slot_of(place)].live += length_of(place)
 
     # --- from the segments -----------------------------------------------------------------------------------
-    def _segment(self, number: int) -> Segment | None:
+    def _segment(self, number: int, size: int) -> Segment | None:
         slot = self._slots.get(number)
         if slot is None:
             slot = max(self.segments, default=-1) + 1
@@ -88,6 +94,7 @@ class Replay:
                 return None
             self._slots[number] = slot
             self.segments[slot] = Segment(number, slot)
+            self.segments[slot].size = size
         return self.segments[slot]
 
     def _read(self, segment: Segment, start: int, size: int) -> None:

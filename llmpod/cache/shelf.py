@@ -1,4 +1,4 @@
-"""Not the books and not the files: finds each record of the index a place in the segments, and keeps these tidy.
+"""Not the books and not the files: finds each record of the index a place in the segments.
 
 Everything is decided on the event loop, in steps of about a millisecond; only the carrier touches files.
 """
@@ -9,19 +9,17 @@ from copy import copy
 from typing import Final
 
 from llmpod.cache.carrier import Carrier
-from llmpod.cache.cold import length_of, offset_of, place_of, short, slot_of
+from llmpod.cache.cold import length_of, offset_of, short, slot_of
 from llmpod.cache.disk import Store
-from llmpod.cache.entry import DEAD, ENTRY, Entry, encode, encode_uses, moved
+from llmpod.cache.entry import Entry, encode, encode_uses
 from llmpod.cache.index import Index
 from llmpod.cache.replay import Replay
 from llmpod.cache.snapshot import Books
 from llmpod.cache.space import Segment, Space
 from llmpod.cache.steps import Append, Erase, Snap, Spot, Unlink
-from llmpod.cache.walk import USE, Frame
+from llmpod.cache.walk import USE
 
 LARGE: Final = 16 * 1024  # bytes of answer and question from which a thread makes the record
-_STEP_BYTES: Final = 256 * 1024
-_STEP_ROWS: Final = 4096
 _MOST_USES: Final = 8192
 _SNAPSHOT_BYTES: Final = 32 * 2**20  # segments may grow by this much until the books are written down again
 _LARGEST_COUNT: Final = 2**32 - 1
@@ -102,40 +100,41 @@ class Shelf:
         self._carrier.queue(Unlink(segment.number))
 
     # --- records -------------------------------------------------------------------------------------------------
-    def save(self, entry: Entry, known: Entry) -> bool:
+    def save(self, entry: Entry, request: bytes) -> bool:
         """Has the record of an entry written; False when there is no room for it now.
 
         Args:
-            entry: with its question.
-            known: the same as the index knows it.
+            entry: in memory, and volatile.
+            request: what was asked; empty when that is not known.
         """
         under_way = self._carrier.waiting_bytes + sum(self._encoding.values())
         signer = self._store.signer
         if signer is None or under_way + entry.size > self._carrier.most_waiting:
             return False
         if entry.size > LARGE:
-            task = asyncio.create_task(self._encode(entry, known), name="cache-encode")
+            task = asyncio.create_task(self._encode(entry, request), name="cache-encode")
             self._encoding[task] = entry.size
             task.add_done_callback(self._encoding.pop)
             return True
-        return self._place(known, encode(entry, signer))
+        return self._place(entry, encode(entry, request, signer))
 
-    async def _encode(self, entry: Entry, known: Entry) -> None:
-        record = await self._carrier.encode(entry)
-        wanted = known.key in self._index.volatile and self._index.memory.look(known.key) is known
+    async def _encode(self, entry: Entry, request: bytes) -> None:
+        record = await self._carrier.encode(entry, request)
+        wanted = entry.key in self._index.volatile and self._index.memory.look(entry.key) is entry
         if record is not None and wanted and self.writable:
-            self._place(known, record)
+            self._place(entry, record)
 
     def _place(self, entry: Entry, record: bytes) -> bool:
         place = self.space.take(len(record), entry.stored_at)
         if place is None:
             return False
         self._index.settle(entry, place)
-        self._append(record).entry(entry, place)
+        self.append(record).entry(entry, place)
         self._carrier.waits(entry, len(record))
         return True
 
-    def _append(self, record: bytes) -> Append:
+    def append(self, record: bytes) -> Append:
+        """Queues a record whose place was taken just now."""
         active = self.space.active
         if active is None:
             raise RuntimeError("a place was taken, so there is a segment")
@@ -162,7 +161,7 @@ class Shelf:
         record = encode_uses(b"".join(rows), self._clock(), signer)
         place = self.space.take(len(record), 0.0)
         if place is not None:
-            self._append(record)
+            self.append(record)
             self.space.release(place)
 
     # --- the books -----------------------------------------------------------------------------------------------
@@ -185,65 +184,6 @@ class Shelf:
         space.extra += books.file_bytes
         await self._carrier.do(Snap(books))
         space.extra = books.file_bytes
-
-    # --- tidying -------------------------------------------------------------------------------------------------
-    async def tidy(self, horizon: float, *, seal_before: float) -> None:
-        """Copies what is wanted out of segments that are hardly wanted, and has these removed.
-
-        Args:
-            horizon: what was stored before has expired.
-            seal_before: the growing segment is sealed when it holds something older.
-        """
-        active = self.space.active
-        if active is not None and active.oldest < seal_before:
-            self.space.seal()
-        while self.writable and (segment := self.space.victim(horizon)) is not None:
-            await self._empty(segment, horizon)
-
-    async def _empty(self, segment: Segment, horizon: float) -> None:
-        position: int | None = 0
-        while position is not None:
-            rows, position = await self._carrier.records(segment.number, position, _STEP_BYTES)
-            if not self.writable or self.space.segments.get(segment.slot) is not segment:
-                return
-            await self._copy(segment, rows, horizon)
-        await self._forget_unread(segment)
-
-    async def _copy(self, segment: Segment, rows: list[tuple[Frame, bytes]], horizon: float) -> None:
-        copies: list[tuple[bytes, int, int, Append]] = []
-        for frame, record in rows:
-            old = place_of(segment.slot, frame.offset, frame.length)
-            wanted = frame.kind == ENTRY and frame.state != DEAD and self._index.place(frame.key) == old
-            if not wanted:
-                continue
-            expired = frame.stored_at < horizon
-            new = None if expired else self.space.take(len(record), frame.stored_at, tidying=True)
-            if new is None:
-                self._index.forget(frame.key, erase=False)
-            else:
-                copies.append((frame.key, old, new, self._append(moved(record))))
-        if copies:
-            await self._carrier.carry()
-        for key, old, new, step in copies:
-            if not self.writable:  # the directory was lost meanwhile, and with it all places
-                return
-            if not (step.done and self._index.move(key, old, new)):
-                self.space.release(new)
-
-    async def _forget_unread(self, segment: Segment) -> None:
-        """What could not be found in a segment any more, because it is damaged, is no longer in the books either."""
-        digits = list(self._index.cold.places)
-        for start in range(0, len(digits), _STEP_ROWS):
-            if self.space.segments.get(segment.slot) is not segment:
-                return
-            self._index.forget_in(segment.slot, digits[start : start + _STEP_ROWS])
-            await asyncio.sleep(0)
-        for key in self._index.memory.order():
-            place = self._index.located.get(key)
-            if place is not None and slot_of(place) == segment.slot:
-                self._index.forget(key, erase=False)
-        if self.space.segments.get(segment.slot) is segment:
-            self.space.retire(segment)
 
     async def close(self) -> None:
         """Waits for what is being made."""

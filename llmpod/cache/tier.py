@@ -1,43 +1,27 @@
 """Not the front of the cache: its disk half, with everything that can go wrong with a directory.
 
-What it is good for at the moment is one of the states of ``Disk``. Anything that fails leads to BROKEN.
-
-| state | get | put | leaves by |
-|---|---|---|---|
-| BROKEN | what is known to be on disk | memory only | the next attempt: READY, SCANNING, SHARED or BROKEN |
-| SHARED | what the writer has written | memory only | an attempt at every tick: SCANNING when the writer has gone |
-| SCANNING | waits a second for the scan | memory, written after the scan | READY or BROKEN |
-| READY | what is known to be on disk | memory and disk | a failed write or a lost directory: BROKEN |
+What it is good for at the moment is one of the states of ``Disk`` (see there). Anything that fails leads to BROKEN.
 """
 
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from enum import Enum
 from typing import Final
 
 from llmpod.cache.carrier import Carrier
-from llmpod.cache.disk import Store, Unusable
+from llmpod.cache.disk import Store
 from llmpod.cache.entry import Corrupt, Entry
+from llmpod.cache.follow import Follower
 from llmpod.cache.index import Index
-from llmpod.cache.replay import Replay
+from llmpod.cache.root import Unusable
 from llmpod.cache.shelf import Shelf
+from llmpod.cache.state import Disk
 from llmpod.cache.steps import Outcome
+from llmpod.cache.tidy import Tidier
 
 _LONGEST_WAIT: Final = 30.0  # seconds between attempts on a directory that does not work
 _CLOSE_SECONDS: Final = 5.0
-_USES_SECONDS: Final = 30.0  # a crash forgets the order of use of the last so many
 _PATIENCE: Final = 1.0  # seconds that a question waits for a scan: less than its answer would take
-
-
-class Disk(Enum):
-    """What the directory is good for at the moment."""
-
-    OFF = "off"  # there is none, by choice
-    BROKEN = "broken"  # not usable, or not for writing; tried again later
-    SHARED = "shared"  # another process writes; read only
-    SCANNING = "scanning"  # ours; what is in it is not known yet
-    READY = "ready"
 
 
 class DiskTier:
@@ -75,15 +59,12 @@ class DiskTier:
         self._index = index
         self._carrier = Carrier(store, self._settle)
         self.shelf = Shelf(index, store, self._carrier, max_bytes=max_bytes, clock=clock)
-        self._clock = clock
-        self._ttl = ttl_seconds
+        self._tidier = Tidier(index, self.shelf, self._carrier, clock=clock, ttl_seconds=ttl_seconds)
+        self._follower = Follower(index, self.shelf, self._carrier)
         self._tick = tick_seconds
         self._wait = tick_seconds
         self._retry_at = 0.0
-        self._uses_at = 0.0
         self._known = False  # what is in the books is what is in the directory
-        self._following = asyncio.Lock()
-        self._followed: Replay | None = None  # the books of another process
         self._gone: set[bytes] = set()  # dropped while a scan was looking
         self._wake = asyncio.Event()
         self._explored = asyncio.Event()  # set unless a scan is running or about to run
@@ -105,9 +86,9 @@ class DiskTier:
         return self._carrier.waiting.get(key) if key in self._index.cold else None
 
     # --- entries -------------------------------------------------------------------------------------------------
-    def save(self, entry: Entry, known: Entry) -> None:
+    def save(self, entry: Entry, request: bytes = b"") -> None:
         """Has an entry written that is in memory; where that cannot be done now it stays volatile."""
-        if self.state is Disk.READY and not self.shelf.save(entry, known):
+        if self.state is Disk.READY and not self.shelf.save(entry, request):
             self._wake.set()
 
     async def removed(self, key: bytes) -> None:
@@ -135,7 +116,7 @@ class DiskTier:
             if newer is not None:  # stored, or loaded by somebody else, while we were reading
                 return self._index.memory.get(key)
             if entry is not None:
-                return self._take(entry.bare())
+                return self._take(entry)
             if self._index.cold.get(key) == place:
                 self.corrupt += damaged
                 self._index.forget(key, erase=damaged and self.state is Disk.READY)
@@ -146,6 +127,7 @@ class DiskTier:
         if entry.stored_at < self._index.memory.horizon:
             self._index.forget(entry.key, erase=True)
             return None
+        entry.take_request()
         self._index.warm(entry)
         return entry
 
@@ -164,7 +146,8 @@ class DiskTier:
             await self._explored.wait()
             await self._save_all()
             under_way = self.waiting
-            self._note_uses()
+            if self.state is Disk.READY:
+                self.shelf.note_uses()
             await self._carrier.carry()
             more = under_way and self._index.volatile and self.state is Disk.READY
             if self._explored.is_set() and not more:
@@ -189,12 +172,8 @@ class DiskTier:
         """Saves what has no record yet."""
         if self.state is Disk.READY and self._index.volatile:
             for entry in self._index.volatile_entries():
-                self.save(entry, entry)
+                self.save(entry)
             await self.shelf.encoded()
-
-    def _note_uses(self) -> None:
-        if self.state is Disk.READY:
-            self.shelf.note_uses()
 
     def _settle(self, outcome: Outcome) -> None:
         """Books what became of a batch."""
@@ -216,7 +195,7 @@ class DiskTier:
     def _forget(self, *, keep_memory: bool = False) -> None:
         """What we know of the directory is not so any more."""
         self._known = self.shelf.writable = False
-        self._followed = None
+        self._follower.end()
         self.shelf.reset()
         self._index.forget_records(keep_memory=keep_memory)
 
@@ -253,33 +232,20 @@ class DiskTier:
     async def _borrow(self) -> None:
         """Reads what another process has written."""
         self._forget(keep_memory=True)
-        self.state = Disk.SHARED
-        self.degraded = "another process writes this cache directory; here it is only read"
         try:
-            replay = await self._carrier.scan()
+            await self._follower.begin()
         except Unusable as error:
             self._break(str(error))
         else:
-            self.shelf.borrow(replay)
-            replay.places, replay.news = {}, []
-            self._followed = replay
+            self.state = Disk.SHARED
+            self.degraded = "another process writes this cache directory; here it is only read"
         self._explored.set()
 
     async def _follow(self) -> None:
-        """Learns what the other process has written since."""
-        async with self._following:
-            replay = self._followed
-            if replay is None:
-                return
-            try:
-                await self._carrier.follow(replay)
-            except OSError as error:
-                self._break(f"the cache directory cannot be read: {error.strerror}")
-                return
-            news, replay.news, replay.places = replay.news or [], [], {}
-            if replay is self._followed:
-                for key, place in news:
-                    self._index.learn(key, place)
+        try:
+            await self._follower.catch_up()
+        except Unusable as error:
+            self._break(str(error))
 
     async def _explore(self) -> None:
         try:
@@ -322,7 +288,7 @@ class DiskTier:
     async def _look_after(self) -> None:
         """One round: save and note, notice a lost directory, try a broken one again."""
         now = asyncio.get_running_loop().time()
-        self._expire()
+        self._tidier.expire()
         if self.state is Disk.SHARED:
             if await self._carrier.lost():
                 self._index.clear()
@@ -336,19 +302,4 @@ class DiskTier:
         if self.state is Disk.READY:
             await self._save_all()
             await self._carrier.carry()
-            await self._write_down(now)
-
-    def _expire(self) -> None:
-        if self._ttl is not None:
-            self._index.memory.horizon = self._clock() - self._ttl
-
-    async def _write_down(self, now: float) -> None:
-        if now >= self._uses_at:
-            self._uses_at = now + _USES_SECONDS
-            self._note_uses()
-        horizon = self._index.memory.horizon
-        await self.shelf.tidy(
-            horizon, seal_before=self._clock() - (self._ttl or 0) / 7 if self._ttl else horizon
-        )
-        if self.state is Disk.READY and self.shelf.unnoted:
-            await self.shelf.snapshot()
+            await self._tidier.look_after()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from llmpod.cli.checks import UPDATE, Check, Site, ok, ownership, problem, warning, write_mend, write_trouble
 from llmpod.errors import NewerState, StateError
-from llmpod.lifecycle.store import Store
 
 LITTLE_BYTES = 256 * 2**20
 TOO_LITTLE_BYTES = 16 * 2**20
@@ -56,8 +55,10 @@ def state(site: Site) -> Check:
         return ok("state", f"there is no {path} yet")
     if fault := ownership("state", path, mode=0o600):
         return fault
+    if site.store is None:
+        return ok("state", "not read as long as the directory is not in order")
     try:
-        Store(path).load()
+        site.store.load()
     except NewerState as e:
         return problem("state", e.message, UPDATE)
     except StateError as e:

@@ -22,7 +22,7 @@ def provider(site: Site) -> Iterator[Check]:
     try:
         key = configuration.runpod_key(site.call.environ)
     except LlmpodError as e:
-        yield problem("key", e.message, key_mend(e, site.call.environ.get("HOME", "~")))
+        yield problem("key", e.message, key_mend(e, site.call.environ))
         return
     yield ok("key", f"from {key.source}")
     if site.config_error and not site.config.path.exists():

@@ -19,12 +19,12 @@ from llmpod.cli.show import duration, moment
 from llmpod.cli.wiring import HOME
 from llmpod.errors import StateError
 from llmpod.lifecycle.files import process_id
+from llmpod.lifecycle.ports import listener
 from llmpod.lifecycle.reconcile import PROXY
 from llmpod.model import Direction, Record
 
 LONG_PASS_SECONDS = 600.0
 LATE_SECONDS = 900.0
-_LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp (proc(5))
 
 
 def lock(site: Site) -> Check:
@@ -71,7 +71,7 @@ def proxy(site: Site) -> Check:
     record = site.state.proxy if site.state else None
     if record and _instance(site, port) == record.token:
         return ok("proxy", f"healthy on port {port} (pid {record.process.pid})")
-    holder = _listener(port)
+    holder = listener(port)
     if record and holder == record.process.pid and process_id(holder) == record.process:
         return problem(
             "proxy", f"it holds port {port} but does not answer", f"{site.manage()}   # a pass replaces it"
@@ -117,25 +117,6 @@ def _instance(site: Site, port: int) -> str | None:
         return None
     finally:
         connection.close()
-
-
-def _listener(port: int) -> int | None:
-    """The process that listens there, as far as /proc shows it."""
-    inodes = {f"socket:[{inode}]" for inode in _inodes(port)}
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # of another user, or gone meanwhile
-            if any(str(link.readlink()) in inodes for link in (process / "fd").iterdir()):
-                return int(process.name)
-    return None
-
-
-def _inodes(port: int) -> Iterator[str]:
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with suppress(OSError):
-            for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                    yield fields[9]
 
 
 # --- passes and the switch -------------------------------------------------------------------------------------------

@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 
 from rich.console import Console
 from rich.markup import escape
 
+from llmpod.backends.runpod_logs import PodLog
 from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.cli.show import ALIVE, dollars, duration, money
 from llmpod.cli.wiring import Plane
@@ -142,10 +142,9 @@ class Follower:
         backend = self.plane.backend
         if not isinstance(backend, RunpodPods) or record.instance_id is None:
             return ""
+        log = PodLog(backend.api, record.instance_id, source="system", tail=5)
         try:
-            lines = list(
-                islice(backend.logs(record.instance_id, source="system", tail=5, read_seconds=0.5), 20)
-            )
+            lines = log.past(quiet_seconds=0.5, within_seconds=1.0)
         except ProviderError:
             return ""
-        return "pulling the image" if any("pull" in line.lower() for line in lines) else ""
+        return "pulling the image" if any("pull" in line.text.lower() for line in lines) else ""

@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llmpod.backends.runpod_catalog import Catalog
+from llmpod.backends.runpod_switch import describe
 from llmpod.cli.draw import Drawn
 from llmpod.cli.show import dollars, duration, moment
 from llmpod.cli.wiring import Plane
@@ -68,6 +69,8 @@ def print_plan(
     say(f"Disk {spec.disk_gb} GB. First answer {expected_start(spec.model, spec.weights_bytes, store)}.")
     if spec.min_cuda:
         say(f"Only hosts with CUDA {spec.min_cuda} or newer (by the image's tag or min_cuda_version).")
+    switch = describe(spec)
+    say(f"{switch[0].upper()}{switch[1:]}.")
 
 
 def needs(drawn: Drawn) -> str:

@@ -67,7 +67,7 @@ def _install(call: Invocation) -> int:
     code = _install_units(call, job) if systemd else _install_block(call, job, there)
     if trouble := key_trouble(call.environ):
         call.say(f"\nWARNING: a scheduled pass will not find the RunPod key: {trouble.message} Type:")
-        call.say(f"  {key_mend(trouble, passwd_home())}")
+        call.say(f"  {key_mend(trouble, {'HOME': passwd_home()})}")
     return code
 
 

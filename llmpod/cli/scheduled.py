@@ -123,11 +123,11 @@ def unseen_key_file(environ: Mapping[str, str]) -> Path | None:
     return path.absolute()
 
 
-def key_mend(error: LlmpodError, home: str) -> str:
-    """The command that gives a scheduled pass its key."""
+def key_mend(error: LlmpodError, environ: Mapping[str, str]) -> str:
+    """The command that puts a key where a pass with this environment looks first."""
     if error.hint.startswith(_CHMOD):
         return f"chmod 600 {shlex.quote(error.hint.removeprefix(_CHMOD))}"
-    path = configuration.key_file({"HOME": home})
+    path = Path(environ.get(schedule.KEY_FILE) or configuration.key_file(environ))
     directory, file = shlex.quote(str(path.parent)), shlex.quote(str(path))
     return f"mkdir -p {directory} && (umask 077 && cat > {file})   # paste the key, Enter, Ctrl-D"
 

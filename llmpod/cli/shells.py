@@ -1,6 +1,8 @@
 """Not the command line: the three completion scripts, made from its levels. They start no program while completing.
 
-Each keeps to what old shells have: bash 3.2 (macOS), zsh 5, fish 3.
+Each keeps to what old shells have: bash 3.2 (macOS), zsh 5, fish 3. All walk the typed words the same way: ``at``
+is the row of commands so far, an option's value is no command, and what may come next depends on ``at`` and the word
+before.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +17,8 @@ _llmpod() {{
     COMPREPLY=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         case "$at ${{COMP_WORDS[i]}}" in
-{walk}
+            {valued}) i=$((i + 1)) ;;
+            {commands}) at="$at ${{COMP_WORDS[i]}}" ;;
         esac
     done
     if [[ $cur == = ]]; then
@@ -53,8 +56,8 @@ if declare -F _comp_load >/dev/null; then
 elif declare -F _completion_loader >/dev/null; then
     _completion_loader python3
 fi
-_llmpod_before=$(complete -p python3 2>/dev/null | sed -n 's/.* -F \\([^ ]*\\).*/\\1/p')
-[[ $_llmpod_before == _llmpod_python ]] && _llmpod_before=
+_llmpod_found=$(complete -p python3 2>/dev/null | sed -n 's/.* -F \\([^ ]*\\).*/\\1/p')
+[[ $_llmpod_found == _llmpod_python ]] || _llmpod_before=$_llmpod_found
 complete -o bashdefault -o default -F _llmpod_python python3 python
 """
 _ZSH = """\
@@ -64,7 +67,8 @@ _llmpod() {{
     local -a found
     for ((i = 2; i < CURRENT; i++)); do
         case "$at ${{words[i]}}" in
-{walk}
+            ({valued}) i=$((i + 1)) ;;
+            ({commands}) at="$at ${{words[i]}}" ;;
         esac
     done
     if [[ $PREFIX == --*=* ]]; then
@@ -96,124 +100,127 @@ compdef _llmpod_python python3 python
 _FISH = """\
 # completion of llmpod for fish
 function __llmpod_at
-    set -l words (commandline -opc)
-    switch $words[1]
+    set -l typed (commandline -opc)
+    switch $typed[1]
         case 'python*' '*/python*'
-            set -e words[1]
+            set -e typed[1]
     end
-    string match -qr '(^|/)({script}|llmpod)$' -- $words[1]; or return 1
+    string match -qr '(^|/)({script}|llmpod)$' -- "$typed[1]"; or return 1
     set -l at {top}
-    set -l skip 0
-    for word in $words[2..-1]
-        if test $skip -eq 1
-            set skip 0
+    set -l prev
+    for word in $typed[2..-1]
+        if contains -- "$at $prev" {valued}
+            set prev
             continue
         end
-        switch "$at $word"
-{walk}
+        set prev $word
+        if contains -- "$at $word" {commands}
+            set at "$at $word"
         end
     end
     echo $at
+    echo "$at $prev"
 end
-{lines}
+function __llmpod_file
+    set -l here (__llmpod_at); or return 1
+    contains -- $here[2] {files}
+end
+function __llmpod_word
+    __llmpod_at >/dev/null; and not __llmpod_file
+end
+function __llmpod_next
+    set -l here (__llmpod_at); or return 1
+    set -l front (string match -r -- '^--[^=]+=' (commandline -ct))
+    test -n "$front"; and set here[2] "$here[1] "(string trim -r -c = -- $front)
+    switch $here[2]
+{values}
+    end
+    switch $here[1]
+{places}
+    end
+end
+for name in {script} llmpod python3 python
+    complete -c $name -n __llmpod_word -f -a '(__llmpod_next)'
+    complete -c $name -n __llmpod_file -F
+end
 """
 
 
 def bash(levels: Sequence[Level]) -> str:
     """For bash 3.2 or newer."""
-    walk = [f"{_each(_value_words(level))}) i=$((i + 1)) ;;" for level in levels if _value_words(level)]
-    walk += [f'"{level.place}") at="{level.place}" ;;' for level in levels if level.place != TOP]
-    values: list[str] = []
-    for level, flag in _value_flags(levels):
-        act = f'_llmpod_words "{" ".join(flag.choices)}" "$cur"' if flag.choices else ":"
-        act = '_llmpod_files "$cur"' if flag.takes_file else act
-        values.append(f"{_each(_after(level, flag))}) {act}; return ;;")
+    acts = {"file": '_llmpod_files "$cur"', "": ":"}
+    values = []
+    for kind, words in _values(levels).items():
+        act = acts.get(kind, f'_llmpod_words "{kind}" "$cur"')
+        values.append(f"{_either(words)}) {act}; return ;;")
     places = [
         f'"{level.place}") if [[ $cur == -* ]]; then _llmpod_words "{" ".join(_spelled(level))}" "$cur"; '
         f'else _llmpod_words "{" ".join(level.words)}" "$cur"; fi ;;'
         for level in levels
     ]
-    return _BASH.format(
-        top=TOP, script=SCRIPT, walk=_rows(walk), values=_rows(values, 8), places=_rows(places, 8)
-    )
+    return _filled(_BASH, levels, values=values, places=places)
 
 
 def zsh(levels: Sequence[Level]) -> str:
     """For zsh 5 or newer, after ``compinit``."""
-    walk = [f"({_each(_value_words(level))}) i=$((i + 1)) ;;" for level in levels if _value_words(level)]
-    walk += [f'("{level.place}") at="{level.place}" ;;' for level in levels if level.place != TOP]
+    acts = {"file": "_files", "": ":"}
     values = []
-    for level, flag in _value_flags(levels):
-        act = f"compadd -- {' '.join(flag.choices)}" if flag.choices else ":"
-        act = "_files" if flag.takes_file else act
-        values.append(f"({_each(_after(level, flag))}) {act}; return ;;")
+    for kind, words in _values(levels).items():
+        values.append(f"({_either(words)}) {acts.get(kind, f'compadd -- {kind}')}; return ;;")
     places = []
     for level in levels:
         flags = " ".join(_told(word, flag.help) for flag in level.flags for word in flag.words)
-        words = " ".join(_told(word, text) for word, text in level.words.items())
+        rows = " ".join(_told(word, text) for word, text in level.words.items())
         places.append(
-            f'("{level.place}") if [[ $PREFIX == -* ]]; then found=({flags}); else found=({words}); fi ;;'
+            f'("{level.place}") if [[ $PREFIX == -* ]]; then found=({flags}); else found=({rows}); fi ;;'
         )
-    return _ZSH.format(
-        top=TOP, script=SCRIPT, walk=_rows(walk), values=_rows(values, 8), places=_rows(places, 8)
-    )
+    return _filled(_ZSH, levels, values=values, places=places)
 
 
 def fish(levels: Sequence[Level]) -> str:
     """For fish 3 or newer."""
-    walk = [
-        f"case {_each(_value_words(level), quote=_quoted)}\n    set skip 1"
-        for level in levels
-        if _value_words(level)
-    ]
-    walk += [
-        f"case {_quoted(level.place)}\n    set at {_quoted(level.place)}"
-        for level in levels
-        if level.place != TOP
-    ]
-    rows = "\n".join(walk).splitlines()
-    lines = [line for level in levels for line in _fish_lines(level)]
-    every = [line.replace("@", name, 1) for name in (SCRIPT, "llmpod", "python3", "python") for line in lines]
-    return _FISH.format(top=TOP, script=SCRIPT, walk=_rows(rows, 8), lines="\n".join(every))
-
-
-def _fish_lines(level: Level) -> Iterator[str]:
-    when = f"-n {_quoted(f'contains -- {_quoted(level.place)} (__llmpod_at)')}"
-    yield f"complete -c @ {when} -f"
-    for word, text in level.words.items():
-        yield f"complete -c @ {when} -f -a {_quoted(word)} -d {_quoted(text)}"
-    for flag in level.flags:
-        spelled = " ".join(f"-l {w[2:]}" if w.startswith("--") else f"-s {w[1:]}" for w in flag.words)
-        value = " -r" + (" -F" if flag.takes_file else " -f") if flag.takes_value else ""
-        value += f" -a {_quoted(' '.join(flag.choices))}" if flag.choices else ""
-        yield f"complete -c @ {when} {spelled}{value} -d {_quoted(flag.help)}"
+    values = []
+    for kind, words in _values(levels).items():
+        offer = [f'    printf "$front%s\\n" {kind}'] if kind else []
+        values += [f"case {_both(words)}", *offer, "    return"]
+    places = []
+    for level in levels:
+        flags = [(word, flag.help) for flag in level.flags for word in flag.words]
+        rows = [_fish(f"{word}\t{text}") for word, text in (*level.words.items(), *flags)]
+        places += [f"case {_fish(level.place)}", f"    printf '%s\\n' {' '.join(rows)}"]
+    return _filled(_FISH, levels, values=values, places=places)
 
 
 # --- what the three have in common
-def _value_flags(levels: Iterable[Level]) -> Iterator[tuple[Level, Flag]]:
+def _filled(template: str, levels: Sequence[Level], *, values: Iterable[str], places: Iterable[str]) -> str:
+    join = _both if template is _FISH else _either
+    kinds = _values(levels)
+    return template.format(
+        top=TOP,
+        script=SCRIPT,
+        valued=join([word for words in kinds.values() for word in words]),
+        files=join(kinds.get("file", [])),
+        commands=join([level.place for level in levels if level.place != TOP]),
+        values="\n".join(" " * 8 + row for row in values),
+        places="\n".join(" " * 8 + row for row in places),
+    )
+
+
+def _values(levels: Iterable[Level]) -> dict[str, list[str]]:
+    """The options that take a value, each after its place, by what the value is: ``file``, words, or anything."""
+    found: dict[str, list[str]] = {}
+    for level, flag in _valued(levels):
+        kind = "file" if flag.takes_file else " ".join(flag.choices)
+        found.setdefault(kind, []).extend(f"{level.place} {word}" for word in flag.words)
+    return found
+
+
+def _valued(levels: Iterable[Level]) -> Iterator[tuple[Level, Flag]]:
     return ((level, flag) for level in levels for flag in level.flags if flag.takes_value)
-
-
-def _after(level: Level, flag: Flag) -> list[str]:
-    return [f"{level.place} {word}" for word in flag.words]
-
-
-def _value_words(level: Level) -> list[str]:
-    """The options of a level whose next word is a value and so no command."""
-    return [word for _, flag in _value_flags([level]) for word in _after(level, flag)]
 
 
 def _spelled(level: Level) -> list[str]:
     return [word for flag in level.flags for word in flag.words]
-
-
-def _double(text: str) -> str:
-    return f'"{text}"'
-
-
-def _quoted(text: str) -> str:
-    """In single quotes, as fish and zsh read them inside an eval-free script."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _told(word: str, text: str) -> str:
@@ -221,12 +228,17 @@ def _told(word: str, text: str) -> str:
     return "'" + f"{word}:{text}".replace("'", "'\\''") + "'"
 
 
-def _each(words: Sequence[str], *, quote: Callable[[str], str] = _double) -> str:
-    return (" " if quote is _quoted else " | ").join(map(quote, words))
+def _either(words: Iterable[str]) -> str:
+    """A pattern of bash and zsh."""
+    return " | ".join(f'"{word}"' for word in words)
 
 
-def _rows(rows: Iterable[str], indent: int = 12) -> str:
-    return "\n".join(" " * indent + row for row in rows)
+def _fish(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _both(words: Iterable[str]) -> str:
+    return " ".join(map(_fish, words))
 
 
 SCRIPTS: Mapping[str, Callable[[Sequence[Level]], str]] = {"bash": bash, "zsh": zsh, "fish": fish}

@@ -71,7 +71,9 @@ def status_document(plane: Plane) -> dict[str, Any]:
     return {
         "now": now,
         "models": {
-            name: _model_document(state.record(name), orders.get(name), now) for name in plane.config.models
+            name: _model_document(state.record(name), orders.get(name), now)
+            | {"heartbeat_seconds": config.heartbeat_seconds}
+            for name, config in plane.config.models.items()
         },
         "proxy": {
             "running": alive,
@@ -151,6 +153,10 @@ def _print_model(console: Console, name: str, model: dict[str, Any], now: float)
     if model["deadline"] and model["phase"] in ALIVE:
         left = duration(model["deadline"] - now)
         console.print(f"ends     {moment(model['deadline'])}, in {left}")
+    if model["switch_at"] and model["phase"] in ALIVE:
+        quiet = model["heartbeat_seconds"]
+        unless = f", or after {duration(quiet)} without a pass or a request" if quiet else ""
+        console.print(f"switch   the pod ends itself {moment(model['switch_at'])}{unless}", highlight=False)
     for orphan in model["possible_orphans"]:
         text = f"watch    {orphan}: not listed, its end not confirmed; it is ended when it shows up"
         console.print(text, highlight=False, markup=False)

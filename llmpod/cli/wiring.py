@@ -15,7 +15,7 @@ from llmpod.backends.runpod_spec import digest
 from llmpod.cli.draw import Drawer
 from llmpod.config import Config, PodConfig, Secret
 from llmpod.errors import StateError
-from llmpod.lifecycle import failpoint
+from llmpod.lifecycle import failpoint, files
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.decide import Policy
 from llmpod.lifecycle.events import EventLog
@@ -23,7 +23,7 @@ from llmpod.lifecycle.lastwords import LastWords
 from llmpod.lifecycle.ledger import FILE_NAME, Ledger
 from llmpod.lifecycle.notify import Notifier
 from llmpod.lifecycle.probe import HttpProber
-from llmpod.lifecycle.proxyproc import ProxyProcess
+from llmpod.lifecycle.proxyproc import INHERITED, ProxyProcess
 from llmpod.lifecycle.purse import Purse
 from llmpod.lifecycle.reconcile import PROXY, Reconciler
 from llmpod.lifecycle.report import Report
@@ -34,8 +34,6 @@ HOME = Path(__file__).resolve().parents[2]
 LAST_LINES = 100
 LAST_WORDS_SECONDS = 2.0
 PROXY_SCRIPT = HOME / "proxy_fastapi.py"
-# Nothing else of our environment reaches the proxy: above all not the cloud key.
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SYSTEMROOT")
 
 
 @dataclass(slots=True)
@@ -143,6 +141,7 @@ class Plane:
             self.prober,
             purse=purse,
             clock=self.clock,
+            uptime=files.uptime,
             point=self.point,
             tell=self._tell,
             last_words=self._keep_last_words,
@@ -221,7 +220,7 @@ def proxy_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
     }
     if c.use_https:
         values |= {"USE_HTTPS": "true", "SSL_CERT": str(c.ssl_cert), "SSL_KEY": str(c.ssl_key)}
-    return {name: environ[name] for name in _INHERITED if name in environ} | values
+    return {name: environ[name] for name in INHERITED if name in environ} | values
 
 
 def with_port(config: Config, port: int) -> Config:

@@ -56,7 +56,7 @@ class Config:
     """One configuration: the models by name, and what is common to all of them.
 
     ``path`` is the file it came from; relative paths inside it are already resolved against its directory. ``raw`` is
-    what stands there, to be kept for a day on which the file is broken.
+    what stands there but for its secrets, to be kept for a day on which the file is broken.
     """
 
     path: Path
@@ -128,7 +128,12 @@ def parse(raw: Mapping[str, Any], *, path: Path, environ: Mapping[str, str]) -> 
         config = PodConfig.model_validate(values)
     except ValidationError as e:
         raise _explained(e, path) from None
-    return Config(path, MappingProxyType({DEFAULT_MODEL: _resolved(config, path.parent)}), dict(raw))
+    return Config(path, MappingProxyType({DEFAULT_MODEL: _resolved(config, path.parent)}), _open(raw))
+
+
+def _open(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What may be written down again: a watch goes on without the token and the webhooks."""
+    return {name: value for name, value in raw.items() if name not in ("hf_token", "notifications")}
 
 
 def _resolved(config: PodConfig, base: Path) -> PodConfig:
@@ -157,7 +162,11 @@ def _one_mistake(where: str, kind: str, message: str, value: object) -> str:
         return f"{where}: unknown key." + (f" Did you mean `{near[0]}`?" if near else "")
     if not where:
         return f"{message.removeprefix('Value error, ')}."
-    shown = "***" if "token" in where else json.dumps(value, default=str)[:60]
+    shown = (
+        "***"
+        if "token" in where or where.startswith("notifications")
+        else json.dumps(value, default=str)[:60]
+    )
     return f"{where}: {message[0].lower()}{message[1:]} (found {shown})."
 
 

@@ -36,7 +36,7 @@ class Budget(_Section):
 class Notification(_Section):
     """Where to send which events. The URL is a secret: most services know the caller by it."""
 
-    url: Annotated[str, Field(pattern=r"^https?://")]
+    url: Annotated[str, Field(pattern=r"^https?://", repr=False)]
     format: Literal["json", "slack", "discord", "ntfy"] = "json"
     events: tuple[Annotated[EventKind, Field(strict=False)], ...] = Field(tuple(EventKind), strict=False)
 
@@ -61,7 +61,7 @@ class PodConfig(BaseModel):
     max_model_len: Annotated[int, Field(ge=1)] | None = Field(None, description="Context length in tokens.")
     vllm_args: tuple[str, ...] = Field((), strict=False, description="More arguments for `vllm serve`.")
     hf_token: Annotated[str, Field(min_length=1)] | None = Field(
-        None, description="Hugging Face token for gated models; better given as HF_TOKEN."
+        None, repr=False, description="Hugging Face token for gated models; better given as HF_TOKEN."
     )
 
     # where to run it
@@ -183,11 +183,13 @@ class PodConfig(BaseModel):
             raise ValueError("give exactly one of `model` and `modelStoreId`")
         if self.use_https and not (self.ssl_cert and self.ssl_key):
             raise ValueError("`use_https` needs `ssl_cert` and `ssl_key`")
-        urls = (self.runpod_api_url, self.graphql_url, self.hub_url, self.runpod_proxy_url)
-        for url in (*urls, *(target.url for target in self.notifications)):
+        urls = {name: getattr(self, name) or "" for name in ("runpod_api_url", "hub_url", "runpod_proxy_url")}
+        urls["runpod_graphql_url"] = self.graphql_url
+        urls |= {f"notifications.{n}.url": target.url for n, target in enumerate(self.notifications)}
+        for name, url in urls.items():
             if not re.match(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])[:/]", url):
                 raise ValueError(
-                    f"{url}: a key must not travel in clear; use https (http on this machine only)"
+                    f"`{name}`: a key must not travel in clear; use https (http on this machine only)"
                 )
         if "{{" in self.runpod_proxy_url:
             raise ValueError("`runpod_proxy_url` has single braces: {id} and {port}")

@@ -67,6 +67,7 @@ class Actor:
         prober: asks model servers.
         purse: the money.
         clock: epoch seconds of this machine; the provider's own clock corrects it once it is known.
+        uptime: see :class:`llmpod.lifecycle.memory.Memory`.
         point: called with a name at every effect; tests crash here.
         tell: takes what is worth telling a person.
         last_words: keeps the last log lines of a machine that never became ready, and says where.
@@ -85,8 +86,9 @@ class Actor:
         tell: Callable[[Event], None] = lambda _: None,
         last_words: Callable[[Record], str] = lambda _: "",
         spend: Callable[[], float | None] = lambda: None,
+        uptime: Callable[[], tuple[str, float] | None] = lambda: None,
     ) -> None:
-        self.memory = Memory(store, clock=clock, point=point, tell=tell)
+        self.memory = Memory(store, clock=clock, point=point, tell=tell, uptime=uptime)
         self.store = store
         self.backend = backend
         self.point = point

@@ -6,7 +6,6 @@ Each event has a number that only grows, so that "delivered up to here" is one f
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,7 +76,7 @@ class EventLog:
         try:
             if self._path.exists() and self._path.stat().st_size + len(line) > self._max_bytes:
                 self._path.replace(self._old)
-            _append(self._path, line.encode())
+            files.append(self._path, line.encode())
         except OSError as e:
             raise StateError(f"Cannot write {self._path}: {e.strerror}.") from None
         return entry
@@ -112,32 +111,6 @@ class EventLog:
 
 def _number(at: float) -> int:
     return int(at * 1000)
-
-
-def _append(path: Path, line: bytes) -> None:
-    """One durable line; what a torn write left before it is closed by a line end and so loses nothing else."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    new = not path.exists()
-    fd = os.open(path, flags, 0o600)
-    try:
-        size = os.fstat(fd).st_size
-        torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-        data = b"\n" + line if torn else line
-        if os.write(fd, data) != len(data):
-            raise OSError(28, "No space left on device")
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    if new:
-        _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _read(path: Path, *, backwards: bool = False) -> Iterator[Entry]:

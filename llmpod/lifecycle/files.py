@@ -4,6 +4,7 @@ Durability was measured for this project: a killed writer that opens with ``w`` 
 almost every time; temporary file + fsync + rename + fsync of the directory never did.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -62,6 +63,29 @@ def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
     except OSError as e:
         temporary.unlink(missing_ok=True)
         raise StateError(f"Cannot write {path}: {e.strerror}.", hint="Nothing was changed.") from None
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add whole lines to a private file, durable before this returns; the file is made where there is none.
+
+    What a crash has torn at its end is closed by a line end first, so that it swallows nothing that follows.
+
+    Raises:
+        OSError: the disk refuses; a part of ``data`` may stand there, as after a crash.
+        StateError: the file cannot be made.
+    """
+    if not path.exists():
+        create_once(path, str)  # the name in its directory survives a power cut, too
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            data = b"\n" + data
+        if os.write(fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _sync_directory(path: Path) -> None:
@@ -152,6 +176,16 @@ def boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return "unknown"
+
+
+def uptime() -> tuple[str, float] | None:
+    """This boot and for how many seconds it has lasted, sleep included (clock_gettime(2), CLOCK_BOOTTIME).
+
+    Nobody can set that clock, so it tells a machine that slept from one whose time of day was changed. None where
+    there is no such clock (macOS).
+    """
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return None if clock is None else (boot_id(), time.clock_gettime(clock))
 
 
 def process_id(pid: int) -> ProcessId | None:

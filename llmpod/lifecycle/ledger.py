@@ -5,9 +5,7 @@ for a pass that has not. A line that a crash has torn stays where it is and is s
 due again in the next pass (see :mod:`llmpod.lifecycle.book`).
 """
 
-import errno
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -92,7 +90,7 @@ class Ledger:
             return book
         after = book.with_lines(lines)
         try:
-            self._append(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+            files.append(self.path, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
         except OSError as e:
             error = StateError(
                 f"Cannot write the ledger {self.path}: {e.strerror}.",
@@ -102,21 +100,6 @@ class Ledger:
         except StateError as e:
             return replace(after, error=e)
         return after
-
-    def _append(self, data: bytes) -> None:
-        """Durable before it returns. Raises OSError, StateError."""
-        if not self.path.exists():
-            files.create_once(self.path, str)  # the name in its directory survives a power cut, too
-        fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            size = os.fstat(fd).st_size
-            if size and os.pread(fd, 1, size - 1) != b"\n":
-                data = b"\n" + data  # what a crash has torn must not swallow this line
-            if os.write(fd, data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
     def _lines(self, content: bytes) -> Iterator[Line]:
         for raw in content.split(b"\n"):

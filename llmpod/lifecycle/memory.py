@@ -6,7 +6,7 @@ from dataclasses import replace
 from llmpod.errors import StateError
 from llmpod.lifecycle import telling
 from llmpod.lifecycle.report import Report
-from llmpod.lifecycle.state import State
+from llmpod.lifecycle.state import ClockMark, State
 from llmpod.lifecycle.store import Store
 from llmpod.model import Event, Record
 
@@ -22,6 +22,7 @@ class Memory:
         clock: epoch seconds of this machine; the provider's own clock corrects it once it is known.
         point: called with a name at every effect; tests crash here.
         tell: takes what is worth telling a person.
+        uptime: the boot and its age, by a clock that nobody can set; None: there is none.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Memory:
         clock: Callable[[], float],
         point: Callable[[str], None],
         tell: Callable[[Event], None],
+        uptime: Callable[[], tuple[str, float] | None],
     ) -> None:
         self.store = store
         self.point = point
@@ -38,10 +40,15 @@ class Memory:
         self.state = State()
         self._clock = clock
         self._tell = tell
+        self._uptime = uptime
 
     def load(self) -> None:
         """Raises StateError: the state is unreadable."""
         self.state = self.store.load()
+        mark, age = self.state.clock_mark, self._uptime()
+        # A clock that jumped since the provider's word must end nothing before the provider speaks again.
+        if mark and age and mark.boot == age[0] and mark.uptime <= age[1]:
+            self._correct(mark.at + age[1] - mark.uptime)
 
     def record(self, model: str) -> Record:
         return self.state.record(model)
@@ -54,12 +61,15 @@ class Memory:
         """Take over the provider's time; what it says of itself is to the second, so small differences are none."""
         if at is None:
             return
-        offset = at - self._clock()
-        if abs(offset) < SKEW_SECONDS:
-            offset = 0.0
-        else:
+        self._correct(at)
+        if offset := self.state.clock_offset:
             self.report.say(f"this machine's clock is {-offset:+.0f} s off; RunPod's time counts")
-        self.state = replace(self.state, clock_offset=offset)
+        if age := self._uptime():
+            self.state = replace(self.state, clock_mark=ClockMark(*age, at))
+
+    def _correct(self, at: float) -> None:
+        offset = at - self._clock()
+        self.state = replace(self.state, clock_offset=offset if abs(offset) >= SKEW_SECONDS else 0.0)
 
     def save(self, state: State) -> None:
         """Durable before it returns."""

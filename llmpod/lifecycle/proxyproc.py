@@ -24,6 +24,8 @@ from llmpod.lifecycle.state import ProxyRecord, SaveProxy
 from llmpod.lifecycle.store import Store
 from llmpod.model import ProcessId
 
+# Nothing else of a caller's environment reaches the proxy: above all not the cloud key.
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SYSTEMROOT")
 START_SECONDS = 15.0
 STOP_SECONDS = 10.0
 _LOG_BYTES = 10 * 2**20
@@ -60,8 +62,12 @@ class ProxyProcess:
 
     @property
     def digest(self) -> str:
-        """Names these settings, so that a changed configuration replaces the proxy."""
-        content = json.dumps([str(self._script), sys.executable, sorted(self._environ.items())])
+        """Names these settings, so that a changed configuration replaces the proxy.
+
+        Not what it inherits: cron and a terminal have different paths, and each would cut the other's streams.
+        """
+        settings = sorted(item for item in self._environ.items() if item[0] not in INHERITED)
+        content = json.dumps([str(self._script), sys.executable, settings])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def ensure(self, record: ProxyRecord | None, *, save: SaveProxy) -> str:

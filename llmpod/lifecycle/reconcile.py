@@ -91,9 +91,10 @@ class Reconciler:
         Raises:
             StateError, ProviderError: it cannot be known.
         """
-        actor, now = self._actor, self._actor.memory.now()
+        actor = self._actor
         actor.memory.load()
         orders, instances = actor.store.orders(), self._audit.ours()
+        now = actor.memory.now()
         actor.purse.recall()
         now, steps = actor.memory.now(), []
         for model, managed in self._models.items():

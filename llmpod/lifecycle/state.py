@@ -20,6 +20,15 @@ class ProxyRecord:
     started_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class ClockMark:
+    """When that boot had lasted ``uptime`` seconds, the provider's clock said ``at``."""
+
+    boot: str
+    uptime: float
+    at: float
+
+
 SaveProxy = Callable[[ProxyRecord], None]
 
 
@@ -27,15 +36,17 @@ SaveProxy = Callable[[ProxyRecord], None]
 class State:
     """What ``pod_state.json`` holds.
 
-    ``clock_offset`` is by how many seconds the provider's clock was ahead of ours; ``refused`` says when which offer
-    could not be had; ``told`` when an alarm was raised, by its key, so that it is raised once; ``foreign`` describes
-    the account's machines that are not ours, by id; ``account_at`` is when its own figure was last asked for.
+    ``clock_offset`` is by how many seconds the provider's clock was ahead of ours, ``clock_mark`` when it said so by a
+    clock that nobody can set; ``refused`` says when which offer could not be had; ``told`` when an alarm was raised,
+    by its key, so that it is raised once; ``foreign`` describes the account's machines that are not ours, by id;
+    ``account_at`` is when its own figure was last asked for.
     """
 
     records: Mapping[str, Record] = field(default_factory=dict)
     proxy: ProxyRecord | None = None
     last_pass: float | None = None
     clock_offset: float = 0.0
+    clock_mark: ClockMark | None = None
     refused: Mapping[str, float] = field(default_factory=dict)
     told: Mapping[str, float] = field(default_factory=dict)
     foreign: Mapping[str, str] = field(default_factory=dict)
@@ -55,6 +66,7 @@ def encode(state: State, install_id: str) -> dict[str, Any]:
         "install_id": install_id,
         "last_pass": state.last_pass,
         "clock_offset": state.clock_offset,
+        "clock_mark": asdict(state.clock_mark) if state.clock_mark else None,
         "refused": dict(state.refused),
         "told": dict(state.told),
         "foreign": dict(state.foreign),
@@ -70,12 +82,13 @@ def decode(document: Mapping[str, Any]) -> State:
     Raises:
         KeyError, TypeError, ValueError, AttributeError: it is damaged.
     """
-    proxy = document.get("proxy")
+    proxy, mark = document.get("proxy"), document.get("clock_mark")
     return State(
         records={name: _record(item) for name, item in document["models"].items()},
         proxy=ProxyRecord(**{**proxy, "process": ProcessId(**proxy["process"])}) if proxy else None,
         last_pass=document.get("last_pass"),
         clock_offset=float(document.get("clock_offset", 0.0)),
+        clock_mark=ClockMark(**mark) if mark else None,
         refused={str(key): float(at) for key, at in document.get("refused", {}).items()},
         told={str(key): float(at) for key, at in document.get("told", {}).items()},
         foreign={str(id_): str(text) for id_, text in document.get("foreign", {}).items()},

@@ -205,7 +205,14 @@ def test_a_refusal_says_which(status: int, error: type[Exception]) -> None:
         PodLog(api, "p1").past(quiet_seconds=0.25)
 
 
-def test_who_cannot_be_reached_is_asked_three_times_and_then_told() -> None:
+def test_who_cuts_every_connection_is_asked_three_times_and_then_told() -> None:
+    stream = Stream([frame(1)], cuts=[0] * 50)
+    with service(stream) as api, pytest.raises(ProviderUnavailable, match=r"ended its stream|cut off"):
+        PodLog(api, "p1").past(quiet_seconds=0.25)
+    assert len(stream.asked) == 3
+
+
+def test_who_cannot_be_reached_is_told_and_has_no_tail() -> None:
     api = RunpodApi(f"http://{HOST}:{free_port()}", Secret("rpa_test", "test"))
     with pytest.raises(ProviderUnavailable):
         PodLog(api, "p1").past()

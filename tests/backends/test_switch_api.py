@@ -165,6 +165,7 @@ def _calls(own: Pod, other: Pod) -> list[tuple[str, str, object]]:
         ("POST", f"{theirs}/action", {"action": "terminate"}),
         ("GET", "/v2/catalog/gpus", None),
         ("GET", "/v2/billing/pods", None),
+        ("POST", "/graphql", {"query": "query { myself { clientBalance } }"}),
     ]
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,12 @@ def short(number: int) -> str:
 
 
 def disk_bytes(directory: Path) -> int:
-    """Bytes of all files."""
-    return sum(path.stat().st_size for path in directory.glob("*"))
+    """Bytes of all files, the newest segment first."""
+    sizes = []
+    for path in sorted(directory.glob("*"), reverse=True):
+        with suppress(FileNotFoundError):
+            sizes.append(path.stat().st_size)
+    return sum(sizes)
 
 
 async def until(condition: Callable[[], object], *, within: float = 10.0) -> None:
@@ -92,7 +96,7 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 @asynccontextmanager
 async def opened(directory: Path | None, **options: Any) -> AsyncIterator[Cache]:
-    options = {"max_entries": 100, "max_bytes": 10**7, "tick_seconds": 0.05, **options}
+    options = {"max_entries": 100, "max_bytes": 10**7, "tick_seconds": 0.05, "ttl_seconds": None, **options}
     async with await Cache.open(directory, **options) as cache:
         yield cache
 

@@ -1,12 +1,14 @@
 """Several things at the same time."""
 
 import asyncio
-import os
+import random
 import threading
 from pathlib import Path
 
+import pytest
+
 from llmpod.cache import Disk
-from tests.cache.helpers import digest, entry, fill, opened, records, run
+from tests.cache.helpers import digest, disk_bytes, entry, fill, opened, records, run, short
 
 
 def test_stored_while_the_older_one_is_being_read(home: Path) -> None:
@@ -33,7 +35,7 @@ def test_dropped_while_the_directory_is_being_indexed(home: Path) -> None:
             await cache.drop(digest(7))
             await cache.flush()
             assert cache.entries == len(records(home)) == 29
-            assert digest(7).hex() not in cache.lru_order()
+            assert short(7) not in cache.lru_order()
             assert await cache.get(digest(7)) is None
 
     run(test)
@@ -65,42 +67,47 @@ def test_evicting_what_somebody_reads(home: Path) -> None:
     run(test)
 
 
-def test_both_limits_hold_on_disk_at_every_moment(home: Path) -> None:
-    """All keys share a folder, so that one call of the system lists every record at one instant."""
-    shard, size, seen = home / "ab", entry(0).size, [0]
+@pytest.mark.parametrize("memory", [4_000, 10**6])
+def test_both_limits_hold_on_disk_at_every_moment(home: Path, memory: int) -> None:
+    """Counted newest file first: whatever is still there afterwards was there before, too."""
+    limit, seen = 100_000, [0]
     over = threading.Event()
 
     def watch() -> None:
         while not over.is_set():
-            names = os.listdir(shard) if shard.exists() else []  # noqa: PTH208 - one call, one instant
-            seen.append(len(names))
+            seen.append(disk_bytes(home))
 
     async def test() -> None:
-        async with opened(home, max_entries=5, max_bytes=size * 4 + 10, memory_bytes=4_000) as cache:
+        async with opened(home, max_entries=120, max_bytes=limit, memory_bytes=memory) as cache:
             watcher = threading.Thread(target=watch)
             watcher.start()
+            dice, stored = random.Random(1), 0
             try:
-                number = 0
-                while number < 300 or len(seen) < 1000:
-                    number += 1
-                    cache.put(entry(number, key=b"\xab" + digest(number % 40)[1:]))
-                    await cache.get(b"\xab" + digest(number % 7)[1:])
+                for number in range(3000):
+                    cache.put(entry(dice.randrange(160), dice.choice([100, 500, 3000])))
+                    await cache.get(digest(dice.randrange(160)))
+                    stored += 1
+                    assert cache.entries <= 120
+                    assert cache.size_bytes <= limit
                     if number % 10 == 0:
                         await cache.flush()
             finally:
                 over.set()
                 watcher.join()
-            assert cache.entries == 4
+            assert cache.stats()["corrupt"] == 0
+            assert len(records(home)) > 20, "there is a cache on disk at all"
 
     run(test)
-    assert 3 <= max(seen) <= 4
+    assert limit / 2 < max(seen) <= limit
+    assert len(seen) > 100
 
 
 def test_the_loop_never_waits_for_the_disk(home: Path) -> None:
     async def test() -> None:
-        async with opened(home, max_entries=3000) as cache:
+        async with opened(home, max_entries=3000, max_bytes=10**8) as cache:
+            await cache.flush()
             for number in range(3000):
-                cache.put(entry(number, 100))
+                cache.put(entry(number, 10_000))
             turns, flushing = 0, asyncio.create_task(cache.flush())
             while not flushing.done():
                 await asyncio.sleep(0)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from llmpod.cache import Cache, Disk, Entry
-from tests.cache.helpers import body_of, digest, entry, fill, opened, disk_bytes, records, run, short, until
+from tests.cache.helpers import body_of, digest, disk_bytes, entry, fill, opened, records, run, short, until
 
 
 def test_what_was_stored_is_there_at_once_and_after_a_restart(home: Path) -> None:

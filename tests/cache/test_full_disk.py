@@ -1,6 +1,5 @@
 """A disk that takes no more: answers go on being cached in memory, the reason is told, and it heals by itself."""
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -9,37 +8,37 @@ from pathlib import Path
 
 import pytest
 
-from llmpod.cache import Cache, Disk
-from tests.cache.helpers import ROOT, digest, entry, records, until
+from llmpod.cache import Disk
+from tests.cache.helpers import ROOT, digest, entry, opened, records, run, until
 
 LIMITED = """
 import asyncio, resource, sys
 from pathlib import Path
-from llmpod.cache import Cache, Disk
-from tests.cache.helpers import digest, entry, records, until
+from llmpod.cache import Disk
+from tests.cache.helpers import digest, entry, opened, records, until
 
 async def main() -> None:
     home = Path(sys.argv[1])
-    async with await Cache.open(home, max_entries=100, max_bytes=10**7, tick_seconds=0.02) as cache:
+    async with opened(home, tick_seconds=0.02) as cache:
         cache.put(entry(1))
         cache.put(entry(4))
         await cache.flush()
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-        cache.put(entry(4, 50_000))
+        assert cache.put(entry(4, 50_000))
         cache.put(entry(2, 50_000))
         cache.put(entry(3))
         await until(lambda: cache.disk is Disk.BROKEN)
         assert "File too large" in cache.degraded, cache.degraded
         assert await cache.get(digest(2)) == entry(2, 50_000)
         assert await cache.get(digest(1)) == entry(1)
-        assert len(records(home)) == 1, "what is replaced goes first: never both at once"
+        assert len(records(home)) == 1, "what is replaced is erased all the same"
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
         await until(lambda: cache.degraded is None and not cache.stats()["unsaved"])
         await cache.flush()
         assert len(records(home)) == 4 == cache.entries
         assert not list(home.glob(".tmp-*"))
-    async with await Cache.open(home, max_entries=100, max_bytes=10**7) as cache:
+    async with opened(home) as cache:
         assert await cache.get(digest(2)) == entry(2, 50_000)
 
 asyncio.run(main())
@@ -68,21 +67,48 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk(small_disk: Path) -> None:
     async def test() -> None:
         home, ballast = small_disk / "cache", small_disk / "ballast"
-        async with await Cache.open(home, max_entries=100, max_bytes=10**7, tick_seconds=0.02) as cache:
+        async with opened(home, tick_seconds=0.02) as cache:
+            cache.put(entry(50))
             await cache.flush()
-            ballast.write_bytes(bytes(150_000))
+            ballast.write_bytes(bytes(120_000))
             for number in range(10):
                 cache.put(entry(number, 30_000))
             await until(lambda: cache.disk is Disk.BROKEN)
-            assert "No space left" in str(cache.degraded)
             for number in range(10):
                 assert await cache.get(digest(number)) == entry(number, 30_000)
-            assert cache.entries == 10
+            assert cache.entries == 11
+            assert cache.stats()["unsaved"] > 4
             ballast.unlink()
             for number in range(4, 10):
                 await cache.drop(digest(number))
             await until(lambda: cache.degraded is None and not cache.stats()["unsaved"])
             await cache.flush()
-            assert len(records(home)) == 4
+            assert len(records(home)) == 5
 
-    asyncio.run(test())
+    run(test)
+
+
+@pytest.mark.component
+def test_a_share_of_the_disk_is_left_to_others(small_disk: Path) -> None:
+    """Storing stops before the disk is full; what is stored is still served."""
+
+    async def test() -> None:
+        home, ballast = small_disk / "cache", small_disk / "ballast"
+        async with opened(home, tick_seconds=0.02, memory_bytes=5000) as cache:
+            await cache.flush()
+            for number in range(10):
+                cache.put(entry(number))
+            await cache.flush()
+            ballast.write_bytes(bytes(240_000))
+            cache.put(entry(20))
+            await until(lambda: cache.disk is Disk.BROKEN)
+            assert "less than 5% of the disk is free" in str(cache.degraded)
+            for number in (20, *range(10)):
+                assert await cache.get(digest(number)) == entry(number)
+            ballast.unlink()
+            await until(lambda: cache.degraded is None)
+            await cache.flush()
+        async with opened(home) as cache:
+            assert await cache.get(digest(3)) == entry(3)
+
+    run(test)

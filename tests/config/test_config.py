@@ -194,3 +194,18 @@ def test_proxy_reads_every_promised_variable(tmp_path: Path) -> None:
 def test_wrong_variables_are_named(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
         config.proxy_settings([], {name: value})
+
+
+def test_no_message_shows_a_webhook_or_a_token(tmp_path: Path) -> None:
+    secret = "http://hooks.example.com/services/T0/B0/hush"
+    said = refused(tmp_path, json.dumps({"model": "a/b", "notifications": [{"url": secret}]}))
+    assert "notifications.0.url" in said
+    assert "hush" not in said
+    wrong = refused(tmp_path, json.dumps({"model": "a/b", "notifications": [{"url": "ftp://hush"}]}))
+    assert "hush" not in wrong
+    kept = config.parse(
+        {"model": "a/b", "hf_token": "hf_hush", "notifications": [{"url": "https://hush.example.com"}]},
+        path=tmp_path / "pod_config.json",
+        environ={},
+    )
+    assert "hush" not in repr(kept)

@@ -64,16 +64,17 @@ def overlapping(pods: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return [(first[2], second[2]) for first, second in pairwise(lives) if second[0] < first[1]]
 
 
-def under_faketime(install: Install, offset: str, *arguments: str, within: float = 60.0) -> Finished:
+def under_faketime(install: Install, offset: str, *arguments: str, asleep: bool = False) -> Finished:
     """One call of manage_pod.py whose clock is off: ``-1h``, ``+1d``, or faster (``+0 x60``).
 
-    Skips the test, with a notice, where libfaketime is missing.
+    ``asleep``: the time did pass, so that the age of the boot has grown as well. Skips the test, with a notice,
+    where libfaketime is missing.
     """
     places = [Path(p.format(f"{os.uname().machine}-linux-gnu")) for p in _FAKETIME]
     library = next((place for place in places if place.exists()), None)
     if library is None:
         pytest.skip("libfaketime is not installed (apt: faketime)")
     # Sleeps and socket time-outs must go on in real time unless the clock is made to run faster.
-    plain = {} if " x" in offset else {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    plain = {} if asleep or " x" in offset else {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}
     env = {**install.environ, "LD_PRELOAD": str(library), "FAKETIME": offset, **plain}
-    return run(install.argv(*arguments), env=env, within=within)
+    return run(install.argv(*arguments), env=env, within=60)

@@ -145,11 +145,11 @@ def test_a_pod_is_gone_only_when_list_and_look_up_say_so_in_two_passes(install: 
 def test_what_existed_never_overlapped(install: Install) -> None:
     """All unclear outcomes of this file one after the other, in one installation."""
     install.write(create_grace_seconds=5)
-    for fault in ("created_then_500", "created_then_dropped", "500", "created_then_garbage"):
+    for fault in ("created_then_500", "dropped", "created_then_garbage"):
         install.sim.fault("create", fault)
         install.manage("up")
         install.sim.advance(6)
         until(install, "ready")
         install.manage("down").expect()
     assert overlapping(install.sim.state()["pods"]) == []
-    assert len(calls(install, "DELETE")) >= 4
+    assert len(calls(install, "DELETE")) >= 3

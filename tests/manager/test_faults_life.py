@@ -1,5 +1,7 @@
 """A pod that does not become or stay what it should be (F24 to F28): replaced within limits, and never dearer."""
 
+import json
+
 import pytest
 
 from tests.manager.passes import alive, calls, creates, overlapping, until
@@ -164,6 +166,25 @@ def test_of_two_types_the_one_under_the_cap_is_taken(install: Install) -> None:
     install.write(max_hourly_cost=(prices[0] + prices[1]) / 2)
     record = until(install, "ready")
     assert record["usd_per_hour"] == prices[0]
+    assert creates(install) == 1
+
+
+def test_a_pod_that_turns_out_dearer_than_its_list_price_and_the_cap_is_ended(install: Install) -> None:
+    """The price of a minute ago was below the cap, the one on the bill is not."""
+    install.write(gpu_type_id=["NVIDIA L4"], max_hourly_cost=0.2, max_restarts=0)
+    install.manage("--refresh-catalog").expect()
+    path = install.directory / ".llmpod" / "pod_state" / "catalog.json"
+    catalog = json.loads(path.read_text())
+    for gpu in catalog["gpus"]:
+        gpu["usd_per_hour"] = dict.fromkeys(gpu["usd_per_hour"], 0.1)
+    path.write_text(json.dumps(catalog))
+    install.manage().expect()
+    assert creates(install) == 1
+    install.manage()
+    assert alive(install) == []
+    assert "max_hourly_cost" in until(install, "failed", most=3)["error"]
+    install.sim.advance(3000)
+    install.manage().expect()
     assert creates(install) == 1
 
 

@@ -173,3 +173,13 @@ def _is_proxy(pid: int) -> bool:
         return b"proxy_fastapi.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+
+
+def test_cron_and_a_terminal_keep_the_same_proxy(install: Install) -> None:
+    install.proxy = True
+    install.manage().expect()
+    first = proxy_pid(install)
+    install.env = {**install.env, "PATH": "/usr/bin:/bin", "LANG": "C"}
+    install.manage().expect()
+    assert proxy_pid(install) == first
+    install.manage("--shutdown").expect()
