@@ -11,9 +11,9 @@ key must stand for what the server will read.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from llmpod.cache.jsontext import NotJSON, canonical, read
 from llmpod.cache.paths import Shape, converts, not_stored_because, shape_of
@@ -53,8 +53,7 @@ class KeyPolicy:
 POLICY: Final = KeyPolicy()
 
 
-@dataclass(frozen=True)
-class RequestKey:
+class RequestKey(NamedTuple):
     """What the cache needs to know about a request.
 
     Attributes:
@@ -64,8 +63,6 @@ class RequestKey:
         model: the ``model`` member, when it is a string.
         cacheable: an answer to this may be stored and served again.
         reason: why not, when it may not; else empty.
-        parsed: the body as Python values, for routing; None when it is no JSON object, and for a key that
-            came out of an ``AliasTable`` (which must not keep prompts alive).
     """
 
     digest: bytes
@@ -74,7 +71,6 @@ class RequestKey:
     model: str | None = None
     cacheable: bool = False
     reason: str = ""
-    parsed: dict[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
 # --- what cannot be cached ---------------------------------------------------------------------------------------
@@ -116,15 +112,25 @@ _RULES: Final[tuple[tuple[frozenset[Shape], Callable[[dict[str, Any]], bool], st
 )
 
 
+_RULES_OF: Final = {
+    shape: [(holds, why) for shapes, holds, why in _RULES if shape in shapes] for shape in Shape
+}
+
+
 def _refusal(shape: Shape, body: dict[str, Any]) -> str:
-    return next((why for shapes, holds, why in _RULES if shape in shapes and holds(body)), "")
+    for holds, why in _RULES_OF[shape]:
+        if holds(body):
+            return why
+    return ""
 
 
 # --- the key -----------------------------------------------------------------------------------------------------
 def _digest(parts: Iterable[bytes]) -> bytes:
-    return sha256(
-        b"".join(piece for part in parts for piece in (len(part).to_bytes(8, "big"), part))
-    ).digest()
+    """SHA-256 over the parts, each behind its length."""
+    pieces: list[bytes] = []
+    for part in parts:
+        pieces += (len(part).to_bytes(8, "big"), part)
+    return sha256(b"".join(pieces)).digest()
 
 
 def _question(body: dict[str, Any], path: str, policy: KeyPolicy) -> dict[str, Any]:
@@ -133,14 +139,14 @@ def _question(body: dict[str, Any], path: str, policy: KeyPolicy) -> dict[str, A
     stream = question.get("stream")
     if stream is None or stream is False or (stream is True and converts(path)):
         question.pop("stream", None)
-    options = question.get("stream_options")
-    if isinstance(options, dict):
-        options = {
-            name: value for name, value in options.items() if name not in policy.ignored_stream_options
-        }
-        question["stream_options"] = options or None
-    if question.get("stream_options", 0) is None:
-        del question["stream_options"]
+    if "stream_options" in question:
+        options = question.pop("stream_options")
+        if isinstance(options, dict):
+            options = {
+                name: value for name, value in options.items() if name not in policy.ignored_stream_options
+            }
+        if options != {} and options is not None:
+            question["stream_options"] = options
     return question
 
 
@@ -167,7 +173,6 @@ def _opaque(body: bytes, context: tuple[bytes, ...], *, reason: str, json_body: 
         stream=parsed is not None and parsed.get("stream") is True,
         model=model if isinstance(model, str) else None,
         reason=reason,
-        parsed=parsed,
     )
 
 
@@ -213,7 +218,6 @@ def request_key(
         model=model if isinstance(model, str) else None,
         cacheable=not reason,
         reason=reason,
-        parsed=parsed,
     )
 
 
@@ -239,14 +243,14 @@ class AliasTable:
         identity: str = "",
         content_type: str = "application/json",
     ) -> RequestKey:
-        """As ``request_key``; ``parsed`` is there only the first time. Raises BadRequest (never remembered)."""
+        """As ``request_key``. Raises BadRequest (never remembered)."""
         alias = (sha256(body).digest(), path, partition, identity, content_type)
         known = self._keys.get(alias)
         if known is not None:
             self._keys.move_to_end(alias)
             return known
         key = request_key(path, body, partition=partition, identity=identity, content_type=content_type)
-        self._keys[alias] = replace(key, parsed=None)
+        self._keys[alias] = key
         if len(self._keys) > self._max_entries:
             self._keys.popitem(last=False)
         return key

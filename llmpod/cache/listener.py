@@ -43,4 +43,9 @@ class Listener:
         """Leaves. Idempotent."""
         if self.open:
             self.open = False
+            self.wake = _nothing  # the reader often holds us: a cycle that only the collector would free
             self._flight.left(self)
+
+
+def _nothing() -> None:
+    """Nobody is to be woken any more."""

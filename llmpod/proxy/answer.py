@@ -1,6 +1,7 @@
 """Not a response library: one answer to one client, written straight to its connection, and noted when it ends."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from http import HTTPStatus
 from time import perf_counter
 from typing import Final, Protocol
@@ -87,13 +88,13 @@ class Answer:
         self.status = status
         self.started = True
         lines = [status_line(status)]
-        lines += [b"%b: %b\r\n" % item for item in (*self._wire.fields, *headers)]
+        framed = self._bodiless = self._bodiless or status in _BODILESS
+        for item in (*self._wire.fields, *headers):
+            lines.append(b"%b: %b\r\n" % item)
+            framed = framed or item[0] == b"content-length"
         if self.cache:
-            lines.append(
-                b"x-cache: %b\r\nx-cache-reason: %b\r\n" % (self.cache.encode(), _field(self.reason))
-            )
-        bodiless = self._bodiless = self._bodiless or status in _BODILESS
-        if not bodiless and not any(name == b"content-length" for name, _ in headers):
+            lines.append(_about_cache(self.cache, self.reason))
+        if not framed:
             self._chunked = self._ask.chunks
             self._keep = self._keep and self._chunked  # else the end of the body is that of the connection
             lines.append(b"transfer-encoding: chunked\r\n" if self._chunked else b"")
@@ -200,6 +201,8 @@ _STATUS_LINES: Final = {
 }
 
 
-def _field(text: str) -> bytes:
-    """Text as a header value: visible ASCII and spaces only."""
-    return "".join(c if " " <= c <= "~" else "?" for c in text[:200]).encode("ascii")
+@lru_cache(maxsize=256)
+def _about_cache(result: str, reason: str) -> bytes:
+    """The header lines that say what the cache did, in visible ASCII and spaces only."""
+    text = "".join(c if " " <= c <= "~" else "?" for c in reason[:200])
+    return b"x-cache: %b\r\nx-cache-reason: %b\r\n" % (result.encode(), text.encode("ascii"))

@@ -60,8 +60,8 @@ class Delivery:
             if self._advance(flight.head):
                 return
             if flight.error is not None:
-                raise flight.error
-            if self._parts is None:
+                self._answer.fail(flight.error)
+            elif self._parts is None:
                 self._answer.finish()
             elif flight.head is not None:
                 self._turn(flight.head, b"".join(self._parts))
@@ -94,7 +94,7 @@ class Delivery:
 
     def _start(self, head: Head) -> None:
         streams = is_stream(get(head.headers, b"content-type"))
-        converted = head.status == 200 and converts(self._path) and self._converted(streams=streams)
+        converted = head.status == 200 and self._converted(streams=streams) and converts(self._path)
         if head.status >= 400 or converted:
             self._parts = []
             return

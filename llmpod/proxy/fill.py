@@ -9,8 +9,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from llmpod.cache import Cache, Entry, Flight, FrameScanner, verdict
 from llmpod.cache.paths import Shape, shape_of
@@ -24,12 +23,13 @@ from llmpod.proxy.wire import Call
 MAX_ENTRY_BYTES: Final = 8 * 2**20
 TAIL_SECONDS: Final = 1.0  # what a server may take from its last event to the end of its answer, unheard
 _ENDS_WITH_EVENT: Final = frozenset({Shape.CHAT, Shape.TEXT, Shape.RESPONSES, Shape.MESSAGES})
+_NEVER_STORED: Final = frozenset({b"set-cookie", b"content-encoding"})
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 # transformers' server ends its streams without [DONE]; a finish reason makes such an end believable
 _FINISH: Final = re.compile(rb'"finish_reason"\s*:\s*"')
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(NamedTuple):
     """How an answer is wanted, or how it was asked for: as a stream or as one document, with token counts or not."""
 
     stream: bool
@@ -47,6 +47,11 @@ class Fill:
         cache: where a complete answer goes, under the first 32 bytes of the flight's digest; None: nowhere.
         over: told when the call is over.
     """
+
+    __slots__ = (
+        *("_asked_at", "_cache", "_clock", "_content_type", "_log", "_loop", "_metrics", "_path", "_scanner"),
+        *("_settled", "_status", "_storable", "_unframed", "_use", "_when_over", "asked", "call", "flight"),
+    )
 
     def __init__(
         self,
@@ -90,12 +95,12 @@ class Fill:
             return
         if is_stream(self._content_type):
             self._scanner = FrameScanner(self._path)
-        plain = not any(name in (b"set-cookie", b"content-encoding") for name, _ in headers)
-        self._storable = status == 200 and plain and self._cache is not None
+        names = {name for name, _ in headers}
+        self._storable = status == 200 and self._cache is not None and names.isdisjoint(_NEVER_STORED)
         self._metrics.first_byte_seconds.observe(self._loop.time() - self._asked_at)
         self._use.last_byte = self._clock()
-        length = [(name, value) for name, value in headers if name == b"content-length"]
-        self._unframed = not length and not get(headers, b"transfer-encoding")
+        self._unframed = names.isdisjoint(_FRAMING)
+        length = [item for item in headers if item[0] == b"content-length"]
         self.flight.start(status, (*to_client(headers), *length), quiet=more)
 
     def data(self, chunk: bytes) -> None:
@@ -212,4 +217,5 @@ class Fill:
     def _over(self) -> None:
         self._use.in_flight -= 1
         self._metrics.in_flight -= 1
+        self.call = None  # it holds us as its sink: without this, only the collector would free both
         self._when_over(self)
