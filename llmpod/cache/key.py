@@ -12,6 +12,7 @@ key must stand for what the server will read.
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
@@ -125,12 +126,17 @@ def _refusal(shape: Shape, body: dict[str, Any]) -> str:
 
 
 # --- the key -----------------------------------------------------------------------------------------------------
-def _digest(parts: Iterable[bytes]) -> bytes:
-    """SHA-256 over the parts, each behind its length."""
+def _spelled(parts: Iterable[bytes]) -> bytes:
+    """The parts, each behind its length."""
     pieces: list[bytes] = []
     for part in parts:
         pieces += (len(part).to_bytes(8, "big"), part)
-    return sha256(b"".join(pieces)).digest()
+    return b"".join(pieces)
+
+
+@lru_cache(maxsize=1024)
+def _context(partition: bytes, identity: str, path: str) -> bytes:
+    return _spelled((SCHEMA, partition, identity.encode(), path.encode()))
 
 
 def _question(body: dict[str, Any], path: str, policy: KeyPolicy) -> dict[str, Any]:
@@ -150,6 +156,7 @@ def _question(body: dict[str, Any], path: str, policy: KeyPolicy) -> dict[str, A
     return question
 
 
+@lru_cache(maxsize=256)
 def _is_json(content_type: str) -> bool:
     kind = content_type.partition(";")[0].strip().lower()
     return kind == "application/json" or kind.endswith("+json")
@@ -160,7 +167,7 @@ def _include_usage(body: dict[str, Any]) -> bool:
     return isinstance(options, dict) and options.get("include_usage") is True
 
 
-def _opaque(body: bytes, context: tuple[bytes, ...], *, reason: str, json_body: bool) -> RequestKey:
+def _opaque(body: bytes, context: bytes, *, reason: str, json_body: bool) -> RequestKey:
     """A key over the raw bytes, for single flight and logs only. Reads a model name where there is one."""
     try:
         value = read(body) if json_body else None
@@ -169,7 +176,7 @@ def _opaque(body: bytes, context: tuple[bytes, ...], *, reason: str, json_body: 
     parsed = value if isinstance(value, dict) else None
     model = parsed.get("model") if parsed else None
     return RequestKey(
-        digest=_digest((*context, b"raw", body)),
+        digest=sha256(context + _spelled((b"raw", body))).digest(),
         stream=parsed is not None and parsed.get("stream") is True,
         model=model if isinstance(model, str) else None,
         reason=reason,
@@ -199,10 +206,11 @@ def request_key(
             understand differently.
     """
     shape, json_body = shape_of(path), _is_json(content_type)
-    context = (SCHEMA, partition, identity.encode(), path.encode())
+    context = _context(partition, identity, path)
     if shape is Shape.OPAQUE or not json_body:
         reason = not_stored_because(path) if shape is Shape.OPAQUE else "the request is not JSON"
-        return _opaque(body, (*context, content_type.encode()), reason=reason, json_body=json_body)
+        context += _spelled((content_type.encode(),))
+        return _opaque(body, context, reason=reason, json_body=json_body)
     try:
         parsed = read(body)
         if not isinstance(parsed, dict):
@@ -212,7 +220,7 @@ def request_key(
         raise BadRequest(f"The request body cannot be read as JSON: {error}.") from None
     model, reason = parsed.get("model"), _refusal(shape, parsed)
     return RequestKey(
-        digest=_digest((*context, question)),
+        digest=sha256(context + _spelled((question,))).digest(),
         stream=parsed.get("stream") is True,
         include_usage=_include_usage(parsed),
         model=model if isinstance(model, str) else None,

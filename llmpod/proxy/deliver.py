@@ -125,7 +125,7 @@ class Delivery:
     def _give(self, work: Callable[[], _Whole]) -> None:
         try:
             self._answer.whole(*work())
-        except Exception as error:  # as above
+        except Exception as error:  # a bug met while one client is served, as above
             self._answer.fail(error)
 
 

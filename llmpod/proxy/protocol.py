@@ -1,6 +1,6 @@
-"""Not an application: the HTTP edge. Limits that a stock server lacks, order, and no task for what needs none.
+"""Not an application: the HTTP edge. Order, the life of a connection, and no task for what needs none.
 
-A request is gathered whole; then, in the order of their coming and one at a time, ``/v1/*`` goes to the desk (hits
+Requests are read whole (``intake.py``); then, in their order and one at a time, ``/v1/*`` goes to the desk (hits
 from memory: one buffer is written and done) or to the relay, and everything else to the ASGI application.
 """
 
@@ -8,20 +8,19 @@ import asyncio
 from collections import deque
 from typing import Any, Final
 
-import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
-from llmpod.errors import BadRequest, LlmpodError, TooLarge
+from llmpod.errors import LlmpodError
 from llmpod.proxy.answer import Answer
 from llmpod.proxy.ask import Ask
 from llmpod.proxy.cycle import Stage
 from llmpod.proxy.desk import Desk
-from llmpod.proxy.guard import MAX_FIELDS, HeaderTooLarge, MethodNotAllowed
 from llmpod.proxy.headers import Headers
+from llmpod.proxy.intake import Intake
 from llmpod.proxy.relay import Relay
 from llmpod.proxy.replies import refusal
 
@@ -31,7 +30,7 @@ LINGER_SECONDS: Final = (
 LINGER_BYTES: Final = 2**20
 
 
-class EdgeProtocol(asyncio.Protocol):
+class EdgeProtocol(Intake):
     """One connection of a client, for uvicorn's server; desk and relay come from the lifespan's state."""
 
     def __init__(
@@ -41,35 +40,21 @@ class EdgeProtocol(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        self._desk: Desk = app_state["desk"]
+        self._relay: Relay = app_state["relay"]
+        super().__init__(
+            max_header_bytes=self._desk.max_header_bytes,
+            max_body_bytes=self._desk.max_body_bytes,
+            loop=_loop or asyncio.get_running_loop(),
+        )
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
-        self._loop = _loop or asyncio.get_running_loop()
-        self._desk: Desk = app_state["desk"]
-        self._relay: Relay = app_state["relay"]
-        self._parser = httptools.HttpRequestParser(self)
-        self._active_at = self._loop.time()
-        self._client = ""
-        # answers
         self._waiting: deque[Ask] = deque()
         self._current: Answer | RequestResponseCycle | None = None
         self._serving = False
         self._closing = False  # told to stop: after the answers that are owed
-        self._refused: LlmpodError | None = None
-        self._deaf = False  # whatever else comes is dropped
-        self._dropped = 0
-        # the request that is coming
-        self._url = b""
-        self._headers: Headers = []
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._length: int | None = None
-        self._expects = False  # the client waits for "100 Continue"
-        self._upgrading = False
-        self._in_head = True
-        self._head_bytes = 0
-        self._field_bytes = 0
-        self._turned = False  # a message began or ended within what was fed last
+        self._ignored = 0
 
     # --- connection -------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -93,21 +78,6 @@ class EdgeProtocol(asyncio.Protocol):
             current.disconnected = True
             current.message_event.set()
         self._flow.resume_writing()
-
-    def data_received(self, data: bytes) -> None:
-        """Feed the parser, never more of a header at once than may still come."""
-        if self._deaf:
-            self._drop(len(data))
-        while data and not self._deaf:
-            room = self._desk.max_header_bytes - self._head_bytes if self._in_head else len(data)
-            if room <= 0:
-                self._refused = HeaderTooLarge(
-                    f"The header is larger than {self._desk.max_header_bytes} bytes."
-                )
-                self._refuse()
-                return
-            piece, data = data[:room], data[room:]
-            self._feed(piece)
 
     def pause_writing(self) -> None:
         self._flow.pause_writing()
@@ -145,125 +115,30 @@ class EdgeProtocol(asyncio.Protocol):
         else:
             self._watch(limit - quiet)
 
-    # --- input ------------------------------------------------------------------------------------------------
-    def _drop(self, size: int) -> None:
-        """What comes after a refusal is read for a while, so that the refusal can be read, but not for ever."""
-        self._dropped += size
-        if self._dropped > LINGER_BYTES:
-            self._flow.pause_reading()
+    # --- requests ---------------------------------------------------------------------------------------------
+    def take(self, ask: Ask) -> None:
+        self._waiting.append(ask)
+        self._go_on()
 
-    def _feed(self, piece: bytes) -> None:
-        self._turned = False
-        cause: BaseException | None = None
-        try:
-            self._parser.feed_data(piece)
-        except httptools.HttpParserUpgrade as e:
-            if self._refused is None:
-                self._feed(self._without_upgrade() + piece[e.args[0] :])
-                return
-        except httptools.HttpParserError as e:
-            if self._refused is None:
-                self._refused, cause = _reason(e)
-        if self._refused is not None:
-            self._refuse(cause)
-        elif self._in_head:
-            self._head_bytes = self._field_bytes if self._turned else self._head_bytes + len(piece)
-
-    def _without_upgrade(self) -> bytes:
-        """The header again, without the offer of another protocol, for a parser that goes on to the body.
-
-        Java's client offers h2c with every first request; llhttp would take the body for that protocol's bytes.
-        """
-        method = self._parser.get_method()
-        self._upgrading = False
-        self._parser = httptools.HttpRequestParser(self)
-        offers = (b"upgrade", b"connection", b"http2-settings")
-        lines = [b"%b %b HTTP/1.1\r\n" % (method, self._url)]
-        lines += [b"%b: %b\r\n" % item for item in self._headers if item[0] not in offers]
-        return b"".join([*lines, b"\r\n"])
-
-    def _refuse(self, cause: BaseException | None = None) -> None:
-        """Listen no more; say no and hang up when the answers that are owed have been given."""
-        assert self._refused is not None
-        self._deaf = True
-        self._desk.refused(self._refused, cause)
+    def refuse(self, error: LlmpodError, cause: BaseException | None) -> None:
+        """Say no and hang up when the answers that are owed have been given."""
+        self._desk.refused(error, cause)
         if self._current is None:
-            self._say_no(self._refused)
+            self._say_no(error)
+
+    def expected(self) -> None:
+        if self._current is None:
+            self._go_on()
 
     def _say_no(self, error: LlmpodError) -> None:
         self._transport.write(refusal(error))
         self._loop.call_later(LINGER_SECONDS, self._transport.close)
 
-    # --- parser -----------------------------------------------------------------------------------------------
-    def on_message_begin(self) -> None:
-        self._url = b""
-        self._headers = []
-        self._body = []
-        self._body_bytes = self._field_bytes = 0
-        self._length = None
-        self._expects = False
-        self._turned = True
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-        self._field_bytes += len(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        self._headers.append((name, value))
-        self._field_bytes += len(name) + len(value)
-        if name == b"content-length":
-            self._length = int(value)
-        elif name == b"expect" and value.lower() == b"100-continue":
-            self._expects = True
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._upgrading = self._parser.should_upgrade()
-        if self._upgrading:
-            if self._parser.get_method() == b"CONNECT":
-                self._refused = MethodNotAllowed("This is no tunnel.")
-            return
-        if len(self._headers) > MAX_FIELDS or self._field_bytes > self._desk.max_header_bytes:
-            self._refused = HeaderTooLarge(f"More than {MAX_FIELDS} header fields, or too long ones.")
-        elif self._length is not None and self._length > self._desk.max_body_bytes:
-            self._refused = TooLarge(f"The body is larger than {self._desk.max_body_bytes} bytes.")
-        elif self._expects and self._current is None:
-            self._go_on()
-
-    def on_body(self, body: bytes) -> None:
-        if self._refused is not None:
-            return
-        self._body.append(body)
-        self._body_bytes += len(body)
-        self._active_at = self._loop.time()
-        if self._body_bytes > self._desk.max_body_bytes:
-            self._refused = TooLarge(f"The body is larger than {self._desk.max_body_bytes} bytes.")
-
-    def on_message_complete(self) -> None:
-        self._in_head = self._turned = True
-        self._head_bytes = self._field_bytes = 0
-        self._expects = False
-        if self._refused is None and not self._upgrading:
-            self._waiting.append(self._ask())
-            self._go_on()
-
-    def _ask(self) -> Ask:
-        """The request that has come. Raises BadRequest."""
-        parser, parts, url = self._parser, self._body, self._url
-        if not url.startswith(b"/") or b"#" in url:
-            url = _origin_form(url)
-        chunks = parser.get_http_version() == "1.1"
-        return Ask(
-            parser.get_method().decode("ascii"),
-            url.partition(b"?")[0].decode("latin-1"),
-            url,
-            self._headers,
-            parts[0] if len(parts) == 1 else b"".join(parts),
-            self._client,
-            keep=chunks and parser.should_keep_alive(),
-            chunks=chunks,
-        )
+    def dropped(self, size: int) -> None:
+        """What comes after a refusal is read for a while, so that the refusal can be read, but not for ever."""
+        self._ignored += size
+        if self._ignored > LINGER_BYTES:
+            self._flow.pause_reading()
 
     # --- answers ----------------------------------------------------------------------------------------------
     def _go_on(self) -> None:
@@ -325,23 +200,3 @@ class EdgeProtocol(asyncio.Protocol):
         else:
             self._deaf = True
             self._transport.close()
-
-
-def _origin_form(url: bytes) -> bytes:
-    """Path and query of a target that says more than that. Raises BadRequest."""
-    try:
-        parsed = httptools.parse_url(url)
-    except httptools.HttpParserInvalidURLError:
-        raise BadRequest("The request's target is not a URL.") from None
-    path: bytes = parsed.path or b"/"
-    return path + b"?" + parsed.query if parsed.query else path
-
-
-def _reason(error: httptools.HttpParserError) -> tuple[LlmpodError, BaseException | None]:
-    """Why the parser stopped: the client's fault, or a bug in one of our callbacks, which comes along."""
-    bug = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
-    if isinstance(bug, BadRequest):
-        return bug, None
-    if bug is None or isinstance(bug, httptools.HttpParserError):
-        return BadRequest(f"This is not a valid HTTP/1.1 request: {bug or error}."), None
-    return LlmpodError("Something in the proxy went wrong.", hint="Its log says more."), bug

@@ -1,0 +1,255 @@
+"""Answers without a task: order, back-pressure, who leaves, who comes late, and what is said when it goes wrong."""
+
+import json
+import selectors
+import threading
+import time
+from contextlib import ExitStack
+
+from tests.proxy.front import Client, Proxy, chat_body
+from tests.proxy.stub import CHAT, Stub, Turn, chat, frames, plain
+from tests.support.wait import eventually
+
+OPAQUE = "/v1/audio/speech"  # never stored: nobody shares it, so little of it is kept
+
+
+def request(
+    text: str, *, stream: bool = False, path: str = CHAT, lines: str = "", version: str = "1.1"
+) -> bytes:
+    body = json.dumps(chat_body(text, **({"stream": True} if stream else {}))).encode()
+    head = f"POST {path} HTTP/{version}\r\nhost: x\r\ncontent-type: application/json\r\n{lines}"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+def test_what_came_in_one_piece_is_answered_in_its_order(front: Proxy, server: Stub) -> None:
+    """Miss, page of ours, refusal, hit, stream, a request that ends the connection, one that is too late."""
+    front.ask(chat_body("kept"))
+    get = b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n"
+    wrong = request("x").replace(b"application/json", b"text/html")
+    last = request("the last", lines="connection: close\r\n")
+    pieces = [request("new"), get % b"/livez", wrong, request("kept"), request("s", stream=True), last]
+    with front.client() as client:
+        client.sock.sendall(b"".join([*pieces, request("too late")]))
+        replies = [client.reply() for _ in pieces]
+        assert client.sock.recv(1) == b""
+    assert [reply.status for reply in replies] == [200, 200, 415, 200, 200, 200]
+    assert [reply.cache for reply in replies] == ["MISS", "", "", "HIT", "MISS", "MISS"]
+    assert replies[0].body == chat("you said new")
+    assert replies[4].body == b"".join(frames("you", "said", "s"))
+    assert (replies[5].body, replies[5].headers["connection"]) == (chat("you said the last"), "close")
+    assert [turn.json["messages"][-1]["content"] for turn in server.turns[1:]] == ["new", "s", "the last"]
+
+
+def test_a_thousand_refusals_in_one_piece(front: Proxy, server: Stub) -> None:
+    """Answered one after the other, not one within the other."""
+    wrong = b"POST /v1/x HTTP/1.1\r\nhost: x\r\ncontent-type: a/b\r\ncontent-length: 1\r\n\r\n1"
+    with front.client() as client:
+        client.sock.sendall(request("first") + wrong * 2000)
+        assert client.reply().status == 200
+        assert {client.reply().status for _ in range(2000)} == {415}
+
+
+def test_what_is_no_request_is_refused_after_the_answers_before_it(front: Proxy, server: Stub) -> None:
+    go = threading.Event()
+
+    def script(turn: Turn) -> None:
+        go.wait(5)
+        plain(turn)
+
+    server.script = script
+    with front.client() as client:
+        client.sock.sendall(request("before nonsense") + b"nonsense\r\n\r\n")
+        server.wait_turns(1)
+        go.set()
+        assert client.reply().body == chat("you said before nonsense")
+        assert client.reply().status == 400
+        assert client.sock.recv(1) == b""
+
+
+def test_continue_is_said_when_it_is_its_turn(front: Proxy, server: Stub) -> None:
+    head, _, body = request("expects", lines="expect: 100-continue\r\n").partition(b"\r\n\r\n")
+    with front.client() as client:
+        client.sock.sendall(request("before it") + head + b"\r\n\r\n")
+        heard = b""
+        while not heard.endswith(b"HTTP/1.1 100 Continue\r\n\r\n"):
+            heard += client.sock.recv(65536)
+        assert chat("you said before it") in heard
+        client.sock.sendall(body)
+        assert client.reply().body == chat("you said expects")
+
+
+def test_an_old_client_gets_a_stream_that_ends_with_the_connection(front: Proxy, server: Stub) -> None:
+    with front.client() as client:
+        client.sock.sendall(request("old", stream=True, version="1.0"))
+        reply = client.reply()
+        assert client.sock.recv(1) == b""
+    assert "transfer-encoding" not in reply.headers
+    assert reply.body == b"".join(frames("you", "said", "old"))
+
+
+def test_a_client_that_does_not_read_stops_the_server(front: Proxy, server: Stub) -> None:
+    """And not the others; when it reads again, it gets everything, and the connection upstream is as good as new."""
+    piece, count = bytes(range(256)) * 256, 1500  # 94 MiB
+    sent: list[int] = []
+
+    def script(turn: Turn) -> None:
+        if turn.target == OPAQUE:
+            turn.head("content-type: audio/wav", f"content-length: {len(piece) * count}")
+            for number in range(count):
+                turn.send(piece)
+                sent.append(number)
+        else:
+            plain(turn)
+
+    server.script = script
+    with front.client() as client:
+        client.sock.sendall(request("long", path=OPAQUE))
+        eventually(lambda: len(sent) > 1)
+        eventually(lambda: _rests(sent))
+        assert len(sent) < count / 3
+        assert front.ask(chat_body("meanwhile")).body == chat("you said meanwhile")
+        response = client.open_reply()
+        left = len(piece) * count
+        while got := response.read(len(piece)):
+            assert got == piece
+            left -= len(got)
+        assert left == 0
+        before = server.connections
+        client.sock.sendall(request("after it"))
+        assert client.reply().body == chat("you said after it")
+        assert server.connections == before
+
+
+def _rests(sent: list[int]) -> bool:
+    """Nothing moves for a while."""
+    before = len(sent)
+    return not threading.Event().wait(0.3) and len(sent) == before
+
+
+def test_who_leaves_while_it_does_not_read_takes_the_call_along(front: Proxy, server: Stub) -> None:
+    gone = threading.Event()
+
+    def script(turn: Turn) -> None:
+        turn.head("content-type: audio/wav", f"content-length: {2**30}")
+        try:
+            while True:
+                turn.send(bytes(2**16))
+        except OSError:
+            gone.set()
+            raise
+
+    server.script = script
+    with front.client() as client:
+        client.sock.sendall(request("leaves", path=OPAQUE))
+        client.open_reply()
+    assert gone.wait(1)
+    eventually(lambda: front.metrics()["requests_in_flight"] == 0)
+
+
+def test_a_failure_before_the_first_byte_is_told_to_all_who_wait(front: Proxy, server: Stub) -> None:
+    go = threading.Event()
+
+    def script(turn: Turn) -> None:
+        go.wait(5)
+        turn.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n")
+        turn.close()
+
+    server.script = script
+    with front.client() as one, front.client() as two, front.client() as three:
+        one.sock.sendall(request("fails"))
+        server.wait_turns(1)
+        joined = front.metrics()["cache_joins"]
+        two.sock.sendall(request("fails"))
+        three.sock.sendall(request("fails"))
+        three.close()
+        eventually(lambda: front.metrics()["client_gone_total"] > 0)
+        go.set()
+        replies = [one.reply(), two.reply()]
+    assert [reply.status for reply in replies] == [502, 502]
+    assert [reply.cache for reply in replies] == ["MISS", "JOIN"]
+    assert replies[0].json["error"]["code"] == "upstream_invalid"
+    assert front.metrics()["cache_joins"] >= joined + 1
+    assert len(server.turns) == 1
+
+
+def test_fifty_identical_streams_hear_at_once(front: Proxy, server: Stub) -> None:
+    """One call; every client has its first byte within 20 ms of the leader's (best of three: others work here too)."""
+    sent = frames("to", "all")
+    go, heard = threading.Semaphore(0), threading.Semaphore(0)
+
+    def script(turn: Turn) -> None:
+        assert go.acquire(timeout=5)
+        turn.stream()
+        turn.chunk(sent[0])
+        assert heard.acquire(timeout=5)
+        turn.chunk(b"".join(sent[1:]))
+        turn.last()
+
+    server.script = script
+    spans = []
+    for number in range(3):
+        with ExitStack() as stack:
+            clients = [stack.enter_context(front.client()) for _ in range(50)]
+            for client in clients:
+                client.sock.sendall(request(f"fifty {number}", stream=True))
+            # they have all been taken: a request that came after them has been answered
+            assert front.ask(chat_body("x"), headers={"Cache-Control": "only-if-cached"}).status == 504
+            spans.append(_span(clients, go))
+            heard.release()
+            assert {client.reply().body for client in clients} == {b"".join(sent)}
+    assert len(server.turns) == 3
+    assert min(spans) < 0.02
+
+
+def _span(clients: list[Client], go: threading.Semaphore) -> float:
+    """Seconds from the first byte of any to the first byte of all."""
+    with selectors.DefaultSelector() as selector:
+        for client in clients:
+            selector.register(client.sock, selectors.EVENT_READ)
+        go.release()
+        times = []
+        while selector.get_map():
+            ready = selector.select(5)
+            assert ready
+            times.append(time.perf_counter())
+            for key, _ in ready:
+                selector.unregister(key.fileobj)
+    return times[-1] - times[0]
+
+
+def test_a_large_stream_becomes_a_document_for_who_joins_without_one(front: Proxy, server: Stub) -> None:
+    """Put together in a thread; who left meanwhile is forgotten."""
+    go = threading.Event()
+    words = ["word " * 100] * 300
+
+    def script(turn: Turn) -> None:
+        go.wait(5)
+        turn.stream()
+        turn.chunk(b"".join(frames(*words, usage=True)))
+        turn.last()
+
+    server.script = script
+    counted = json.dumps(chat_body("large", stream=True, stream_options={"include_usage": True})).encode()
+    with front.client() as leader, front.client() as document, front.client() as leaver:
+        leader.send("POST", CHAT, counted)
+        server.wait_turns(1)
+        document.sock.sendall(request("large"))
+        leaver.sock.sendall(request("large"))
+        eventually(lambda: front.metrics()["requests_in_flight"] == 1)
+        go.set()
+        leaver.close()
+        assert document.reply().json["choices"][0]["message"]["content"] == "".join(words)
+        assert leader.reply().body == b"".join(frames(*words, usage=True))
+    assert len(server.turns) == 1
+
+
+def test_an_end_is_noted_once_for_each_request(front: Proxy, server: Stub) -> None:
+    before = front.metrics()
+    with front.client() as client:
+        client.sock.sendall(request("noted") + request("noted") + request("noted", path="/v1/nothing"))
+        replies = [client.reply() for _ in range(3)]
+    after = front.metrics()
+    assert after["requests_total"] - before["requests_total"] == 3
+    assert [reply.cache for reply in replies] == ["MISS", "HIT", "BYPASS"]
+    assert after["bytes_sent_total"] - before["bytes_sent_total"] == sum(len(reply.body) for reply in replies)
+    assert after["requests_in_flight"] == 0
