@@ -165,8 +165,7 @@ class Flight:
     # --- inside --------------------------------------------------------------------------------------------------
     def _wake(self) -> None:
         for listener in tuple(self._listeners):  # some may leave while they are woken
-            if listener.open:
-                listener.wake()
+            listener.wake()
 
     def _spill(self) -> None:
         if not self.spilled:

@@ -1,11 +1,18 @@
 """Answers without a task: order, back-pressure, who leaves, who comes late, and what is said when it goes wrong."""
 
+import asyncio
 import json
 import selectors
 import threading
 import time
 from contextlib import ExitStack
 
+from llmpod.errors import LlmpodError
+from llmpod.observe import Metrics
+from llmpod.proxy.headers import Headers
+from llmpod.proxy.origin import Origin, Request
+from llmpod.proxy.upstream import Patience, Upstream
+from llmpod.proxy.wire import Call
 from tests.proxy.front import Client, Proxy, chat_body
 from tests.proxy.stub import CHAT, Stub, Turn, chat, frames, plain
 from tests.support.wait import eventually
@@ -253,3 +260,45 @@ def test_an_end_is_noted_once_for_each_request(front: Proxy, server: Stub) -> No
     assert [reply.cache for reply in replies] == ["MISS", "HIT", "BYPASS"]
     assert after["bytes_sent_total"] - before["bytes_sent_total"] == sum(len(reply.body) for reply in replies)
     assert after["requests_in_flight"] == 0
+
+
+class _Slow:
+    """Takes an answer, and stops the reading of more with every piece of it."""
+
+    def __init__(self) -> None:
+        self.call: Call | None = None
+        self.ended = asyncio.Event()
+
+    def head(self, status: int, headers: Headers, *, more: bool) -> None:
+        assert (status, more) == (200, True)
+        assert headers
+
+    def data(self, chunk: bytes) -> None:
+        assert chunk
+        assert self.call is not None
+        self.call.pause()
+
+    def end(self) -> None:
+        self.ended.set()
+
+    def failed(self, error: LlmpodError) -> None:
+        raise error
+
+
+def test_a_connection_that_was_stopped_by_the_last_bytes_is_heard_again(server: Stub) -> None:
+    async def test() -> None:
+        upstream = Upstream(Patience(), Metrics())
+        try:
+            for _ in range(3):
+                sink = _Slow()
+                body = json.dumps(chat_body("slow")).encode()
+                question = Request(Origin.parse(server.url), b"POST", CHAT.encode(), [], body)
+                sink.call = upstream.call(question, sink)
+                await asyncio.wait_for(sink.ended.wait(), 5)
+        finally:
+            await upstream.aclose()
+
+    before = server.connections
+    server.script = lambda turn: turn.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+    asyncio.run(test())
+    assert server.connections == before + 1
