@@ -5,6 +5,7 @@ served is refused before it is read where that is known so early.
 """
 
 import asyncio
+from dataclasses import replace
 
 import httptools
 
@@ -44,6 +45,12 @@ class Intake(asyncio.Protocol):
         self._head_bytes = 0
         self._field_bytes = 0
         self._turned = False  # a message began or ended within what was fed last
+        # the request that was read last, if it may be asked again (see ``_remember``)
+        self._begun = 0  # messages in what was read last
+        self._came: Ask | None = None
+        self._known: Ask | None = None
+        self._head = b""
+        self._again = 0  # bytes of it
 
     # --- for the subclass -------------------------------------------------------------------------------------
     def take(self, ask: Ask) -> None:
@@ -64,9 +71,18 @@ class Intake(asyncio.Protocol):
 
     # --- input ------------------------------------------------------------------------------------------------
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, never more of a header at once than may still come."""
+        """Feed the parser, never more of a header at once than may still come.
+
+        A client sends the same header again and again on a connection. One that is, to the byte, that of the request
+        before it means what it meant then, so a body of the same length is all that is new.
+        """
+        if len(data) == self._again and data.startswith(self._head) and not self._deaf:
+            self._repeat(data[len(self._head) :])
+            return
+        self._again = self._begun = 0
         if self._deaf:
             self.dropped(len(data))
+        whole = data
         while data and not self._deaf:
             room = self._max_header_bytes - self._head_bytes if self._in_head else len(data)
             if room <= 0:
@@ -74,6 +90,33 @@ class Intake(asyncio.Protocol):
                 return
             piece, data = data[:room], data[room:]
             self._feed(piece)
+        self._remember(whole)
+
+    def _remember(self, data: bytes) -> None:
+        """Note a request that was read at once and alone: nothing before it in the parser, and nothing behind it."""
+        came, self._came = self._came, None
+        if came is None or self._deaf or not came.keep or self._length is None:
+            return
+        head = data[: data.find(b"\r\n\r\n") + 4]
+        if self._begun == 1 and len(head) + self._length == len(data):
+            self._head, self._again = head, len(data)
+            self._known = replace(came, body=b"", key=None)  # a prompt is not kept for that
+
+    def _repeat(self, body: bytes) -> None:
+        known = self._known
+        assert known is not None
+        self.take(
+            Ask(
+                known.method,
+                known.path,
+                known.target,
+                known.headers,
+                body,
+                known.client,
+                keep=True,
+                chunks=known.chunks,
+            )
+        )
 
     def _feed(self, piece: bytes) -> None:
         self._turned = False
@@ -119,6 +162,7 @@ class Intake(asyncio.Protocol):
         self._length = None
         self._expects = False
         self._turned = True
+        self._begun += 1
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -161,7 +205,8 @@ class Intake(asyncio.Protocol):
         self._head_bytes = self._field_bytes = 0
         self._expects = False
         if self._refused is None and not self._upgrading:
-            self.take(self._ask())
+            self._came = self._ask()
+            self.take(self._came)
 
     def _ask(self) -> Ask:
         """The request that has come. Raises BadRequest."""

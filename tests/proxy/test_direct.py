@@ -13,7 +13,7 @@ from llmpod.proxy.headers import Headers
 from llmpod.proxy.origin import Origin, Request
 from llmpod.proxy.upstream import Patience, Upstream
 from llmpod.proxy.wire import Call
-from tests.proxy.front import Client, Proxy, chat_body
+from tests.proxy.front import Client, Proxy, Reply, chat_body
 from tests.proxy.stub import CHAT, Stub, Turn, chat, frames, plain
 from tests.support.wait import eventually
 
@@ -83,6 +83,43 @@ def test_continue_is_said_when_it_is_its_turn(front: Proxy, server: Stub) -> Non
         assert chat("you said before it") in heard
         client.sock.sendall(body)
         assert client.reply().body == chat("you said expects")
+
+
+def test_a_header_that_comes_again_belongs_to_the_body_behind_it(front: Proxy, server: Stub) -> None:
+    """In one piece, in two, two in one, with the end of another, with other fields: each gets its own answer."""
+    texts = [f"again {number:02}" for number in range(16)]
+    raw = [request(text) for text in texts]
+    head = raw[0].index(b"\r\n\r\n") + 4
+    raw[8] = request(texts[8], lines="cache-control: no-store\r\n")
+    raw[9] = request(texts[9], lines="cache-control: no-cache\r\n")
+    pieces = [
+        *(raw[0], raw[1], raw[2][:head], raw[2][head:], raw[3], raw[4][:-1], raw[4][-1:] + raw[5], raw[6]),
+        *(b"\r\n" + raw[7], raw[8], raw[9], raw[10] + raw[11][:10], raw[11][10:]),
+        *(raw[12] + raw[13], raw[14] + raw[15]),
+    ]
+    replies: list[Reply] = []
+    with front.client() as client:
+        for number, piece in enumerate(pieces):
+            client.sock.sendall(piece)
+            sent = sum(map(len, pieces[: number + 1]))
+            while len(replies) < sum(sent >= sum(map(len, raw[: n + 1])) + 2 * (n > 6) for n in range(16)):
+                replies.append(client.reply())
+    assert [reply.body for reply in replies] == [chat(f"you said {text}") for text in texts]
+    assert [reply.cache for reply in replies] == ["MISS"] * 8 + ["BYPASS"] + ["MISS"] * 7
+    assert [turn.json["messages"][-1]["content"] for turn in server.turns] == texts
+
+
+def test_a_body_that_looks_like_the_request_before_it_is_a_body(front: Proxy, server: Stub) -> None:
+    inner = request("inner")
+    outer = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    with front.client() as client:
+        client.sock.sendall(inner)
+        assert client.reply().status == 200
+        client.sock.sendall(outer % (OPAQUE.encode(), len(inner)))
+        front.get("/livez")  # by now it has been read
+        client.sock.sendall(inner)
+        assert client.reply().json["body"] == inner.decode()
+    assert [turn.target for turn in server.turns] == [CHAT, OPAQUE]
 
 
 def test_an_old_client_gets_a_stream_that_ends_with_the_connection(front: Proxy, server: Stub) -> None:
