@@ -81,9 +81,10 @@ class Declined(LlmpodError):
 
 # --- a provider of machines ------------------------------------------------------------------------------------
 class ProviderError(LlmpodError):
-    """Something between us and the provider of machines went wrong."""
+    """Something between us and the provider of machines went wrong. ``at``: the provider's own time then, if told."""
 
     status, code, exit_code = 502, "provider_error", 69
+    at: float | None = None
 
 
 class ProviderUnavailable(ProviderError):

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -18,21 +19,22 @@ import requests
 import urllib3.exceptions
 
 from llmpod import __version__
+from llmpod.backends.hub_texts import Unmeasured, count, document, tensors
+from llmpod.bounded import bounded
 from llmpod.errors import BadCredentials, BadSpec, ProviderError, ProviderUnavailable
+from llmpod.text import one_line
+from llmpod.web import Session
 
 TOTAL_SECONDS = 20.0
 STEP_SECONDS = 8.0
 _REDIRECTS = 5
+_LONGEST_WAIT = 3600.0
 _PAGE_BYTES = 16 * 2**20  # the listing of a repository with thousands of files
 _CONFIG_BYTES = 2**20
 _INDEX_BYTES = 32 * 2**20
 _FIRST_BYTES = 64 * 2**10  # most headers of a single file
 _HEADER_BYTES = 32 * 2**20
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
-
-
-class Unmeasured(BadSpec):
-    """The model is there, but not in a form from which its size can be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class _Listing:
     parameters: Mapping[str, int]
 
     def path(self, name: str) -> str:
-        return f"/{quote(self.id)}/resolve/{quote(self.revision, safe='')}/{quote(name)}"
+        return f"/{_quoted(self.id)}/resolve/{_quoted(self.revision, safe='')}/{_quoted(name)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,7 @@ class Hub:
         self._total = total_seconds
         self._clock = clock
         self._until = 0.0
-        self._session = requests.Session()
-        self._session.trust_env = False  # no proxy, no .netrc: the token goes to this origin only
+        self._session = Session()
         self._session.headers.update({"User-Agent": f"llmpod/{__version__}", "Accept-Encoding": "identity"})
 
     def close(self) -> None:
@@ -120,11 +121,17 @@ class Hub:
             BadCredentials: it is gated or private, and the token does not open it.
             ProviderUnavailable: no answer that is understood.
         """
-        self._until = self._clock() + self._total
         if {".", ".."} & set(repo_id.split("/")):
             raise BadSpec(f"{repo_id} is no Hugging Face id.")
+        self._until = self._clock() + self._total
+        try:
+            return bounded(partial(self._look_up, repo_id, revision), self._total)
+        except TimeoutError:
+            raise self._too_late() from None
+
+    def _look_up(self, repo_id: str, revision: str) -> Repo:
         listing = self._listing(repo_id, revision)
-        config = _document(self._get(listing.path("config.json"), repo_id, limit=_CONFIG_BYTES))
+        config = document(self._get(listing.path("config.json"), repo_id, limit=_CONFIG_BYTES))
         size, floats = self._weights(listing, whole=config.get("torch_dtype") == "float32")
         stored = sum(n for name, n in listing.sizes.items() if name.endswith(".safetensors"))
         return Repo(repo_id, listing.revision, config, size, floats, max(stored, size))
@@ -132,19 +139,19 @@ class Hub:
     # --- weights
     def _listing(self, repo_id: str, revision: str) -> _Listing:
         tail = f"/revision/{quote(revision, safe='')}" if revision else ""
-        page = _document(self._get(f"/api/models/{quote(repo_id)}{tail}?blobs=true", repo_id))
+        page = document(self._get(f"/api/models/{_quoted(repo_id)}{tail}?blobs=true", repo_id))
         siblings = page.get("siblings")
         files = [f for f in siblings if isinstance(f, dict)] if isinstance(siblings, list) else []
-        sizes = {str(f.get("rfilename")): _count(f.get("size")) for f in files}
+        sizes = {str(f.get("rfilename")): count(f.get("size")) for f in files}
         tensors = page.get("safetensors")
         counts = tensors.get("parameters") if isinstance(tensors, dict) else None
         return _Listing(
             id=repo_id,
-            revision=str(page.get("sha") or revision or "main"),
+            revision=one_line(str(page.get("sha") or revision or "main"), 100),
             sizes={
                 name: size for name, size in sizes.items() if "/" not in name
             },  # `original/` is not loaded
-            parameters={k: _count(v) for k, v in counts.items()} if isinstance(counts, dict) else {},
+            parameters={k: count(v) for k, v in counts.items()} if isinstance(counts, dict) else {},
         )
 
     def _weights(self, listing: _Listing, *, whole: bool) -> tuple[int, int]:
@@ -154,7 +161,7 @@ class Hub:
             return self._sharded(listing, whole=whole)
         single = _SINGLE if _SINGLE in names else next((n for n in names if n.endswith(".safetensors")), "")
         if single:
-            return _tensors(self._header(listing.path(single), listing.id))
+            return tensors(self._header(listing.path(single), listing.id))
         pickled = sum(names[name] for name in fnmatch.filter(names, "pytorch_model*.bin"))
         if pickled:
             return pickled, pickled * whole
@@ -162,10 +169,10 @@ class Hub:
 
     def _sharded(self, listing: _Listing, *, whole: bool) -> tuple[int, int]:
         """By the index; where that does not tell the size, by its files, whose headers are a thousandth of them."""
-        index = _document(self._get(listing.path(_INDEX), listing.id, limit=_INDEX_BYTES))
+        index = document(self._get(listing.path(_INDEX), listing.id, limit=_INDEX_BYTES))
         shards, metadata = index.get("weight_map"), index.get("metadata")
         files = {str(name) for name in shards.values()} if isinstance(shards, dict) else set()
-        size = _count(metadata.get("total_size")) if isinstance(metadata, dict) else 0
+        size = count(metadata.get("total_size")) if isinstance(metadata, dict) else 0
         if not (size := size or sum(listing.sizes.get(name, 0) for name in files)):
             raise ProviderUnavailable(f"{self.host} does not tell how large {listing.id} is.")
         if listing.parameters:
@@ -181,7 +188,7 @@ class Hub:
         text = start[8 : 8 + length]
         if len(text) < length:
             text = self._get(path, repo_id, limit=8 + length, span=(0, 7 + length))[8:]
-        return _document(text)
+        return document(text)
 
     # --- HTTP
     def _get(
@@ -202,10 +209,20 @@ class Hub:
             target = answer.headers.get("Location")
             if answer.status not in (301, 302, 303, 307, 308) or not target:
                 return answer
-            url = urljoin(url, target)
-            if urlsplit(url).scheme != urlsplit(self._url).scheme:  # never from https to http
-                raise ProviderUnavailable(f"{self.host} redirects to {url[:80]}, which is not followed.")
+            url = self._target(url, target)
         raise ProviderUnavailable(f"{self.host} redirects in circles.")
+
+    def _target(self, url: str, location: str) -> str:
+        """Where a redirect leads. Raises ProviderUnavailable: to no address, or from https to http."""
+        try:
+            target = urljoin(url, location)
+            if urlsplit(target).scheme == urlsplit(self._url).scheme:
+                return target
+        except ValueError:  # "http://[": half an IPv6 address
+            pass
+        raise ProviderUnavailable(
+            f"{self.host} redirects to {one_line(location, 80)}, which is not followed."
+        )
 
     def _once(self, url: str, limit: int, span: tuple[int, int] | None) -> _Answer:
         own = urlsplit(url)[:2] == urlsplit(self._url)[:2]
@@ -232,8 +249,11 @@ class Hub:
     def _time_left(self) -> float:
         left = self._until - self._clock()
         if left <= 0:
-            raise ProviderUnavailable(f"{self.host} did not answer within {self._total:g} s.")
+            raise self._too_late()
         return left
+
+    def _too_late(self) -> ProviderUnavailable:
+        return ProviderUnavailable(f"{self.host} did not answer within {self._total:g} s.")
 
     # --- refusals
     def _refuse(self, answer: _Answer, repo_id: str) -> NoReturn:
@@ -255,7 +275,7 @@ class Hub:
             hint += "" if self._token else " If it is private, set HF_TOKEN."
             raise BadSpec(f"{self.host} has no model {repo_id}.", hint=hint)
         wait = answer.headers.get("Retry-After", "")
-        retry = float(wait) if wait.isdecimal() else None
+        retry = min(float(wait), _LONGEST_WAIT) if wait.isdecimal() else None
         raise ProviderUnavailable(f"{self.host} answered {status}.", retry_after=retry)
 
     def _nearest(self, repo_id: str) -> list[str]:
@@ -263,37 +283,12 @@ class Hub:
         owner = quote(repo_id.rpartition("/")[0], safe="")
         try:
             answer = self._follow(f"/api/models?author={owner}&limit=500", _PAGE_BYTES, None)
-            names = [str(item["id"]) for item in json.loads(answer.body)]
+            names = [one_line(str(item["id"]), 100) for item in json.loads(answer.body)]
         except (ProviderError, ValueError, TypeError, KeyError, RecursionError):
             return []
         return difflib.get_close_matches(repo_id, names, n=3, cutoff=0.4)
 
 
-def _tensors(header: Mapping[str, Any]) -> tuple[int, int]:
-    """Bytes of all tensors of a file, and of those in 32-bit floats, by their places in it."""
-    total = floats = 0
-    for tensor in (entry for name, entry in header.items() if name != "__metadata__"):
-        try:
-            begin, end = tensor["data_offsets"]
-            size = max(int(end) - int(begin), 0)
-        except (KeyError, TypeError, ValueError):
-            raise ProviderUnavailable("A safetensors header is malformed.") from None
-        total += size
-        floats += size if tensor.get("dtype") == "F32" else 0
-    if not total:
-        raise Unmeasured("Its safetensors file holds no tensors.", hint="Choose another repository.")
-    return total, floats
-
-
-def _document(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise ProviderUnavailable(f"The hub's answer is not a JSON object: {body[:60]!r}")
-    return value
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+def _quoted(text: str, *, safe: str = "/") -> str:
+    """For a path; JSON can carry lone surrogates, which UTF-8 cannot."""
+    return quote(text, safe=safe, errors="replace")

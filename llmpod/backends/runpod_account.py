@@ -10,16 +10,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from queue import Empty, SimpleQueue
-from threading import Thread
+from functools import partial
 from typing import Any
 
 import requests
 import urllib3.exceptions
 
 from llmpod.backends.runpod_api import USER_AGENT, RunpodApi
+from llmpod.bounded import bounded
 from llmpod.config import PodConfig, Secret
 from llmpod.errors import ProviderUnavailable
+from llmpod.web import Session
 
 BALANCE_SECONDS = 5.0
 _MAX_BYTES = 2**16
@@ -92,22 +93,17 @@ def balance(config: PodConfig, key: Secret, *, within: float = BALANCE_SECONDS) 
     Args:
         config: gives GraphQL's address.
         key: the account's key; sent in the Authorization header only.
-        within: seconds for all of it. A thread is left behind when they are over: time-outs of sockets bound
-            neither a name server that is silent nor a header that drips.
+        within: seconds for all of it.
     """
-    answers: SimpleQueue[Balance] = SimpleQueue()
-    url = config.graphql_url
-    Thread(target=lambda: answers.put(_ask(url, key, within=within)), daemon=True).start()
     try:
-        return answers.get(timeout=within)
-    except Empty:
+        return bounded(partial(_ask, config.graphql_url, key, within=within), within)
+    except TimeoutError:
         return Balance(why=f"RunPod's GraphQL did not answer within {within:g} s")
 
 
 def _ask(url: str, key: Secret, *, within: float) -> Balance:
     try:
-        with requests.Session() as session:
-            session.trust_env = False  # no proxy, no .netrc: the key goes to this host only
+        with Session() as session:
             headers = {"Authorization": f"Bearer {key.reveal().strip()}", "User-Agent": USER_AGENT}
             with session.post(
                 url,

@@ -32,6 +32,9 @@ CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
 CREATE_SECONDS = 90.0
 _PAGE_LIMIT = 1000
+_NOT_CREATED = frozenset(
+    {400, 401, 402, 403, 404, 405, 410, 413, 422, 429}
+)  # all else leaves a create unclear
 _MAX_PAGES = 1000
 
 
@@ -105,9 +108,9 @@ class RunpodApi:
             if _never_sent(e):
                 raise ProviderUnavailable(f"Cannot reach RunPod ({_reason(e)}).") from None
             raise CreateUnknown(f"RunPod did not answer the create call ({_reason(e)}).") from None
-        if response.status_code in (200, 201):
+        if 200 <= response.status_code < 300:
             return self._created(response)
-        if response.status_code >= 500 or 300 <= response.status_code < 400:
+        if response.status_code not in _NOT_CREATED:
             raise CreateUnknown(
                 f"RunPod answered the create call with {response.status_code}: {_detail(response)}"
             )
@@ -273,4 +276,6 @@ def _refuse(response: requests.Response) -> NoReturn:
         422: (BadSpec, "Correct pod_config.json; `python3 manage_pod.py --refresh-catalog` checks its ids."),
     }
     kind, hint = kinds.get(status, (ProviderUnavailable, "The next pass tries again."))
-    raise kind(said, hint=hint)
+    error = kind(said, hint=hint)
+    error.at = _date(response)  # a refusal tells the time as well as an answer
+    raise error

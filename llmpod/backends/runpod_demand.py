@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from llmpod.backends import vram
-from llmpod.backends.hub import Repo, Unmeasured
+from llmpod.backends.hub import Repo
+from llmpod.backends.hub_texts import Unmeasured
 from llmpod.backends.runpod_args import option, share, whole_number
 from llmpod.backends.runpod_gpus import incapable, usable_gib
 from llmpod.backends.runpod_models import KNOWN

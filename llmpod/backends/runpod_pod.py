@@ -1,6 +1,7 @@
 """Not a decision maker: RunPod GPU pods as a backend."""
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
@@ -94,7 +95,7 @@ class RunpodPods:
         """Read tolerantly: older servers send fewer fields, and ``RUNNING`` says nothing about the container."""
         pod_id = str(pod.get("id"))
         runtime, gpu = _mapping(pod.get("runtime")), _mapping(pod.get("gpu"))
-        count = gpu.get("count")
+        count = _number(gpu.get("count"))
         observed = _OBSERVED.get(str(pod.get("status")), Observed.STARTING)
         if observed is Observed.RUNNING and count == 0:
             observed = Observed.BROKEN
@@ -102,13 +103,13 @@ class RunpodPods:
             id=pod_id,
             name=str(pod.get("name") or ""),
             observed=observed,
-            usd_per_hour=float(pod["cost"]) if isinstance(pod.get("cost"), int | float) else None,
+            usd_per_hour=_number(pod.get("cost")),
             base_url=self._url.replace("{id}", pod_id).replace("{port}", str(PORT)),
             container_up=bool(runtime),
-            uptime_seconds=float(runtime["uptime"]) if "uptime" in runtime else None,
+            uptime_seconds=_number(runtime.get("uptime")),
             created_at=_epoch(pod.get("createdAt")),
-            gpu=gpu.get("id"),
-            gpu_count=count,
+            gpu=str(gpu["id"]) if gpu.get("id") else None,
+            gpu_count=None if count is None else int(count),
             detail="it has no GPU" if count == 0 else f"status {pod.get('status')}",
             switch_at=_switch_at(pod),
             digest=str(_mapping(pod.get("env")).get(DIGEST) or ""),
@@ -153,8 +154,18 @@ def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _epoch(text: object) -> float | None:
+def _number(value: object) -> float | None:
+    """A finite number of at least 0, also as text; None for anything else: one odd field must not hide a pod."""
     try:
-        return datetime.fromisoformat(str(text)).timestamp()
+        number = float(str(value))
     except ValueError:
         return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _epoch(text: object) -> float | None:
+    try:
+        at = datetime.fromisoformat(str(text)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+    return at if at > 0 else None  # Go's zero time means that nobody said

@@ -150,6 +150,9 @@ _SHAPING = (
 
 
 def digest(config: PodConfig) -> str:
-    """Names those settings that a pod is made from; another digest means that it should be another pod."""
-    shape = [getattr(config, name) for name in _SHAPING]
-    return hashlib.sha256(json.dumps(shape).encode()).hexdigest()[:16]
+    """Names those settings that a pod is made from; another digest means that it should be another pod.
+
+    Settings at their defaults are left out: a new version with more of them must not replace what runs.
+    """
+    shape = config.model_dump(mode="json", include=set(_SHAPING), exclude_defaults=True)
+    return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]

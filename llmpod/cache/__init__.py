@@ -4,14 +4,17 @@ from llmpod.cache.answer import Verdict, verdict
 from llmpod.cache.cache import Cache
 from llmpod.cache.entry import Entry
 from llmpod.cache.flight import Flight, Flights, Head
+from llmpod.cache.inspect import Contents, Stored, Verified
 from llmpod.cache.key import AliasTable, RequestKey, request_key
 from llmpod.cache.listener import Listener
+from llmpod.cache.offline import import_lines, purge
 from llmpod.cache.sse import FrameScanner
 from llmpod.cache.state import Disk
 
 __all__ = [
     "AliasTable",
     "Cache",
+    "Contents",
     "Disk",
     "Entry",
     "Flight",
@@ -20,7 +23,11 @@ __all__ = [
     "Head",
     "Listener",
     "RequestKey",
+    "Stored",
     "Verdict",
+    "Verified",
+    "import_lines",
+    "purge",
     "request_key",
     "verdict",
 ]

@@ -146,7 +146,7 @@ class Cache:
             "memory_max_bytes": memory.max_bytes,
             "unsaved": len(self._index.volatile),
             "evicted": self._index.evicted,
-            "waiting": tier.waiting if tier else 0,
+            "waiting": tier.shelf.waiting if tier else 0,
             "disk_bytes": tier.shelf.space.real + tier.shelf.space.extra if tier else 0,
             "segments": len(tier.shelf.space.segments) if tier else 0,
             "errors": tier.errors if tier else 0,
@@ -209,10 +209,9 @@ class Cache:
 
     async def drop(self, digest: bytes) -> bool:
         """Removes an entry everywhere; False when none was known. Its record is gone on return."""
-        known = self._index.forget(digest, erase=True)
         if self._tier is not None:
-            await self._tier.removed(digest)
-        return known
+            return await self._tier.drop(digest)
+        return self._index.forget(digest, erase=False)
 
     async def flush(self) -> None:
         """Waits until everything that can be on disk is there, the order of use included."""

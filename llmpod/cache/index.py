@@ -69,8 +69,8 @@ class Index:
 
     def warm(self, entry: Entry) -> None:
         """Takes an entry from the disk (or on its way there) into memory, as the most recently used one."""
-        place = self.cold.pop(entry.key)
-        if place is not None and entry.memory <= self.memory.max_bytes:
+        place = self.cold.pop(entry.key) if entry.memory <= self.memory.max_bytes else None
+        if place is not None:
             self.located[entry.key] = place
             self.cool(self.memory.add(entry))
 

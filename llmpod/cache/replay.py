@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from llmpod.cache import files, snapshot
 from llmpod.cache.cold import MAX_OFFSET, MAX_SLOTS, length_of, offset_of, place_of, short, slot_of
-from llmpod.cache.entry import DEAD, ENTRY, HEAD_BYTES, LIVE, MAC_BYTES, Corrupt, Signer
+from llmpod.cache.entry import COVERED, DEAD, ENTRY, FRONT, HEAD_BYTES, LIVE, MAC_BYTES, Corrupt, Signer
 from llmpod.cache.root import Root
 from llmpod.cache.space import Segment
 from llmpod.cache.walk import USE, Frame, Walk
@@ -144,6 +144,7 @@ class Replay:
 def uses(frame: Frame, fd: int, signer: Signer) -> Iterator[tuple[int, int, int]]:
     """(first 60 bits of the key, seconds since the epoch, hits) of each row, if it is as it was written."""
     record = os.pread(fd, frame.length, frame.offset)
-    end = HEAD_BYTES + int.from_bytes(record[16:20], "little")
-    if end + MAC_BYTES <= len(record) and signer.check(record, 8, end) and not (end - HEAD_BYTES) % USE.size:
+    _, _, length, *_ = COVERED.unpack_from(record, FRONT.size)
+    end = HEAD_BYTES + length
+    if end + MAC_BYTES <= len(record) and signer.check(record, FRONT.size, end) and not length % USE.size:
         yield from USE.iter_unpack(record[HEAD_BYTES:end])

@@ -20,6 +20,7 @@ from llmpod.cache.steps import Append, Erase, Snap, Spot, Unlink
 from llmpod.cache.walk import USE
 
 LARGE: Final = 16 * 1024  # bytes of answer and question from which a thread makes the record
+_KEPT_BYTES: Final = 4 * 2**20
 _MOST_USES: Final = 8192
 _SNAPSHOT_BYTES: Final = 32 * 2**20  # segments may grow by this much until the books are written down again
 _LARGEST_COUNT: Final = 2**32 - 1
@@ -52,6 +53,8 @@ class Shelf:
         self._clock = clock
         self._foreign: dict[int, Segment] | None = None  # another process's segments
         self._encoding: dict[asyncio.Task[None], int] = {}
+        self._kept: dict[bytes, bytes] = {}
+        self._kept_bytes = 0
         self._noted = 0  # bytes of segments when the books were last written down
 
     # --- taking over ---------------------------------------------------------------------------------------------
@@ -69,13 +72,15 @@ class Shelf:
         self._noted = -replay.replayed
         self._index.on_gone = self._gone
         self._index.adopt(replay.places, self.space.live)
+        for key in [key for key in self._kept if key not in self._index.volatile]:
+            self._kept_request(key)
         for segment in [segment for segment in replay.segments.values() if segment.live <= 0]:
             self.space.retire(segment)
 
     def borrow(self, replay: Replay) -> None:
         """What was found is another process's: it is read, and forgotten without consequences."""
         self._foreign = replay.segments
-        self._index.on_gone = self._erase_foreign
+        self._index.disconnect()
         self._index.adopt(replay.places, sum(segment.live for segment in replay.segments.values()))
 
     def spot(self, key: bytes, place: int | None) -> Spot | None:
@@ -86,15 +91,16 @@ class Shelf:
         segment = segments.get(slot_of(place))
         return Spot(segment.number, offset_of(place), length_of(place), key) if segment is not None else None
 
-    def _gone(self, place: int, *, erase: bytes | None) -> None:
-        if erase is not None:
-            self._erase_foreign(place, erase=erase)
-        self.space.release(place)
-
-    def _erase_foreign(self, place: int, *, erase: bytes | None) -> None:
-        spot = self.spot(erase, place) if erase is not None else None
+    def erase(self, key: bytes, place: int | None) -> None:
+        """Has the contents of a record overwritten, whoever wrote it."""
+        spot = self.spot(key, place)
         if spot is not None:
             self._carrier.queue(Erase(spot))
+
+    def _gone(self, place: int, *, erase: bytes | None) -> None:
+        if erase is not None:
+            self.erase(erase, place)
+        self.space.release(place)
 
     def _unlink(self, segment: Segment) -> None:
         self._carrier.queue(Unlink(segment.number))
@@ -107,9 +113,15 @@ class Shelf:
             entry: in memory, and volatile.
             request: what was asked; empty when that is not known.
         """
+        if self._save(entry, request):
+            return True
+        self._keep_request(entry.key, request)
+        return False
+
+    def _save(self, entry: Entry, request: bytes) -> bool:
         under_way = self._carrier.waiting_bytes + sum(self._encoding.values())
         signer = self._store.signer
-        if signer is None or under_way + entry.size > self._carrier.most_waiting:
+        if signer is None or not self.writable or under_way + entry.size > self._carrier.most_waiting:
             return False
         if entry.size > LARGE:
             task = asyncio.create_task(self._encode(entry, request), name="cache-encode")
@@ -117,6 +129,30 @@ class Shelf:
             task.add_done_callback(self._encoding.pop)
             return True
         return self._place(entry, encode(entry, request, signer))
+
+    async def save_volatile(self) -> None:
+        """Saves what has no record yet, as far as that can be done now."""
+        if self.writable and self._index.volatile:
+            for entry in self._index.volatile_entries():
+                self.save(entry, self._kept_request(entry.key))
+            await self._encoded()
+
+    @property
+    def waiting(self) -> int:
+        """Entries on their way to the disk."""
+        return len(self._carrier.waiting)
+
+    def _keep_request(self, key: bytes, request: bytes) -> None:
+        """Remembers what was asked for an entry that cannot be saved now: some, not all when it lasts."""
+        if request and self._kept_bytes + len(request) <= _KEPT_BYTES:
+            self._kept_bytes += len(request) - len(self._kept.get(key, b""))
+            self._kept[key] = request
+
+    def _kept_request(self, key: bytes) -> bytes:
+        """Gives that back, and forgets it."""
+        request = self._kept.pop(key, b"")
+        self._kept_bytes -= len(request)
+        return request
 
     async def _encode(self, entry: Entry, request: bytes) -> None:
         record = await self._carrier.encode(entry, request)
@@ -140,13 +176,15 @@ class Shelf:
             raise RuntimeError("a place was taken, so there is a segment")
         return self._carrier.append(active, record)
 
-    async def encoded(self) -> None:
+    async def _encoded(self) -> None:
         """Waits for the records that are being made in threads."""
         if self._encoding:
             await asyncio.wait(self._encoding)
 
     def note_uses(self) -> None:
         """Has the order of use written, as far as it changed."""
+        if not self.writable:
+            return
         now, rows = int(self._clock()) & _LARGEST_COUNT, []
         for key in self._index.memory.touched()[-_MOST_USES:]:
             entry = self._index.memory.look(key)
@@ -159,7 +197,7 @@ class Shelf:
         if not rows or signer is None:
             return
         record = encode_uses(b"".join(rows), self._clock(), signer)
-        place = self.space.take(len(record), 0.0)
+        place = self.space.take(len(record), self._clock())
         if place is not None:
             self.append(record)
             self.space.release(place)
@@ -186,6 +224,7 @@ class Shelf:
         space.extra = books.file_bytes
 
     async def close(self) -> None:
-        """Waits for what is being made."""
+        """Waits for what is being made; there is no disk any more."""
         self.writable = False
-        await self.encoded()
+        self._index.disconnect()
+        await self._encoded()

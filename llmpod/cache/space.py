@@ -92,7 +92,7 @@ class Space:
         active.size += length
         active.live += length
         active.newest = max(active.newest, stored_at)
-        active.oldest = min(active.oldest, stored_at or active.oldest)
+        active.oldest = min(active.oldest, stored_at)
         self.real += length
         self.live += length
         self.written += length

@@ -97,13 +97,16 @@ class Tidier:
                 self._index.forget(frame.key, erase=False)
             else:
                 copies.append((frame.key, old, new, self._shelf.append(moved(record))))
-        if copies:
+        if not copies:
+            return
+        landed = False
+        try:
             await self._carrier.carry()
-        for key, old, new, step in copies:
-            if not self._shelf.writable:  # the directory was lost meanwhile, and with it all places
-                return
-            if not (step.done and self._index.move(key, old, new)):
-                self._space.release(new)
+            landed = True
+        finally:
+            for key, old, new, step in copies if self._shelf.writable else ():
+                if not (landed and step.done and self._index.move(key, old, new)):
+                    self._space.release(new)
 
     async def _forget_unread(self, segment: Segment) -> None:
         """What could not be found in a segment any more, because it is damaged, is no longer in the books either."""

@@ -1,6 +1,6 @@
 """Not the front of the cache: its disk half, with everything that can go wrong with a directory.
 
-What it is good for at the moment is one of the states of ``Disk`` (see there). Anything that fails leads to BROKEN.
+Anything that fails leads to the state BROKEN; see ``Disk``.
 """
 
 import asyncio
@@ -30,12 +30,10 @@ class DiskTier:
     Args:
         index: the books; entries without a record are its ``volatile`` ones.
         store: the directory.
-        max_bytes: of all files in it together.
-        clock: seconds since the epoch.
-        ttl_seconds: how long an entry is served after it was stored; None: for ever.
-        tick_seconds: how often the directory is looked after.
+        max_bytes, clock, ttl_seconds, tick_seconds: as for ``Cache.open``.
 
     Attributes:
+        shelf: the places of records.
         state: see ``Disk``.
         degraded: why entries are not being written; None when they are.
         errors: batches that failed.
@@ -76,30 +74,27 @@ class DiskTier:
         await self._connect()
         self._keeper = asyncio.create_task(self._keep(), name="cache-keeper")
 
-    @property
-    def waiting(self) -> int:
-        """Entries on their way to the disk."""
-        return len(self._carrier.waiting)
-
     def on_its_way(self, key: bytes) -> Entry | None:
         """An entry that is being written; its record cannot be read yet."""
         return self._carrier.waiting.get(key) if key in self._index.cold else None
 
     # --- entries -------------------------------------------------------------------------------------------------
-    def save(self, entry: Entry, request: bytes = b"") -> None:
+    def save(self, entry: Entry, request: bytes) -> None:
         """Has an entry written that is in memory; where that cannot be done now it stays volatile."""
-        if self.state is Disk.READY and not self.shelf.save(entry, request):
-            self._wake.set()
+        if not self.shelf.save(entry, request) and self.state is Disk.READY:
+            self._wake.set()  # somebody must make room
 
-    async def removed(self, key: bytes) -> None:
-        """An entry was dropped: its record is gone on return."""
+    async def drop(self, key: bytes) -> bool:
+        """Removes an entry; its record is gone on return. False when none was known."""
+        if self.state is Disk.SHARED:
+            await self._follow()
+            self.shelf.erase(key, self._index.place(key))
+        known = self._index.forget(key, erase=True)
         if self.state is Disk.SCANNING:
             self._gone.add(key)
             await self._explored.wait()
-        elif self.state is Disk.SHARED:
-            await self._follow()
-            self._index.forget(key, erase=True)
         await self._carrier.carry()
+        return known
 
     async def load(self, key: bytes) -> Entry | None:
         """Fetches an entry into memory, if there is a record. A damaged one is removed."""
@@ -116,14 +111,15 @@ class DiskTier:
             if newer is not None:  # stored, or loaded by somebody else, while we were reading
                 return self._index.memory.get(key)
             if entry is not None:
-                return self._take(entry)
+                return self._fresh(entry)
             if self._index.cold.get(key) == place:
                 self.corrupt += damaged
                 self._index.forget(key, erase=damaged and self.state is Disk.READY)
                 return None
         return None
 
-    def _take(self, entry: Entry) -> Entry | None:
+    def _fresh(self, entry: Entry) -> Entry | None:
+        self._tidier.expire()
         if entry.stored_at < self._index.memory.horizon:
             self._index.forget(entry.key, erase=True)
             return None
@@ -144,10 +140,9 @@ class DiskTier:
         """Waits until everything that can be on disk is there, the order of use included."""
         while True:
             await self._explored.wait()
-            await self._save_all()
-            under_way = self.waiting
-            if self.state is Disk.READY:
-                self.shelf.note_uses()
+            await self.shelf.save_volatile()
+            under_way = self.shelf.waiting
+            self.shelf.note_uses()
             await self._carrier.carry()
             more = under_way and self._index.volatile and self.state is Disk.READY
             if self._explored.is_set() and not more:
@@ -158,22 +153,16 @@ class DiskTier:
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.flush()
-                if self.state is Disk.READY:
-                    await self.shelf.snapshot()
         if self._keeper is not None:
             self._keeper.cancel()
             with suppress(asyncio.CancelledError):
                 await self._keeper
-        self._index.disconnect()
+        if self.state is Disk.READY:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self.shelf.snapshot()
         await self.shelf.close()
         await self._carrier.close()
-
-    async def _save_all(self) -> None:
-        """Saves what has no record yet."""
-        if self.state is Disk.READY and self._index.volatile:
-            for entry in self._index.volatile_entries():
-                self.save(entry)
-            await self.shelf.encoded()
 
     def _settle(self, outcome: Outcome) -> None:
         """Books what became of a batch."""
@@ -268,6 +257,8 @@ class DiskTier:
     async def _try_again(self) -> None:
         """After a failed write: all we know is still true if the directory is still the same."""
         if not self._known or await self._carrier.lost():
+            if self._known:
+                self._forget()
             await self._connect()
             return
         try:
@@ -300,6 +291,6 @@ class DiskTier:
         if self.state is Disk.SCANNING:
             await self._explore()
         if self.state is Disk.READY:
-            await self._save_all()
+            await self.shelf.save_volatile()
             await self._carrier.carry()
             await self._tidier.look_after()

@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from llmpod.backends import runpod_catalog
-from llmpod.backends.hub import Hub, Unmeasured
+from llmpod.backends.hub import Hub
+from llmpod.backends.hub_texts import Unmeasured
 from llmpod.backends.runpod_catalog import Catalog
 from llmpod.cli.command import Command, Invocation
 from llmpod.cli.plan import catalog_age

@@ -19,8 +19,8 @@ from llmpod.cli.show import duration, moment
 from llmpod.cli.wiring import HOME
 from llmpod.errors import StateError
 from llmpod.lifecycle.files import process_id
+from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.ports import listener
-from llmpod.lifecycle.reconcile import PROXY
 from llmpod.model import Direction, Record
 
 LONG_PASS_SECONDS = 600.0

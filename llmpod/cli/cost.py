@@ -88,7 +88,7 @@ def _read(plane: Plane, state: State, outside: Outside, problem: str) -> Inside:
     if outside.listed is not None:
         prefix = match.prefix(install_id)
         ours = [seen for seen in outside.listed if seen.id in known or seen.name.startswith(prefix)]
-        book = book.with_lines(due(book, ours, tenants(state.records, install_id), now=outside.at))
+        book = book.with_lines(due(book, ours, tenants(state.records), now=outside.at))
     ids = frozenset({*known, *(seen.id for seen in ours)})
     return Inside(book, state.records, ids, (problem,) if problem else ())
 

@@ -6,7 +6,8 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from llmpod.backends import runpod_catalog, runpod_offers
-from llmpod.backends.hub import Hub, Unmeasured
+from llmpod.backends.hub import Hub
+from llmpod.backends.hub_texts import Unmeasured
 from llmpod.backends.runpod_api import RunpodApi
 from llmpod.backends.runpod_catalog import BUILT_IN, Catalog
 from llmpod.backends.runpod_demand import Demand, demand, model_of

@@ -12,9 +12,9 @@ from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.cli.show import ALIVE, dollars, duration, money
 from llmpod.cli.wiring import Plane
 from llmpod.config.schema import PodConfig
-from llmpod.errors import ProviderError
+from llmpod.errors import BadCredentials, LlmpodError, ProviderError, RetiredApi
 from llmpod.lifecycle.report import Report
-from llmpod.model import Phase, Record, Want
+from llmpod.model import Instance, Phase, Record, Want
 
 LOCK_SECONDS = 90.0
 _STEPS: dict[Phase, str] = {
@@ -37,12 +37,14 @@ class Follower:
         console: where to print.
         verbose: print every line of every pass, not just changes.
         sleep: waits so many seconds.
+        foreign: the account's pods that are not ours, as the last pass saw them.
     """
 
     plane: Plane
     console: Console
     verbose: bool = False
     sleep: Callable[[float], None] = time.sleep
+    foreign: tuple[Instance, ...] = ()
     _shown: str = ""
 
     def until_ready(self, model: str) -> Record:
@@ -75,16 +77,29 @@ class Follower:
 
         Returns:
             True when the provider's own list says so; False when the limit passed first.
+
+        Raises:
+            BadCredentials, RetiredApi: RunPod will not hear us; the order stands for a later pass.
         """
         limit = self.plane.clock() + limit_seconds
         while True:
             report = self.plane.run_pass(wait_seconds=LOCK_SECONDS, forced=forced)
+            self.foreign = report.foreign
             self._lines(report)
+            self._tell(report.error)
+            if isinstance(report.error, BadCredentials | RetiredApi):
+                raise report.error
             if report.remaining == 0 and not ALIVE.intersection(report.phases.values()):
                 return True
             if self.plane.clock() > limit:
                 return False
             self.sleep(min(2.0, self.plane.config.common.poll_interval_seconds))
+
+    def _tell(self, error: LlmpodError | None) -> None:
+        """Why it takes so long, once for each reason."""
+        if error is not None and str(error) != self._shown:
+            self._shown = str(error)
+            self.console.print(f"  {error}", highlight=False, markup=False)
 
     def _lines(self, report: Report) -> None:
         for line in report.lines if self.verbose else []:

@@ -23,16 +23,13 @@ from llmpod.lifecycle.lastwords import LastWords
 from llmpod.lifecycle.redact import redact
 from llmpod.lifecycle.store import Store
 from llmpod.model import Record
+from llmpod.text import one_line
 
 LOOK_SECONDS = 15.0  # a silent pod is left so often, to see whether it is still the one
 PAUSE_SECONDS = 5.0
 STATE_SECONDS = 1.0
 FILE_SECONDS = 0.3
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-# What a log may do to a terminal: escape sequences (ECMA-48) and control characters other than the tab.
-_CONTROL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0a-\x1f\x7f-\x9f]"
-)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -214,7 +211,7 @@ class _Pods:
 
 
 def _print(line: str) -> None:
-    print(_CONTROL.sub("", line.replace("\n", " ")), flush=True)
+    print(one_line(line.rstrip()), flush=True)
 
 
 def _note(text: str) -> None:

@@ -13,12 +13,12 @@ from llmpod.cli.command import Command, Invocation
 from llmpod.config import Config
 from llmpod.errors import Busy, Declined, ProviderError, StateError
 from llmpod.lifecycle import match
-from llmpod.lifecycle.reconcile import PROXY
+from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.store import Store
-from llmpod.model import Direction, Instance, Want
+from llmpod.model import Direction, Instance, Phase, Want
 
 LIMIT_SECONDS = 300.0
-LOCK_SECONDS = 10.0
+LOCK_SECONDS = 100.0  # a pass that hangs in a call to RunPod gives up within that
 PAUSE_SECONDS = 2.0
 
 
@@ -29,6 +29,7 @@ class _Sweep:
     Args:
         backend: the provider.
         ours: whether a machine is to be ended.
+        expect: ids that are looked up one by one where the list lacks them.
         say: prints a line.
         sleep: waits so many seconds.
         clock: monotonic seconds.
@@ -37,6 +38,7 @@ class _Sweep:
     backend: Backend
     ours: Callable[[Instance], bool]
     say: Callable[[str], None]
+    expect: frozenset[str] = frozenset()
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
     ended: set[str] = field(default_factory=set)
@@ -57,24 +59,25 @@ class _Sweep:
     def _once(self) -> int | None:
         """How many there were; None when nobody knows."""
         try:
-            there = self.backend.list(()).instances
+            there = self.backend.list(self.expect).instances
         except ProviderError as e:
             self.say(str(e))
             return None
         found = [i for i in there if self.ours(i)]
         self.others = [i.name for i in there if i not in found and _everything(i)]
         for instance in found:
-            self._end(instance)
+            self.end(instance.id, instance.name)
         return len(found)
 
-    def _end(self, instance: Instance) -> None:
-        if instance.id not in self.ended:
-            self.say(f"terminating {instance.id} ({instance.name})")
+    def end(self, pod_id: str, name: str) -> None:
+        """Order the end of one machine."""
+        if pod_id not in self.ended:
+            self.say(f"terminating {pod_id} ({name})")
         try:
-            self.backend.destroy(instance.id)
-            self.ended.add(instance.id)
+            if self.backend.destroy(pod_id):
+                self.ended.add(pod_id)
         except ProviderError as e:
-            self.say(f"{instance.id}: {e}")
+            self.say(f"{pod_id}: {e}")
 
 
 def panic(call: Invocation) -> int:
@@ -97,9 +100,8 @@ def panic(call: Invocation) -> int:
         ours = _everything if every else _of(store)
         sweep = _Sweep(backend, ours, call.say)
         gone = sweep.until_empty()
-        if gone and store is not None and not _no_pass_at_work(store):
-            call.say("Another pass is at work and does not end; looking again after it.")
-            gone = sweep.until_empty()
+        if gone and store is not None:
+            gone = _again_under_lock(sweep, store)
     finally:
         backend.close()
     if not gone:
@@ -137,24 +139,43 @@ def _of(store: Store | None) -> Callable[[Instance], bool]:
             "Nobody knows which pods are of this installation: its directory cannot be used.",
             hint="`panic --every-installation` ends all pods that any llmpod has made in this account.",
         )
-    ids: set[str | None] = set()
+    ids, marks = set[str | None](), set[str]()
     with suppress(StateError):
-        ids = {record.instance_id for record in store.load().records.values()}
-    prefix = match.prefix(store.install_id)
-    return lambda instance: instance.name.startswith(prefix) or instance.id in ids
+        state = store.load()
+        ids = {record.instance_id for record in state.records.values()}
+        marks |= {state.install_id, *state.old_ids} - {""}
+    with suppress(StateError):
+        marks.add(store.install_id)
+    prefixes = tuple(match.prefix(mark) for mark in marks)
+    return lambda seen: seen.id in ids or (prefixes != () and seen.name.startswith(prefixes))
 
 
 def _everything(instance: Instance) -> bool:
     return re.match(match.ANY_INSTALLATION, instance.name) is not None
 
 
-def _no_pass_at_work(store: Store) -> bool:
-    """Whoever holds the lock may be in the middle of a create call."""
+def _again_under_lock(sweep: _Sweep, store: Store) -> bool:
+    """Whoever held the lock may have been in the middle of a create call: look again when nobody can be.
+
+    Returns:
+        False when that cannot be known, or a creation got no clear answer and may still show up.
+    """
     try:
         with store.lock(wait_seconds=LOCK_SECONDS):
-            return True
-    except (Busy, StateError):
+            records = list(store.load().records.values())
+            sweep.expect = frozenset(record.instance_id for record in records if record.instance_id)
+            for pod_id in sweep.expect - sweep.ended:  # a list may lag behind a creation
+                sweep.end(pod_id, "remembered")
+            gone = sweep.until_empty()
+    except Busy as e:
+        sweep.say(f"{e.message} It may be creating a pod.")
         return False
+    except StateError:  # nobody remembers anything; what is listed is gone
+        return True
+    unclear = [r.name for r in records if r.phase in (Phase.INTENT, Phase.UNKNOWN)]
+    for name in unclear:
+        sweep.say(f"The creation of {name} got no clear answer; it may still show up.")
+    return gone and not unclear
 
 
 def _agree(call: Invocation) -> None:

@@ -1,5 +1,6 @@
 """Not the lifecycle: the commands that order a model up or down and run passes."""
 
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -11,7 +12,8 @@ from llmpod.cli.follow import Follower
 from llmpod.cli.plan import print_plans
 from llmpod.cli.wiring import Plane, interactive
 from llmpod.errors import Busy, ConfigError, LlmpodError, StateError
-from llmpod.lifecycle.reconcile import PROXY
+from llmpod.lifecycle.match import ANY_INSTALLATION
+from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import SUSPECT_SECONDS
 from llmpod.lifecycle.report import Report
 from llmpod.model import Direction, Phase
@@ -91,6 +93,9 @@ def _end(call: Invocation, *, everything: bool) -> int:
         if follower.until_gone(limit_seconds=SHUTDOWN_SECONDS, forced=forced):
             stopped = ", the proxy is stopped" if everything and plane.proxy else ""
             call.say(f"down: no pod of this installation exists{stopped}")
+            others = [pod.name for pod in follower.foreign if re.match(ANY_INSTALLATION, pod.name)]
+            if others:
+                call.say(f"Of other llmpod installations, left alone: {', '.join(others[:5])}")
             _warn_of_suspects(plane, call)
             return 0
     call.say("The order stands, but the pod's end is not confirmed yet. Run the command again.")
@@ -121,7 +126,10 @@ def _follow(plane: Plane, call: Invocation) -> int:
 
 def _rearm(plane: Plane) -> None:
     """A person who starts a pass at a terminal wants the model up; one that is up already keeps its deadline."""
-    orders, records = plane.store.orders(), plane.store.load().records
+    try:
+        orders, records = plane.store.orders(), plane.store.load().records
+    except StateError:  # a person's order replaces what is damaged; the pass says what it does about the rest
+        orders, records = {}, {}
     names = (*plane.config.models, PROXY)
     gave_up = any(record.phase is Phase.FAILED for record in records.values())
     if gave_up or any(name not in orders or orders[name].direction is Direction.DOWN for name in names):

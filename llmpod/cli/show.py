@@ -10,11 +10,12 @@ from rich.console import Console
 from llmpod.cli.wiring import Plane
 from llmpod.errors import StateError
 from llmpod.lifecycle.files import process_id
-from llmpod.lifecycle.reconcile import PROXY
+from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import SUSPECT_SECONDS
 from llmpod.lifecycle.state import State
 from llmpod.model import Phase, Record, Want
 
+STALE_SECONDS = 900.0
 ALIVE = frozenset(Phase) - {Phase.STOPPED, Phase.FAILED}
 
 
@@ -85,6 +86,7 @@ def status_document(plane: Plane) -> dict[str, Any]:
         "last_pass_age_seconds": now - state.last_pass if state.last_pass else None,
         "foreign_pods": dict(state.foreign),
         "state_file": str(plane.store.state_file),
+        "trouble": asdict(state.trouble) if state.trouble else None,
         "error": error,
     }
 
@@ -132,8 +134,13 @@ def print_status(plane: Plane, console: Console, *, as_json: bool) -> None:
     console.print(f"proxy    {running}")
     age = document["last_pass_age_seconds"]
     console.print(f"watchdog last pass {duration(age)} ago" if age is not None else "watchdog never ran")
+    if age is not None and age > STALE_SECONDS and any(m["pod_id"] for m in document["models"].values()):
+        console.print("         what stands above may be out of date; see `doctor`", style="yellow")
     for pod_id, text in document["foreign_pods"].items():
         console.print(f"other    {pod_id} ({text}): not of this installation, left alone", markup=False)
+    if trouble := document["trouble"]:
+        text = f"FAILING  since {moment(trouble['since'])}: {trouble['text']}"
+        console.print(text, style="red", highlight=False, markup=False)
     if document["error"]:
         console.print(document["error"], style="red", highlight=False, markup=False)
 
@@ -151,8 +158,9 @@ def _print_model(console: Console, name: str, model: dict[str, Any], now: float)
             f"cost     {dollars(model['spent_usd'])} so far, at most {dollars(model['worst_case_usd'])}"
         )
     if model["deadline"] and model["phase"] in ALIVE:
-        left = duration(model["deadline"] - now)
-        console.print(f"ends     {moment(model['deadline'])}, in {left}")
+        left = model["deadline"] - now
+        when = f"in {duration(left)}" if left > 0 else "OVERDUE: no pass has ended it; see `doctor`"
+        console.print(f"ends     {moment(model['deadline'])}, {when}")
     if model["switch_at"] and model["phase"] in ALIVE:
         quiet = model["heartbeat_seconds"]
         unless = f", or after {duration(quiet)} without a pass or a request" if quiet else ""

@@ -22,10 +22,11 @@ from llmpod.lifecycle.events import EventLog
 from llmpod.lifecycle.lastwords import LastWords
 from llmpod.lifecycle.ledger import FILE_NAME, Ledger
 from llmpod.lifecycle.notify import Notifier
+from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.probe import HttpProber
 from llmpod.lifecycle.proxyproc import INHERITED, ProxyProcess
 from llmpod.lifecycle.purse import Purse
-from llmpod.lifecycle.reconcile import PROXY, Reconciler
+from llmpod.lifecycle.reconcile import Reconciler
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.store import Store
 from llmpod.model import Direction, Event, Record, Want
@@ -173,7 +174,6 @@ def open_plane(
     try:
         yield Plane(config, key, store, backend, prober, proxy, clock, point or failpoint.point(environ))
     finally:
-        prober.close()
         backend.close()
 
 

@@ -6,6 +6,7 @@ What comes out is frozen and handed down; nobody else looks at ``os.environ`` or
 import difflib
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -103,10 +104,15 @@ def salvage(path: Path, environ: Mapping[str, str]) -> Config:
     Each key that is valid by itself is kept; without a readable file the defaults serve.
     """
     path = path.absolute()
-    try:
-        raw = jsonc.parse(path.read_text(encoding="utf-8"), where=str(path))
-    except (ConfigError, OSError, UnicodeDecodeError):
-        raw = {}
+    raw: dict[str, Any] = {}
+    with suppress(OSError):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        try:
+            raw = jsonc.parse(text, where=str(path))
+        except ConfigError:  # what can still be read of it: where the pods are written down, and whom to ask
+            raw = dict(
+                re.findall(r'^\s*"(state_file|runpod_api_url)"\s*:\s*"([^"\\\n]*)"', text, re.MULTILINE)
+            )
     kept: dict[str, Any] = {"model": "unknown"}
     for name in ("state_file", "runpod_api_url", "runpod_proxy_url", "proxy_port", "create_grace_seconds"):
         if name not in raw:

@@ -127,7 +127,7 @@ class PodConfig(BaseModel):
         "down", description="What to do when the pod disappears without our doing."
     )
     create_grace_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
-        120.0, strict=False, description="How long a create without a clear answer is looked for by name."
+        600.0, strict=False, description="How long a create without a clear answer is looked for by name."
     )
 
     heartbeat_seconds: Annotated[int, Field(ge=60, le=24 * 3600)] | None = Field(

@@ -146,7 +146,9 @@ class Actor:
         """
         limit = self.purse.until(offer.usd_per_hour, self.memory.now())
         deadline = end if limit is None else min(end, limit)
-        self.memory.keep(model, replace(self.memory.record(model), switch_at=deadline))
+        # The list price stands in until the provider names what it bills.
+        record = replace(self.memory.record(model), switch_at=deadline, usd_per_hour=offer.usd_per_hour)
+        self.memory.keep(model, record)
         return deadline
 
     def _not_drawn(self, model: str, error: LlmpodError, managed: Managed) -> None:
@@ -170,9 +172,7 @@ class Actor:
         )
         self.memory.keep(model, record)
         with suppress(StateError):  # the next pass lists it, and writes it down then
-            self.purse.note(
-                made, dict(self.memory.state.records), mark=self.store.install_id, now=self.memory.now()
-            )
+            self.purse.note(made, self.memory.state.records, now=self.memory.now())
         price = f" at ${record.usd_per_hour:.2f}/h" if record.usd_per_hour is not None else ""
         self.report.say(f"{model}: created {made.id} ({record.gpu}{price})")
 

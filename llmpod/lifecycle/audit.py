@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from llmpod.errors import ProviderError
+from llmpod.errors import ProviderError, StateError
 from llmpod.lifecycle import decide, match
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.exposure import unexplained
@@ -39,16 +39,40 @@ class Audit:
         """
         memory, report = self._memory, self._actor.report
         expect = {r.instance_id for r in map(memory.record, self._models) if r.instance_id}
-        listing = self._actor.backend.list(expect)
+        try:
+            listing = self._actor.backend.list(expect)
+        except ProviderError as e:
+            memory.set_clock(e.at)
+            raise
         memory.set_clock(listing.at)
-        prefix = match.prefix(self._actor.store.install_id)
+        names = {
+            name for r in map(memory.record, self._models) for name in (r.name, *dict(r.suspects)) if name
+        }
+        marks = tuple(match.prefix(mark) for mark in self._marks())
         # A recorded id stays ours whatever a person has renamed it to in the console.
-        ours = [i for i in listing.instances if i.id in expect or i.name.startswith(prefix)]
+        ours = [
+            i
+            for i in listing.instances
+            if i.id in expect or i.name in names or (marks and i.name.startswith(marks))
+        ]
         report.remaining = len(ours)
         report.foreign = tuple(i for i in listing.instances if i not in ours)
         foreign = {i.id: f"{i.name}, {_price(i)}" for i in report.foreign}
         memory.state = replace(memory.state, foreign=foreign)
         return ours
+
+    def _marks(self) -> set[str]:
+        """Every install id under which this installation has made machines, its secret lost or not."""
+        memory = self._memory
+        known = {memory.state.install_id, *memory.state.old_ids} - {""}
+        try:
+            now = self._actor.store.install_id
+        except StateError as e:
+            memory.report.fail(e)
+            return known
+        lost = known - {now}
+        memory.state = replace(memory.state, install_id=now, old_ids=tuple(sorted(lost)))
+        return known | {now}
 
     def look_at_account(self, listed: Sequence[Instance], spend: Callable[[], float | None]) -> None:
         """Now and then, compare what the account spends with what its listed machines explain.
@@ -76,15 +100,15 @@ class Audit:
         for text in found.alarms if first is not None else ():
             memory.alarm(f"stray {day_of(now)[0]:.0f}", Event(EventKind.LEAK, "", text, now))
 
-    def clear_orphans(self, instances: Sequence[Instance], orders: Mapping[str, Want]) -> None:
-        """Adopt or destroy every machine of ours that no record knows.
+    def clear_orphans(self, instances: Sequence[Instance], orders: Mapping[str, Want]) -> bool:
+        """Adopt or destroy every machine of ours that no record knows; whether one had to be destroyed.
 
         We hold the lock and every name is on disk before its create call, so none of them can be a start that is
         still under way: there is no age to wait for.
         """
-        known = [self._memory.record(model) for model in self._models]
+        known, destroyed = [self._memory.record(model) for model in self._models], False
         for orphan in match.orphans(known, instances):
-            model = match.owner(orphan, self._actor.store.install_id, self._models)
+            model = match.owner(orphan, self._models)
             if model is not None and self._adoptable(model, orphan, orders[model]):
                 self._actor.adopt(model, orphan, self._models[model], run_at=orders[model].at)
                 continue
@@ -92,6 +116,8 @@ class Audit:
             event = Event(EventKind.LEAK, model or "", text, self._memory.now())
             self._memory.alarm(f"orphan {orphan.id}", event)
             self.destroy(orphan)
+            destroyed = True
+        return destroyed
 
     def destroy(self, orphan: Instance) -> None:
         """End a machine of ours without a record."""
@@ -107,7 +133,15 @@ class Audit:
         """A new state from the provider's list; nothing is created for a while, for a list can lag."""
         actor, memory = self._actor, self._memory
         kept = actor.store.set_aside(memory.now())
-        memory.save(State(last_pass=memory.now(), clock_offset=memory.state.clock_offset))
+        before = memory.state
+        memory.save(
+            State(
+                last_pass=memory.now(),
+                clock_offset=before.clock_offset,
+                install_id=before.install_id,
+                old_ids=before.old_ids,
+            )
+        )
         self.clear_orphans(instances, orders)
         for model in self._models:
             if memory.record(model).phase is Phase.STOPPED:
@@ -118,11 +152,12 @@ class Audit:
 
     def _adoptable(self, model: str, orphan: Instance, want: Want) -> bool:
         record, now = self._memory.record(model), self._memory.now()
+        current = orphan.name.startswith(match.prefix(self._memory.state.install_id))  # else its key is lost
         idle = record.phase is Phase.STOPPED and record.attempts == 0
         age = now - (orphan.created_at or now)
         time_left = age + decide.MIN_RUN_SECONDS < self._models[model].policy.runtime_seconds
         up = want.direction is Direction.UP and not expired(record, want, now)
-        return idle and up and time_left
+        return idle and up and time_left and current
 
 
 def _price(seen: Instance) -> str:

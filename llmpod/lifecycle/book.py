@@ -125,19 +125,18 @@ class Book:
         return Book(machines, damaged, self.error)
 
 
-def tenants(records: Mapping[str, Record], install_id: str) -> Callable[[Instance], Tenant]:
+def tenants(records: Mapping[str, Record]) -> Callable[[Instance], Tenant]:
     """Says whose a listed machine is, from what is remembered and, for an orphan, from its name.
 
     Args:
         records: the state's records by model.
-        install_id: what our machines' names carry.
     """
 
     def whose(seen: Instance) -> Tenant:
         for key, record in records.items():
             if match.find(record, (seen,)) is not None:
                 return Tenant(record.model or key, record.switch_at)
-        key = match.owner(seen, install_id, records) or ""
+        key = match.owner(seen, records) or ""
         return Tenant(records[key].model or key if key else "")
 
     return whose

@@ -193,16 +193,12 @@ def _missing(record: Record, *, policy: Policy, now: float) -> Step:
     attempts = record.attempts + 1
     again = policy.restart_vanished and attempts <= policy.max_restarts
     gone = replace(
-        record,
-        phase=Phase.STOPPED if again else Phase.FAILED,
-        instance_id=None,
-        base_url=None,
+        ended(record, Phase.STOPPED if again else Phase.FAILED, now),
         attempts=attempts,
-        ended_at=now,
         error=why,
         next_try_at=now + _backoff(attempts, policy) if again else None,
     )
-    return Step(Act.AGAIN, why, suspect(gone, now))
+    return Step(Act.AGAIN, why, gone)
 
 
 def _failed(record: Record, why: str, *, policy: Policy, now: float) -> Step:
@@ -244,7 +240,7 @@ def _down(record: Record, want: Want, seen: Instance | None, *, grace: float, no
         if _may_still_appear(record, grace=grace, now=now):
             looking = replace(record, phase=Phase.UNKNOWN)
             return Step(Act.REST, "making sure that an unclear creation left no pod behind", looking)
-        return Step(Act.REST, f"down: {why}", ended(suspect(record, now), Phase.STOPPED, now))
+        return Step(Act.REST, f"down: {why}", ended(record, Phase.STOPPED, now))
     if not _gone(record, grace=grace, now=now):
         return _destroy(record, why, now)
     return Step(Act.REST, f"down: {why}", ended(record, Phase.STOPPED, now))

@@ -125,7 +125,10 @@ def create_once(path: Path, make: Callable[[], str]) -> str:
             pass
         finally:
             temporary.unlink(missing_ok=True)
-    return path.read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise StateError(f"Cannot read {path}: {e}.") from None
 
 
 @contextmanager

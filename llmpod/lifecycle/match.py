@@ -5,12 +5,13 @@ name attributes a machine without guessing, and so that two installations on one
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from llmpod.model import Instance, Record
 
 _PRODUCT = "llmpod"
-ANY_INSTALLATION = rf"{_PRODUCT}-[0-9a-f]{{8}}-[0-9a-f]{{6}}-[0-9a-f]+$"
+ANY_INSTALLATION = rf"{_PRODUCT}-[0-9a-f]{{8}}-(?P<tag>[0-9a-f]{{6}})-[0-9a-f]+$"
 
 
 def prefix(install_id: str) -> str:
@@ -23,10 +24,10 @@ def new_name(install_id: str, model: str, nonce: str) -> str:
     return f"{prefix(install_id)}{_tag(model)}-{nonce}"
 
 
-def owner(instance: Instance, install_id: str, models: Mapping[str, object]) -> str | None:
+def owner(instance: Instance, models: Mapping[str, object]) -> str | None:
     """The model that a machine of ours was made for, or None when no configured model bears that tag."""
-    tag = instance.name.removeprefix(prefix(install_id)).partition("-")[0]
-    return next((model for model in models if _tag(model) == tag), None)
+    found = re.match(ANY_INSTALLATION, instance.name)
+    return next((model for model in models if found and _tag(model) == found["tag"]), None)
 
 
 def find(record: Record, instances: Iterable[Instance]) -> Instance | None:

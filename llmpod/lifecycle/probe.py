@@ -7,15 +7,22 @@ completes one token. A provider's "running" means none of them.
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import requests
 import urllib3.exceptions
 
+from llmpod.bounded import bounded
 from llmpod.model import Health, Instance, Phase
+from llmpod.text import one_line
+from llmpod.web import Session
 
 MAX_BYTES = 2**20
+MAX_DETAIL = 300
+MODELS = "/v1/models"
+_ENDLESS = "its answer does not end"
 _MESSAGES = [{"role": "user", "content": "ping"}]
 _QUESTIONS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("/v1/chat/completions", {"messages": _MESSAGES, "max_tokens": 1}),
@@ -35,7 +42,8 @@ class Answer:
 class HttpProber:
     """Asks model servers over HTTP.
 
-    The server is not trusted: an answer that drips or does not end is cut off by time and by size.
+    The server is not trusted: an answer that drips or does not end, in its header or its body, is cut off by time and
+    by size. A whole check takes at most ``2 * quick_seconds + answer_seconds``.
 
     Args:
         quick_seconds: limit of one small request, from its start to its last byte.
@@ -53,11 +61,6 @@ class HttpProber:
         self._quick = quick_seconds
         self._answer = answer_seconds
         self._clock = clock
-        self._session = requests.Session()
-        self._session.trust_env = False
-
-    def close(self) -> None:
-        self._session.close()
 
     def check(self, seen: Instance, api_key: str, served_name: str, *, was_ready: bool) -> Health:
         """How far the server on ``seen`` got.
@@ -70,31 +73,37 @@ class HttpProber:
         """
         if seen.base_url is None or not seen.container_up:
             return Health(Phase.CREATED, "the machine is being set up or pulls the image")
-        bare = self._get(f"{seen.base_url}/v1/models", None)
+        with Session() as session:
+            server = _Server(session, seen.base_url, api_key, clock=self._clock)
+            health = self._first(server, served_name, was_ready=was_ready)
+        return replace(health, detail=one_line(health.detail, MAX_DETAIL))
+
+    def _first(self, server: "_Server", served_name: str, *, was_ready: bool) -> Health:
+        bare = server.ask(MODELS, within=self._quick, with_key=False)
         if isinstance(bare, str):
             return Health(Phase.BOOTING, bare)
         if bare.status == 200:
             return Health(Phase.LOADING, "it answers without its key", open_to_all=True)
         if bare.status != 401:
             return Health(Phase.BOOTING, f"HTTP {bare.status} instead of 401")
-        return self._model(seen.base_url, api_key, served_name, was_ready=was_ready)
+        return self._model(server, served_name, was_ready=was_ready)
 
-    def _model(self, base_url: str, api_key: str, served_name: str, *, was_ready: bool) -> Health:
-        listing = self._get(f"{base_url}/v1/models", api_key)
+    def _model(self, server: "_Server", served_name: str, *, was_ready: bool) -> Health:
+        listing = server.ask(MODELS, within=self._quick)
         if isinstance(listing, str):
             return Health(Phase.LOADING, listing)
         if listing.status != 200:
-            return Health(Phase.LOADING, f"/v1/models answers {listing.status}")
+            return Health(Phase.LOADING, f"{MODELS} answers {listing.status}")
         names = _names(listing)
         if served_name not in names:
             return Health(Phase.LOADING, f"it serves {', '.join(names) or 'nothing'}, not {served_name}")
-        return Health(Phase.READY) if was_ready else self._complete(base_url, api_key, served_name)
+        return Health(Phase.READY) if was_ready else self._complete(server, served_name)
 
-    def _complete(self, base_url: str, api_key: str, served_name: str) -> Health:
-        detail = ""
+    def _complete(self, server: "_Server", served_name: str) -> Health:
+        detail, limit = "", self._clock() + self._answer
         for path, question in _QUESTIONS:
             asked = {"model": served_name, **question}
-            answer = self._ask("POST", base_url + path, api_key, body=asked, within=self._answer)
+            answer = server.ask(path, asked, within=limit - self._clock())
             if isinstance(answer, str):
                 return Health(Phase.LOADING, answer)
             if answer.status == 200:
@@ -104,28 +113,44 @@ class HttpProber:
                 break
         return Health(Phase.LOADING, detail)
 
-    def _get(self, url: str, api_key: str | None) -> Answer | str:
-        return self._ask("GET", url, api_key, body=None, within=self._quick)
 
-    def _ask(
-        self, method: str, url: str, api_key: str | None, *, body: Mapping[str, Any] | None, within: float
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """One model server during one check; after an answer that was given up it is not asked again."""
+
+    session: Session
+    base_url: str
+    api_key: str = field(repr=False)
+    clock: Callable[[], float] = field(kw_only=True)
+
+    def ask(
+        self, path: str, body: Mapping[str, Any] | None = None, *, within: float, with_key: bool = True
     ) -> Answer | str:
-        """The whole answer, or in words why there is none."""
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        limit = self._clock() + within
+        """The whole answer to a GET, or to a POST of ``body``; or in words why there is none in so many seconds."""
+        if within <= 0:
+            return _ENDLESS
+        headers = {"Authorization": f"Bearer {self.api_key}"} if with_key else {}
         try:
-            with self._session.request(
-                method,
-                url,
-                json=body,
-                headers=headers,
-                timeout=(min(self._quick, within), within),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                return self._read(response, limit)
+            return bounded(partial(self._exchange, path, body, headers, within=within), within)
+        except TimeoutError:
+            return _ENDLESS
         except (requests.RequestException, urllib3.exceptions.HTTPError) as e:
             return f"the server does not answer yet ({type(e).__name__})"
+
+    def _exchange(
+        self, path: str, body: Mapping[str, Any] | None, headers: Mapping[str, str], *, within: float
+    ) -> Answer | str:
+        limit = self.clock() + within
+        with self.session.request(
+            "GET" if body is None else "POST",
+            self.base_url + path,
+            json=body,
+            headers=headers,
+            timeout=0.9 * within,  # so that its words for it come before the end of our patience
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            return self._read(response, limit)
 
     def _read(self, response: requests.Response, limit: float) -> Answer | str:
         content = b""
@@ -133,8 +158,8 @@ class HttpProber:
             content += piece
             if len(content) > MAX_BYTES:
                 return f"its answer is larger than {MAX_BYTES} bytes"
-            if self._clock() > limit:
-                return "its answer does not end"
+            if self.clock() > limit:
+                return _ENDLESS
         return Answer(response.status_code, content)
 
 

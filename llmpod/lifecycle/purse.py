@@ -1,9 +1,11 @@
 """Not a ledger and not arithmetic: what a pass asks of the money, over both."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from llmpod.config import Budget
 from llmpod.errors import NoMoney
+from llmpod.lifecycle import match
 from llmpod.lifecycle.book import Book, Entry, tenants
 from llmpod.lifecycle.ledger import Ledger
 from llmpod.lifecycle.money import Allowance, afford, alerts, allowance
@@ -34,27 +36,24 @@ class Purse:
         """Read what is written, when nobody can tell what exists. Raises StateError."""
         self._book = self._ledger.read()
 
-    def sync(
-        self, instances: Sequence[Instance], records: dict[str, Record], *, mark: str, now: float
-    ) -> None:
+    def sync(self, instances: Sequence[Instance], records: Mapping[str, Record], *, now: float) -> None:
         """Write down what is new.
 
         Args:
             instances: all machines of ours.
             records: by model.
-            mark: the install id.
             now: the time.
 
         Raises:
             StateError: it cannot be written or read; nothing more may be bought.
         """
-        self._book = self._ledger.sync(instances, tenants(records, mark), now=now)
+        self._book = self._ledger.sync(_priced(instances, records), tenants(records), now=now)
         if self._book.error is not None:
             raise self._book.error
 
-    def note(self, made: Instance, records: dict[str, Record], *, mark: str, now: float) -> None:
+    def note(self, made: Instance, records: Mapping[str, Record], *, now: float) -> None:
         """Write down what was just bought. Raises StateError."""
-        self._book = self._ledger.note(made, tenants(records, mark), now=now)
+        self._book = self._ledger.note(_priced((made,), records)[0], tenants(records), now=now)
         if self._book.error is not None:
             raise self._book.error
 
@@ -82,3 +81,13 @@ class Purse:
         """What is to be told once, with the key under which that is remembered: 80 % and 100 % of a limit."""
         for alert in alerts(self.allowed(now)):
             yield alert.key, Event(EventKind.BUDGET, "", alert.text, now)
+
+
+def _priced(instances: Sequence[Instance], records: Mapping[str, Record]) -> list[Instance]:
+    """The machines, with the list price where the provider does not say what it bills."""
+    return [seen if seen.usd_per_hour is not None else _listed(seen, records) for seen in instances]
+
+
+def _listed(seen: Instance, records: Mapping[str, Record]) -> Instance:
+    of = next((record for record in records.values() if match.find(record, (seen,)) is not None), Record())
+    return replace(seen, usd_per_hour=of.usd_per_hour)

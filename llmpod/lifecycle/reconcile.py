@@ -8,18 +8,27 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
-from llmpod.errors import LlmpodError, NewerState, ProviderError, StateError
+from llmpod.errors import (
+    BadCredentials,
+    LlmpodError,
+    NewerState,
+    NoMoney,
+    ProviderError,
+    RetiredApi,
+    StateError,
+)
 from llmpod.lifecycle import decide, match, records, telling
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.audit import Audit
 from llmpod.lifecycle.decide import Act, Step
+from llmpod.lifecycle.orders import PROXY, Orders
 from llmpod.lifecycle.report import Report
-from llmpod.lifecycle.state import ProxyRecord, SaveProxy
+from llmpod.lifecycle.spending import day_of
+from llmpod.lifecycle.state import ProxyRecord, SaveProxy, Trouble
 from llmpod.lifecycle.want import expired, first_order, lapsed, overspent
-from llmpod.model import Direction, Instance, Want
+from llmpod.model import Direction, Event, EventKind, Instance, Want
 
 MAX_STEPS = 6
-PROXY = "@proxy"  # the name under which the proxy's own order stands
 
 
 class Proxy(Protocol):
@@ -51,8 +60,8 @@ class Reconciler:
         self._actor = actor
         self._models = models
         self._proxy = proxy
-        self._forced = forced or {}
         self._audit = Audit(actor, models)
+        self._orders = Orders(actor, models, forced or {})
         self._may_create = True
 
     def run(self) -> Report:
@@ -64,7 +73,7 @@ class Reconciler:
             report.fail(e)
             self._without_state(newer=isinstance(e, NewerState))
             return report
-        orders = self._orders()
+        orders = self._orders.read()
         self._tend_proxy(orders)
         try:
             instances = self._audit.ours()
@@ -73,12 +82,14 @@ class Reconciler:
             self._end_blindly(orders)
         else:
             self._count_money(instances)
-            self._audit.clear_orphans(instances, orders)
+            if self._audit.clear_orphans(instances, orders):
+                self._may_create = False  # not two bills, not even for one pass
             for model in self._models:
-                self._advance(model, orders[model], match.find(actor.memory.record(model), instances))
+                self._tend(model, orders[model], match.find(actor.memory.record(model), instances))
             self._audit.look_at_account(instances, actor.spend)
         self._raise_alarms()
         report.phases = {model: actor.memory.record(model).phase for model in self._models}
+        self._remember_trouble()
         try:
             actor.memory.save(replace(actor.memory.state, last_pass=actor.memory.now()))
         except StateError as e:
@@ -94,7 +105,6 @@ class Reconciler:
         actor = self._actor
         actor.memory.load()
         orders, instances = actor.store.orders(), self._audit.ours()
-        now = actor.memory.now()
         actor.purse.recall()
         now, steps = actor.memory.now(), []
         for model, managed in self._models.items():
@@ -117,37 +127,29 @@ class Reconciler:
         for key, event in self._actor.purse.alarms(now):
             memory.alarm(key, event)
 
+    def _remember_trouble(self) -> None:
+        """For who looks later; and told, once a day, where only a person can mend it."""
+        memory, error = self._actor.memory, self._actor.report.error
+        if error is None:
+            memory.state = replace(memory.state, trouble=None)
+            return
+        now, before = memory.now(), memory.state.trouble
+        since = before.since if before and before.code == error.code else now
+        memory.state = replace(memory.state, trouble=Trouble(error.code, str(error), since))
+        if isinstance(error, BadCredentials | NoMoney | RetiredApi):
+            event = Event(EventKind.FAILED, "", str(error), now)
+            memory.alarm(f"{error.code} {day_of(now)[0]:.0f}", event)
+
     # --- looking ------------------------------------------------------------------------------------------------
-    def _orders(self) -> dict[str, Want]:
-        """The order in force for each model and the proxy; a first order is written down before it binds."""
-        now, actor = self._actor.memory.now(), self._actor
-        names = (*self._models, PROXY)
-        try:
-            orders = actor.store.orders()
-            if fresh := {model: first_order(now) for model in names if model not in orders}:
-                actor.store.order_instead({}, fresh)
-                actor.point("orders written")
-                orders = actor.store.orders()
-        except StateError as e:
-            actor.report.fail(e)
-            self._may_create = False
-            orders = {model: self._as_before(model) for model in names}
-        return {model: lapsed(want, now) for model, want in {**orders, **self._forced}.items()}
-
-    def _as_before(self, model: str) -> Want:
-        """The order to act on when orders cannot be read: go on with what runs, until its deadline."""
-        run_at = self._actor.memory.record(model).run_at
-        return Want(Direction.UP, at=run_at or 0.0, by="the run before", reason="orders are unreadable")
-
     def _count_money(self, instances: Sequence[Instance] | None) -> None:
         """Write down what runs at what price; None: go by what was written before."""
         actor = self._actor
-        memory, mark = actor.memory, actor.store.install_id
+        memory = actor.memory
         try:
             if instances is None:
                 actor.purse.recall()
             else:
-                actor.purse.sync(instances, dict(memory.state.records), mark=mark, now=memory.now())
+                actor.purse.sync(instances, memory.state.records, now=memory.now())
         except StateError as e:  # it stops new spending, not the watch over what runs
             actor.report.fail(e)
             self._may_create = False
@@ -177,11 +179,18 @@ class Reconciler:
         if done:
             actor.report.say(done)
 
+    def _tend(self, model: str, want: Want, seen: Instance | None) -> None:
+        """One model's trouble with our own files is not another one's."""
+        try:
+            self._advance(model, want, seen)
+        except StateError as e:
+            self._actor.report.fail(e)
+
     def _advance(self, model: str, want: Want, seen: Instance | None) -> None:
         """Decide and save until an effect is due, then have it; at most one effect a pass."""
         actor, managed = self._actor, self._models[model]
         for _ in range(MAX_STEPS):
-            want, before = self._in_force(model, want), actor.memory.record(model)
+            want, before = self._orders.in_force(model, want), actor.memory.record(model)
             step = decide.decide(before, want, seen, policy=managed.policy, now=actor.memory.now())
             if before.ending_at is None and step.record.ending_at is not None and step.record.attempts:
                 actor.keep_last_words(model)
@@ -209,7 +218,7 @@ class Reconciler:
             self._actor.destroy(model, step.targets)
         elif step.act is Act.PROBE and seen is not None:
             self._actor.probe(model, seen, self._models[model])
-        elif step.act is Act.CREATE and self._may_create:
+        elif step.act is Act.CREATE and self._may_create and self._orders.intact:
             self._create(model)
 
     def _create(self, model: str) -> None:
@@ -218,26 +227,13 @@ class Reconciler:
         except StateError as e:
             self._actor.report.fail(e)
 
-    def _in_force(self, model: str, want: Want) -> Want:
-        """The order, or the sticky "down" that its passed deadline or the used-up budget has become."""
-        record, now = self._actor.memory.record(model), self._actor.memory.now()
-        order = expired(record, want, now) or overspent(want, self._actor.purse.allowed(now), now)
-        if order is None:
-            return want
-        try:
-            self._actor.store.order_instead({model: want}, {model: order})
-        except StateError as e:
-            self._actor.report.fail(e)
-        self._actor.point("expiry written")
-        return order
-
     # --- when things are not as they should be ------------------------------------------------------------------
     def _end_blindly(self, orders: Mapping[str, Want]) -> None:
         """The listing failed: a deadline or a "down" is still carried out on the id that we know."""
         actor, now = self._actor, self._actor.memory.now()
         self._count_money(None)
         for model in self._models:
-            want, record = self._in_force(model, orders[model]), actor.memory.record(model)
+            want, record = self._orders.in_force(model, orders[model]), actor.memory.record(model)
             if want.direction is Direction.DOWN and record.instance_id and not record.delete_accepted:
                 ending = records.ending(replace(record, down_reason=want.reason), now)
                 actor.memory.keep_if_possible(model, ending)
@@ -249,7 +245,7 @@ class Reconciler:
         A state file of a newer version is left alone; there a "down" still ends everything of ours.
         """
         actor = self._actor
-        orders = self._orders()
+        orders = self._orders.read()
         if self._proxy is not None and orders[PROXY].direction is Direction.DOWN and self._proxy.end(None):
             actor.report.say("proxy stopped")
         try:

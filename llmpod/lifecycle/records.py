@@ -95,10 +95,14 @@ def ending(record: Record, now: float) -> Record:
 
 
 def ended(record: Record, phase: Phase, now: float) -> Record:
-    """The record after list and look-up have shown that the machine is gone."""
+    """The record after list and look-up have shown that the machine is gone.
+
+    It lets go of the name, too: should the machine show up again after all, it is nobody's, and the audit ends it.
+    """
     return replace(
-        record,
+        record if record.delete_accepted else suspect(record, now),
         phase=phase,
+        name="",
         instance_id=None,
         base_url=None,
         ended_at=now,

@@ -29,6 +29,15 @@ class ClockMark:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why the last pass failed (an error's ``code`` and words), and since when passes fail for that."""
+
+    code: str
+    text: str
+    since: float
+
+
 SaveProxy = Callable[[ProxyRecord], None]
 
 
@@ -39,7 +48,8 @@ class State:
     ``clock_offset`` is by how many seconds the provider's clock was ahead of ours, ``clock_mark`` when it said so by a
     clock that nobody can set; ``refused`` says when which offer could not be had; ``told`` when an alarm was raised,
     by its key, so that it is raised once; ``foreign`` describes the account's machines that are not ours, by id;
-    ``account_at`` is when its own figure was last asked for.
+    ``account_at`` is when its own figure was last asked for;
+    ``install_id`` is the mark under which machines are made, ``old_ids`` are those from before its secret was lost.
     """
 
     records: Mapping[str, Record] = field(default_factory=dict)
@@ -51,6 +61,9 @@ class State:
     told: Mapping[str, float] = field(default_factory=dict)
     foreign: Mapping[str, str] = field(default_factory=dict)
     account_at: float | None = None
+    trouble: Trouble | None = None
+    install_id: str = ""
+    old_ids: tuple[str, ...] = ()
 
     def record(self, model: str) -> Record:
         return self.records.get(model, Record())
@@ -59,11 +72,12 @@ class State:
         return replace(self, records={**self.records, model: record})
 
 
-def encode(state: State, install_id: str) -> dict[str, Any]:
+def encode(state: State) -> dict[str, Any]:
     """The document that is written."""
     return {
         "schema": SCHEMA,
-        "install_id": install_id,
+        "install_id": state.install_id,
+        "old_ids": list(state.old_ids),
         "last_pass": state.last_pass,
         "clock_offset": state.clock_offset,
         "clock_mark": asdict(state.clock_mark) if state.clock_mark else None,
@@ -71,6 +85,7 @@ def encode(state: State, install_id: str) -> dict[str, Any]:
         "told": dict(state.told),
         "foreign": dict(state.foreign),
         "account_at": state.account_at,
+        "trouble": asdict(state.trouble) if state.trouble else None,
         "proxy": asdict(state.proxy) if state.proxy else None,
         "models": {name: asdict(record) for name, record in state.records.items()},
     }
@@ -82,7 +97,7 @@ def decode(document: Mapping[str, Any]) -> State:
     Raises:
         KeyError, TypeError, ValueError, AttributeError: it is damaged.
     """
-    proxy, mark = document.get("proxy"), document.get("clock_mark")
+    proxy, mark, trouble = (document.get(name) for name in ("proxy", "clock_mark", "trouble"))
     return State(
         records={name: _record(item) for name, item in document["models"].items()},
         proxy=ProxyRecord(**{**proxy, "process": ProcessId(**proxy["process"])}) if proxy else None,
@@ -93,6 +108,9 @@ def decode(document: Mapping[str, Any]) -> State:
         told={str(key): float(at) for key, at in document.get("told", {}).items()},
         foreign={str(id_): str(text) for id_, text in document.get("foreign", {}).items()},
         account_at=document.get("account_at"),
+        trouble=Trouble(**trouble) if trouble else None,
+        install_id=str(document.get("install_id", "")),
+        old_ids=tuple(str(mark) for mark in document.get("old_ids", ())),
     )
 
 

@@ -14,8 +14,8 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -42,6 +42,7 @@ class Store:
         self.log_file = self.directory / "proxy.log"
         self.catalog_file = self.directory / "catalog.json"
         self.starts_file = self.directory / "starts.jsonl"
+        self._written = self.directory / "written"
         self._older: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
@@ -75,6 +76,8 @@ class Store:
     def load(self) -> State:
         """Raises StateError when the file is unreadable or was written by a newer version."""
         document = files.read_json(self.state_file)
+        if document is None and self._written.exists():
+            raise StateError(f"{self.state_file} is gone.")
         if document is None:
             return State()
         schema = document.get("schema")
@@ -97,8 +100,12 @@ class Store:
             StateError: it cannot be written; then nothing may be created.
         """
         self._keep_older()
-        document = encode(state, self.install_id)
+        with suppress(StateError):  # without its secret, the mark that was used before is still the mark
+            state = replace(state, install_id=self.install_id)
+        document = encode(state)
         files.write_atomic(self.state_file, json.dumps(document, indent=2) + "\n")
+        if not self._written.exists():
+            files.write_atomic(self._written, "")
 
     def _keep_older(self) -> None:
         if self._older is not None:
@@ -137,19 +144,30 @@ class Store:
             raise StateError(f"{self.directory / 'orders.json'} is damaged ({e!r}).") from None
 
     def order(self, changes: Mapping[str, Want]) -> None:
-        """Write orders durably; needs no pass lock, so ``down`` works while a pass runs."""
-        self._order(lambda _: changes)
+        """Write a person's orders durably; needs no pass lock, so ``down`` works while a pass runs.
+
+        Only these replace a damaged file: what a machine would write there could be the opposite of what was ordered.
+        """
+        self._order(lambda _: changes, mend=True)
 
     def order_instead(self, old: Mapping[str, Want | None], new: Mapping[str, Want]) -> None:
-        """Write those of ``new`` whose order is still the ``old`` one: a person's newer word stands."""
+        """Write those of ``new`` whose order is still the ``old`` one: a person's newer word stands.
+
+        Raises:
+            StateError: the file is damaged or cannot be written; a machine's order never replaces a damaged file.
+        """
         self._order(lambda now: {name: want for name, want in new.items() if now.get(name) == old.get(name)})
 
-    def _order(self, changes: Callable[[Mapping[str, Want]], Mapping[str, Want]]) -> None:
+    def _order(
+        self, changes: Callable[[Mapping[str, Want]], Mapping[str, Want]], *, mend: bool = False
+    ) -> None:
         with files.locked(self.directory / "orders.lock", wait_seconds=10):
             try:
                 orders = self.orders()
             except StateError:
-                orders = {}  # a new order replaces a damaged file
+                if not mend:
+                    raise
+                orders = {}
             orders |= changes(orders)
             document = {name: asdict(want) for name, want in orders.items()}
             files.write_atomic(self.directory / "orders.json", json.dumps(document, indent=2) + "\n")

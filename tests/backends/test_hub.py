@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from llmpod.backends.hub import Hub, Unmeasured
+from llmpod.backends.hub import Hub
+from llmpod.backends.hub_texts import Unmeasured
 from llmpod.backends.runpod_demand import Model, demand, model_of
 from llmpod.config import PodConfig, parse
 from llmpod.errors import BadCredentials, BadSpec, ProviderUnavailable
 from llmpod.sim.hub import OUTSIDER, TOKEN
 from llmpod.sim.launch import Simulator
+from tests.support.rawserver import dripping
 
 SEVEN = 7_600_000_000
 AWAY = "http://127.0.0.1:9"
@@ -162,6 +164,13 @@ def test_a_slow_hub_is_given_up(sim: Simulator, hub: Ask, fault: str) -> None:
     begin = time.monotonic()
     with pytest.raises(ProviderUnavailable):
         hub(seconds=0.5).look_up("org/seven")
+    assert time.monotonic() - begin < 3
+
+
+def test_a_header_that_drips_is_given_up(hub: Ask) -> None:
+    begin = time.monotonic()
+    with dripping() as url, pytest.raises(ProviderUnavailable, match="within 1 s"):
+        hub(url=url, seconds=1.0).look_up("org/seven")
     assert time.monotonic() - begin < 3
 
 

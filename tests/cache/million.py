@@ -1,4 +1,4 @@
-"""A cache of many entries, started: ``python -m tests.cache.million fill|start DIRECTORY ENTRIES``; says what it took."""
+"""A cache of many entries: ``python -m tests.cache.million fill|start DIRECTORY ENTRIES``; says what a start took."""
 
 import asyncio
 import json

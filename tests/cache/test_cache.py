@@ -114,6 +114,10 @@ def test_dropped_is_gone_for_good(home: Path) -> None:
     async def test() -> None:
         async with opened(home) as cache:
             cache.put(entry(1))
+            cache.put(entry(3))
+            await cache.flush()
+            assert set(records(home)) == {short(1), short(3)}
+            assert await cache.drop(digest(3))
             assert await cache.drop(digest(1))
             assert records(home) == {}
             assert not await cache.drop(digest(1))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmpod.cache import Cache, Disk
-from tests.cache.helpers import digest, entry, fill, opened, records, run, segments, until
+from tests.cache.helpers import digest, entry, fill, opened, records, run, segments, short, until
 
 
 def test_only_we_may_look(home: Path) -> None:
@@ -205,6 +205,15 @@ def test_a_second_process_reads_and_takes_over(home: Path) -> None:
             assert await second.get(digest(2)) == entry(2)
             await second.flush()
             assert len(records(home)) == 1, "one writer at a time"
+            second.put(entry(1, 200))
+            assert await second.get(digest(1)) == entry(1, 200)
+            await second.flush()
+            assert records(home) == {short(1): entry(1).size}, "what the writer stored stays as it is"
+            first.put(entry(4))
+            await first.flush()
+            assert await second.drop(digest(4)) in (True, False), "it may not have been seen yet"
+            assert len(records(home)) == 1, "but anybody may have it removed"
+            await first.drop(digest(4))
             first.put(entry(3))
             await first.flush()
             assert await second.get(digest(3)) == entry(3)

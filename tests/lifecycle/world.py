@@ -1,14 +1,17 @@
-"""A cloud in memory that behaves as badly as a real one: lag, unclear creates, lost deletes, crashes of ours.
+"""One installation, its provider and the time, in memory but for the files: whole lives in milliseconds.
 
-It is a fake of the provider, not of our code: the manager under test is the real one, with real files.
+A kill is an exception that nothing of ours may catch. Real processes and real kills are in tests/sweep.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from llmpod.config import Budget
-from llmpod.errors import CreateUnknown, NoCapacity, ProviderUnavailable
+from llmpod.errors import StateError
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.decide import Policy
 from llmpod.lifecycle.ledger import FILE_NAME, Ledger
@@ -16,12 +19,13 @@ from llmpod.lifecycle.purse import Purse
 from llmpod.lifecycle.reconcile import PROXY, Reconciler
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.store import Store
-from llmpod.model import Direction, Health, Instance, Listing, Observed, Offer, Phase, Spec, Want
+from llmpod.model import Direction, Offer, Phase, Record, Spec, Want
+from tests.lifecycle.cloud import Cloud
 
 MODEL = "default"
 GRACE = 120.0
-MAX_LAG = 40.0
 RUNTIME = 3600.0
+OVERRUN_SECONDS = 60.0
 OFFERS = (Offer("NVIDIA L4", usd_per_hour=0.49), Offer("NVIDIA A40", usd_per_hour=0.79))
 SPEC = Spec("org/m", "org/m", "vllm/vllm-openai:v0.29.0", ("org/m",), 8000, 60, OFFERS, digest="d")
 POLICY = Policy(
@@ -32,6 +36,7 @@ POLICY = Policy(
     unhealthy_after=3,
     restart_vanished=False,
     create_grace_seconds=GRACE,
+    digest="d",
 )
 MANAGED = Managed("d", SPEC.model, SPEC.served_name, POLICY, lambda _refused: SPEC)
 
@@ -40,162 +45,146 @@ class Crash(BaseException):
     """SIGKILL of the manager, as far as one process can play it: nothing of ours may catch it."""
 
 
-@dataclass
-class Pod:
-    name: str
-    gpu: str
-    born: float
-    listed_from: float
-    ready_at: float
-    died: float | None = None
-    gone_at: float | None = None
-    observed: Observed = Observed.RUNNING
-
-
-@dataclass
-class Cloud:
-    """The provider. ``create_faults`` and ``list_faults`` are consumed one a call."""
-
-    clock: Callable[[], float]
-    pods: dict[str, Pod] = field(default_factory=dict)
-    create_faults: list[str] = field(default_factory=list)
-    list_faults: list[str] = field(default_factory=list)
-    delete_faults: list[str] = field(default_factory=list)
-    lag: float = 0.0
-    delete_lag: float = 0.0
-    load_seconds: float = 60.0
-    creates: int = 0
-    most_alive: int = 0
-
-    def alive(self) -> list[str]:
-        return [i for i, pod in self.pods.items() if pod.born <= self.clock() and not self._dead(pod)]
-
-    def _dead(self, pod: Pod) -> bool:
-        return pod.died is not None and pod.died <= self.clock()
-
-    def list(self, expect: Collection[str]) -> Listing:
-        fault = self.list_faults.pop(0) if self.list_faults else ""
-        if fault == "error":
-            raise ProviderUnavailable("500")
-        seen = [self._instance(i, pod) for i, pod in self.pods.items() if self._visible(pod)]
-        return Listing(() if fault == "empty" and not expect else tuple(seen))
-
-    def _visible(self, pod: Pod) -> bool:
-        now = self.clock()
-        shown = pod.born <= now and pod.listed_from <= now
-        return shown and not (pod.gone_at is not None and pod.gone_at <= now)
-
-    def _instance(self, pod_id: str, pod: Pod) -> Instance:
-        return Instance(
-            pod_id,
-            pod.name,
-            pod.observed,
-            0.49,
-            f"http://{pod_id}",
-            container_up=True,
-            created_at=pod.born,
-            gpu=pod.gpu,
-            gpu_count=1,
-        )
-
-    def create(
-        self, spec: Spec, offer: Offer, name: str, env: Mapping[str, str], *, deadline: float
-    ) -> Instance:
-        assert all(pod.name != name for pod in self.pods.values()), "a name was used twice"
-        assert env["VLLM_API_KEY"]
-        fault = self.create_faults.pop(0) if self.create_faults else ""
-        if fault == "capacity":
-            raise NoCapacity("no longer any instances available")
-        if fault == "429":
-            raise ProviderUnavailable("rate limit", retry_after=12)
-        if fault == "unknown-not-made":
-            raise CreateUnknown("502")
-        self.creates += 1
-        delay = MAX_LAG if fault == "unknown-late" else 0.0
-        born = self.clock() + delay
-        pod = Pod(name, offer.gpu, born, born + self.lag, born + self.load_seconds)
-        pod_id = f"pod{self.creates}"
-        self.pods[pod_id] = pod
-        self.most_alive = max(self.most_alive, len(self.alive()))
-        if fault.startswith("unknown"):
-            raise CreateUnknown("500 after it was made")
-        return self._instance(pod_id, pod)
-
-    def destroy(self, instance_id: str) -> bool:
-        fault = self.delete_faults.pop(0) if self.delete_faults else ""
-        if fault == "error":
-            raise ProviderUnavailable("500")
-        pod = self.pods.get(instance_id)
-        if pod is None or self._dead(pod) or not self._visible(pod):
-            return False
-        pod.died = self.clock()
-        pod.gone_at = self.clock() + self.delete_lag
-        if fault == "executed-but-error":
-            raise ProviderUnavailable("504 after it was done")
-        return True
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-    def check(self, seen: Instance, api_key: str, served_name: str, *, was_ready: bool) -> Health:
-        """The model server of a pod, as the prober meets it."""
-        pod = self.pods[seen.id]
-        if self._dead(pod) or self.clock() < pod.ready_at:
-            return Health(Phase.BOOTING, "no answer")
-        return Health(Phase.READY)
+@contextmanager
+def no_space() -> Iterator[None]:
+    """No file can grow by a byte, as on a full disk; the kernel says so to every write of this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @dataclass
 class World:
-    """The manager with real files, its cloud and one clock. ``crash_at`` kills the n-th effect of the next pass."""
+    """The manager with real files, its cloud and the time.
+
+    Args:
+        directory: for the files.
+        now: the true time, which is the provider's.
+        wrong_by: by how many seconds this machine's clock is ahead of it.
+        disk_is_full: whether nothing can be written.
+        budget: the limits, or None.
+        digest: names the configuration.
+    """
 
     directory: Path
     now: float = 1_000_000.0
-    crash_at: int | None = None
-    effects: int = 0
+    wrong_by: float = 0.0
+    disk_is_full: bool = False
     budget: Budget | None = None
+    digest: str = "d"
 
     def __post_init__(self) -> None:
         self.cloud = Cloud(lambda: self.now)
         self.store = Store(self.directory / "pod_state.json")
+        self.passes = 0
+        self._at_effect: dict[int, Callable[[], None]] = {}
+        self._effects = 0
 
-    def _point(self, _name: str) -> None:
-        self.effects += 1
-        if self.crash_at is not None and self.effects > self.crash_at:
-            raise Crash
+    # --- the manager
+    def pass_(
+        self, *, crash_at: int | None = None, meanwhile: dict[int, Direction] | None = None
+    ) -> Report | None:
+        """One pass; None when it was killed.
 
-    def pass_(self, *, crash_at: int | None = None) -> Report | None:
-        """One pass; None when it was killed."""
-        self.crash_at, self.effects = crash_at, 0
-        purse = Purse(Ledger(self.store.directory / FILE_NAME), self.budget, most_usd_per_hour=None)
-        actor = Actor(
-            self.store, self.cloud, self.cloud, purse=purse, clock=lambda: self.now, point=self._point
-        )
+        Args:
+            crash_at: kills it after so many effects.
+            meanwhile: what a person orders from elsewhere after so many effects.
+        """
+        self.passes += 1
+        self._effects = 0
+        self._at_effect = {n: partial(self.order, d) for n, d in (meanwhile or {}).items()}
+        if crash_at is not None:
+            self._at_effect[crash_at] = _crash
         try:
-            with self.store.lock():
-                return Reconciler(actor, {MODEL: MANAGED}).run()
+            return self._full() if self.disk_is_full else self._run()
         except Crash:
             return None
-        finally:
-            self.crash_at = None
 
+    def _full(self) -> Report:
+        with no_space():
+            return self._run()
+
+    def _run(self) -> Report:
+        purse = Purse(Ledger(self.store.directory / FILE_NAME), self.budget, most_usd_per_hour=None)
+        actor = Actor(
+            self.store,
+            self.cloud,
+            self.cloud,
+            purse=purse,
+            clock=lambda: self.now + self.wrong_by,
+            uptime=lambda: ("this boot", self.now),
+            point=self._point,
+        )
+        with self.store.lock():
+            return Reconciler(actor, {MODEL: self._managed()}).run()
+
+    def _managed(self) -> Managed:
+        spec, policy = replace(SPEC, digest=self.digest), replace(POLICY, digest=self.digest)
+        return replace(MANAGED, digest=self.digest, policy=policy, draw=lambda _refused: spec)
+
+    def _point(self, _name: str) -> None:
+        happens = self._at_effect.get(self._effects)
+        self._effects += 1
+        if happens is not None:
+            happens()
+
+    # --- people and time
     def order(self, direction: Direction) -> None:
-        want = Want(direction, at=self.now, by="test")
-        self.store.order({MODEL: want, PROXY: want})
+        """A person's word, a second after the last; on a full disk they are told that it was not heard."""
+        self.now += 1.0
+        want = Want(direction, at=self.now + self.wrong_by, by="test")
+        with suppress(StateError):
+            self.store.order({MODEL: want, PROXY: want})
 
-    def settle(self, *, passes: int = 60, step: float = 10.0) -> None:
-        """Quiet times: no more faults, the clock runs, cron ticks."""
-        self.cloud.create_faults, self.cloud.list_faults, self.cloud.delete_faults = [], [], []
+    def calm(self) -> None:
+        """Nothing goes wrong any more."""
+        self.cloud.calm()
+        self.disk_is_full = False
+        self.wrong_by = 0.0
+
+    def settle(
+        self, *, passes: int = 60, step: float = 10.0, until: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Quiet times: no more faults, the clock runs, cron ticks; ends early when ``until`` is true."""
+        self.calm()
         for _ in range(passes):
             self.pass_()
+            if until():
+                return
             self.now += step
+
+    # --- looking
+    @property
+    def record(self) -> Record:
+        """What the state file says; a blank one when it says nothing."""
+        try:
+            return self.store.load().record(MODEL)
+        except StateError:
+            return Record()
 
     @property
     def phase(self) -> Phase:
         return self.store.load().record(MODEL).phase
 
-    def kill_pod(self) -> None:
-        """The provider loses the pod."""
-        for pod_id in self.cloud.alive():
-            pod = self.cloud.pods[pod_id]
-            self.cloud.pods[pod_id] = replace(pod, died=self.now, gone_at=self.now)
+    def is_up(self) -> bool:
+        return len(self.cloud.alive()) == 1 and self.record.phase is Phase.READY
+
+    def knows_its_pods(self) -> bool:
+        """Whether the ids of all that lives are written down, in the state and in the ledger."""
+        entries = Ledger(self.store.directory / FILE_NAME).read().entries
+        alive = set(self.cloud.alive())
+        return alive <= {self.record.instance_id} and alive <= {e.pod for e in entries if e.is_open}
+
+    def gave_up(self) -> bool:
+        """Nothing more happens until a person orders: the pod seemed to have been ended by one."""
+        return self.cloud.alive() == [] and self.record.phase is Phase.FAILED and not self.record.next_try_at
+
+    def is_down(self) -> bool:
+        return self.cloud.alive() == [] and self.record.phase is Phase.STOPPED
+
+
+def _crash() -> None:
+    raise Crash

@@ -90,7 +90,7 @@ ROWS: Mapping[int, tuple[str, ...]] = {
         "sweep/test_sweep.py::test_a_sample_of_each_situation",
         "sweep/test_sweep.py::test_every_moment_of_every_situation",
         "sweep/test_controls.py::test_a_planted_bug_is_found",
-        "manager/test_kill.py::test_killed_at_a_sample_of_moments",
+        "sweep/test_sweep.py::test_first_starts_from_nothing",
     ),
     30: (
         "backends/test_switch.py::test_a_pod_nobody_manages_ends_at_its_deadline",

@@ -200,7 +200,6 @@ def test_a_dripping_model_server_holds_a_probe_no_longer_than_its_limit() -> Non
         health = prober.check(seen, "key", "m", was_ready=False)
         assert "does not end" in health.detail
     finally:
-        prober.close()
         server.over.set()  # type: ignore[attr-defined]
         server.shutdown()
         server.server_close()

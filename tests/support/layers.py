@@ -21,7 +21,7 @@ class Part:
         return any(fnmatchcase(module, pattern) for pattern in self.ours)
 
 
-_NOUNS = ("llmpod", "llmpod.errors", "llmpod.model")
+_NOUNS = ("llmpod", "llmpod.errors", "llmpod.model", "llmpod.bounded", "llmpod.text", "llmpod.web")
 _SETTINGS = (*_NOUNS, "llmpod.config", "llmpod.config.*")
 _BACKEND = (*_SETTINGS, "llmpod.backends")
 _LIFECYCLE = (*_SETTINGS, "llmpod.backends", "llmpod.lifecycle", "llmpod.lifecycle.*")
@@ -42,13 +42,17 @@ PARTS: Mapping[str, Part] = {
     "llmpod": Part(),
     "llmpod.errors": Part(sync=True),
     "llmpod.model": Part(ours=("llmpod.errors",), sync=True),
+    "llmpod.bounded": Part(sync=True),
+    "llmpod.text": Part(sync=True),
+    "llmpod.web": Part(libraries=_REQUESTS, sync=True),
     "llmpod.config*": Part(ours=_SETTINGS, libraries=("pydantic", "pydantic_core"), sync=True),
     # the control plane: synchronous, so that a pass can be read from top to bottom and killed anywhere
     "llmpod.backends.runpod_*": Part(
-        ours=(*_BACKEND, "llmpod.backends.runpod_*", "llmpod.backends.hub", "llmpod.backends.vram"),
+        ours=(*_BACKEND, "llmpod.backends.runpod_*", "llmpod.backends.hub*", "llmpod.backends.vram"),
         libraries=_REQUESTS,
         sync=True,
     ),
+    "llmpod.backends.hub*": Part(ours=(*_BACKEND, "llmpod.backends.hub*"), libraries=_REQUESTS, sync=True),
     "llmpod.backends.*": Part(ours=_BACKEND, libraries=_REQUESTS, sync=True),
     "llmpod.backends": Part(ours=(*_BACKEND, "llmpod.backends.*"), sync=True),
     "llmpod.lifecycle.notify*": Part(ours=_LIFECYCLE, libraries=_REQUESTS, sync=True),

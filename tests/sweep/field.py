@@ -7,9 +7,8 @@ call is a process, every kill a SIGKILL, every file and socket real.
 import json
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from llmpod.sim.launch import Simulator
 from tests.support.install import FAST, Install
 from tests.support.source import ROOT
 from tests.support.wait import eventually
+from tests.sweep.cells import Cell, Outcome
 from tests.sweep.managers import Ended, Kill, Managers
-from tests.sweep.scenarios import FAULTS, NO_FAULT, SCENARIOS, Fault, Scenario
+from tests.sweep.scenarios import Fault, Scenario
 
 STEP = 30.0  # seconds between two passes of cron; the bars below are in simulated seconds, too
 MOST_PASSES = 40
@@ -27,33 +27,6 @@ ORPHAN_SECONDS = 120.0
 OVERRUN_SECONDS = 60.0
 GRACE = 60.0
 _FOREIGN = "llmpod-0123abcd-456789-0123456789ab"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One situation, one fault, and the kills by the number of the call (0: the scenario's own)."""
-
-    scenario: Scenario
-    fault: Fault = NO_FAULT
-    kills: Mapping[int, Kill] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        kills = ", ".join(f"pass {n} at {kill}" for n, kill in self.kills.items())
-        return f"{self.scenario.name} / {self.fault.name} / {kills or 'no kill'}"
-
-
-@dataclass
-class Outcome:
-    """What a cell came to; ``wrong`` is empty when all is well."""
-
-    cell: Cell
-    kills: int = 0
-    settled_after: float = 0.0
-    wrong: list[str] = field(default_factory=list)
-    left_over: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.cell}: {'; '.join(self.wrong) or 'well'}"
 
 
 class Field:
@@ -85,9 +58,11 @@ class Field:
             heartbeat_seconds=None,  # nobody but the manager may end a pod here
         )
 
-    def manage(self, *arguments: str, kill: Kill | None = None) -> Ended:
+    def manage(self, *arguments: str, kill: Kill | None = None, cold: bool = False) -> Ended:
         eventually(self._servers_listen, within=20)  # the simulator is told that this takes no time
         argv = [*self.install.argv()[2:], *arguments]
+        if cold:
+            return self._managers.from_nothing(argv, self.install.environ, kill)
         return self._managers.call(argv, self.install.environ, self._home, kill)
 
     def until_ready(self) -> None:
@@ -133,10 +108,13 @@ class Field:
 
     def _settle(self, cell: Cell, outcome: Outcome) -> None:
         begun, back = self._now(), None
-        last = max(cell.kills, default=0)
+        due, last = sorted(cell.kills.items(), key=lambda item: item[0]), max(cell.kills, default=0)
         for index in range(MOST_PASSES):
-            ended = self._call(*(cell.scenario.arguments if index == 0 else ()), kill=cell.kills.get(index))
+            kill = due[0][1] if due and due[0][0] <= index else None
+            arguments = cell.scenario.arguments if index == 0 else ()
+            ended = self._call(*arguments, kill=kill, cold=cell.cold)
             outcome.kills += ended.killed
+            due = due[ended.killed :]
             back = None if ended.killed else back or self._now()
             self._readable(cell)
             if back is not None:
@@ -174,17 +152,18 @@ class Field:
         ours = {pod["id"] for pod in self._ours()}
         before = self._bill(ours)
         (self.install.directory / "pod_state.json").unlink()  # the order to stay down does not stand in there
-        self.sim.advance(3600)
-        self._call()
+        for _ in range(2):
+            self.sim.advance(1800)
+            self._call()
         assert abs(self._bill(ours | {pod["id"] for pod in self._ours()}) - before) < 1e-9, (
             "somebody still pays"
         )
         foreign = [pod for pod in self.sim.alive() if pod["name"] == _FOREIGN]
         assert len(foreign) == 1, "a foreign pod was touched"
 
-    def _call(self, *arguments: str, kill: Kill | None = None) -> Ended:
+    def _call(self, *arguments: str, kill: Kill | None = None, cold: bool = False) -> Ended:
         """A call that must end calmly unless it is killed, and whose word must be true."""
-        ended = self.manage(*arguments, kill=kill)
+        ended = self.manage(*arguments, kill=kill, cold=cold)
         assert ended.killed or ended.code in _CALM, f"{arguments} exited {ended.code}: {ended.said}"
         if arguments == ("--shutdown",) and ended.code == 0:
             assert self._alive() == [], f"a pod lives although it said: {ended.said}"
@@ -280,16 +259,3 @@ def open_field(directory: Path, root: Path = ROOT) -> Iterator[Field]:
             yield place
         finally:
             place.close()
-
-
-def scenario(name: str) -> Scenario:
-    return next(s for s in SCENARIOS if s.name == name)
-
-
-def fault(name: str) -> Fault:
-    return next(f for f in FAULTS if f.name == name)
-
-
-def combinations() -> Sequence[tuple[Scenario, Fault]]:
-    """Every scenario with every fault that can matter in it."""
-    return [(s, f) for s in SCENARIOS for f in FAULTS if f.concerns(s)]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from llmpod.lifecycle.failpoint import VARIABLE
 from llmpod.sim.launch import Simulator
+from tests.support.process import PYTHON, run
 
 _ZYGOTE = Path(__file__).with_name("zygote.py")
 _ANSWER_SECONDS = 60.0
@@ -72,6 +73,7 @@ class Managers:
     """
 
     def __init__(self, root: Path, sim: Simulator) -> None:
+        self._root = root
         self._sim = sim
         self._zygote = subprocess.Popen(
             [sys.executable, "-P", str(_ZYGOTE), str(root)],
@@ -107,6 +109,16 @@ class Managers:
             self._begin(arguments, {**environ, VARIABLE: str(kill.n)}, output)
         self._answer()
         return Ended(os.waitstatus_to_exitcode(self._answer()), output.read_text(errors="replace"))
+
+    def from_nothing(
+        self, arguments: Sequence[str], environ: Mapping[str, str], kill: Kill | None = None
+    ) -> Ended:
+        """One call as cron makes it: a new interpreter, this machine's own clock; killed at a failpoint only."""
+        armed = {VARIABLE: str(kill.n)} if kill else {}
+        done = run(
+            [PYTHON, self._root / "manage_pod.py", *arguments], env={**environ, **armed}, cwd=self._root
+        )
+        return Ended(done.code, done.out + done.err)
 
     def trace(
         self, arguments: Sequence[str], environ: Mapping[str, str], directory: Path

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.source import ROOT
-from tests.sweep.field import Cell, fault, scenario
+from tests.sweep.cells import Cell, fault, scenario
 from tests.sweep.managers import Kill
 
 _COPIED = ("llmpod", "manage_pod.py", "proxy_fastapi.py")
@@ -70,11 +70,8 @@ MUTANTS = (
     Mutant(
         "saves after the create, not before",
         "llmpod/lifecycle/act.py",
-        """        self.memory.keep(model, _described(intent, managed))
-        self.point("intent saved")
-""",
-        """        self.memory.state = self.memory.state.with_record(model, _described(intent, managed))
-""",
+        "        self.memory.keep(model, _described(intent, managed))\n",
+        "        self.memory.state = self.memory.state.with_record(model, _described(intent, managed))\n",
         _killed("create", "listing lag", _POINTS),
     ),
     Mutant(

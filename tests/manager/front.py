@@ -1,0 +1,78 @@
+"""Not a proxy of ours: stands before the simulator's API and changes its answers, as odd servers would."""
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Pod = dict[str, Any]
+
+
+@contextmanager
+def front(target: str, *, pod: Callable[[Pod], None] = lambda _: None, created: int = 201) -> Iterator[str]:
+    """Its URL, while it stands.
+
+    Args:
+        target: the simulator's API.
+        pod: changes each pod in an answer.
+        created: the status of a creation that succeeded.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            status, headers, body = self._asked()
+            if status == 201:
+                status = created
+            self.send_response_only(status)
+            for name, value in headers.items():
+                if name.lower() in ("content-type", "date", "retry-after"):
+                    self.send_header(name, value)
+            body = b"" if status == 204 else _changed(body, pod)
+            if status != 204:
+                self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = do_DELETE = do_PATCH = answer  # noqa: N815 - http.server's names
+
+        def _asked(self) -> tuple[int, dict[str, str], bytes]:
+            length = int(self.headers.get("content-length") or 0)
+            own = ("host", "content-length", "connection")
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in own}
+            data = self.rfile.read(length) if length else None
+            request = urllib.request.Request(target + self.path, data, headers, method=self.command)
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return answer.status, dict(answer.headers), answer.read()
+            except urllib.error.HTTPError as e:
+                return e.code, dict(e.headers), e.read()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _changed(body: bytes, pod: Callable[[Pod], None]) -> bytes:
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return body
+    if isinstance(value, dict):
+        for item in value.get("pods") or ([value] if "createdAt" in value else []):
+            pod(item)
+    return json.dumps(value).encode()
