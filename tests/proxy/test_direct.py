@@ -1,4 +1,4 @@
-"""Answers without a task: order, back-pressure, who leaves, who comes late, and what is said when it goes wrong."""
+"""Answers without a task: back-pressure, who leaves, who comes late, and what is said when it goes wrong."""
 
 import asyncio
 import json
@@ -13,122 +13,11 @@ from llmpod.proxy.headers import Headers
 from llmpod.proxy.origin import Origin, Request
 from llmpod.proxy.upstream import Patience, Upstream
 from llmpod.proxy.wire import Call
-from tests.proxy.front import Client, Proxy, Reply, chat_body
+from tests.proxy.front import Client, Proxy, chat_body, raw_chat
 from tests.proxy.stub import CHAT, Stub, Turn, chat, frames, plain
 from tests.support.wait import eventually
 
 OPAQUE = "/v1/audio/speech"  # never stored: nobody shares it, so little of it is kept
-
-
-def request(
-    text: str, *, stream: bool = False, path: str = CHAT, lines: str = "", version: str = "1.1"
-) -> bytes:
-    body = json.dumps(chat_body(text, **({"stream": True} if stream else {}))).encode()
-    head = f"POST {path} HTTP/{version}\r\nhost: x\r\ncontent-type: application/json\r\n{lines}"
-    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
-
-
-def test_what_came_in_one_piece_is_answered_in_its_order(front: Proxy, server: Stub) -> None:
-    """Miss, page of ours, refusal, hit, stream, a request that ends the connection, one that is too late."""
-    front.ask(chat_body("kept"))
-    get = b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n"
-    wrong = request("x").replace(b"application/json", b"text/html")
-    last = request("the last", lines="connection: close\r\n")
-    pieces = [request("new"), get % b"/livez", wrong, request("kept"), request("s", stream=True), last]
-    with front.client() as client:
-        client.sock.sendall(b"".join([*pieces, request("too late")]))
-        replies = [client.reply() for _ in pieces]
-        assert client.sock.recv(1) == b""
-    assert [reply.status for reply in replies] == [200, 200, 415, 200, 200, 200]
-    assert [reply.cache for reply in replies] == ["MISS", "", "", "HIT", "MISS", "MISS"]
-    assert replies[0].body == chat("you said new")
-    assert replies[4].body == b"".join(frames("you", "said", "s"))
-    assert (replies[5].body, replies[5].headers["connection"]) == (chat("you said the last"), "close")
-    assert [turn.json["messages"][-1]["content"] for turn in server.turns[1:]] == ["new", "s", "the last"]
-
-
-def test_a_thousand_refusals_in_one_piece(front: Proxy, server: Stub) -> None:
-    """Answered one after the other, not one within the other."""
-    wrong = b"POST /v1/x HTTP/1.1\r\nhost: x\r\ncontent-type: a/b\r\ncontent-length: 1\r\n\r\n1"
-    with front.client() as client:
-        client.sock.sendall(request("first") + wrong * 2000)
-        assert client.reply().status == 200
-        assert {client.reply().status for _ in range(2000)} == {415}
-
-
-def test_what_is_no_request_is_refused_after_the_answers_before_it(front: Proxy, server: Stub) -> None:
-    go = threading.Event()
-
-    def script(turn: Turn) -> None:
-        go.wait(5)
-        plain(turn)
-
-    server.script = script
-    with front.client() as client:
-        client.sock.sendall(request("before nonsense") + b"nonsense\r\n\r\n")
-        server.wait_turns(1)
-        go.set()
-        assert client.reply().body == chat("you said before nonsense")
-        assert client.reply().status == 400
-        assert client.sock.recv(1) == b""
-
-
-def test_continue_is_said_when_it_is_its_turn(front: Proxy, server: Stub) -> None:
-    head, _, body = request("expects", lines="expect: 100-continue\r\n").partition(b"\r\n\r\n")
-    with front.client() as client:
-        client.sock.sendall(request("before it") + head + b"\r\n\r\n")
-        heard = b""
-        while not heard.endswith(b"HTTP/1.1 100 Continue\r\n\r\n"):
-            heard += client.sock.recv(65536)
-        assert chat("you said before it") in heard
-        client.sock.sendall(body)
-        assert client.reply().body == chat("you said expects")
-
-
-def test_a_header_that_comes_again_belongs_to_the_body_behind_it(front: Proxy, server: Stub) -> None:
-    """In one piece, in two, two in one, with the end of another, with other fields: each gets its own answer."""
-    texts = [f"again {number:02}" for number in range(16)]
-    raw = [request(text) for text in texts]
-    head = raw[0].index(b"\r\n\r\n") + 4
-    raw[8] = request(texts[8], lines="cache-control: no-store\r\n")
-    raw[9] = request(texts[9], lines="cache-control: no-cache\r\n")
-    pieces = [
-        *(raw[0], raw[1], raw[2][:head], raw[2][head:], raw[3], raw[4][:-1], raw[4][-1:] + raw[5], raw[6]),
-        *(b"\r\n" + raw[7], raw[8], raw[9], raw[10] + raw[11][:10], raw[11][10:]),
-        *(raw[12] + raw[13], raw[14] + raw[15]),
-    ]
-    replies: list[Reply] = []
-    with front.client() as client:
-        for number, piece in enumerate(pieces):
-            client.sock.sendall(piece)
-            sent = sum(map(len, pieces[: number + 1]))
-            while len(replies) < sum(sent >= sum(map(len, raw[: n + 1])) + 2 * (n > 6) for n in range(16)):
-                replies.append(client.reply())
-    assert [reply.body for reply in replies] == [chat(f"you said {text}") for text in texts]
-    assert [reply.cache for reply in replies] == ["MISS"] * 8 + ["BYPASS"] + ["MISS"] * 7
-    assert [turn.json["messages"][-1]["content"] for turn in server.turns] == texts
-
-
-def test_a_body_that_looks_like_the_request_before_it_is_a_body(front: Proxy, server: Stub) -> None:
-    inner = request("inner")
-    outer = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-    with front.client() as client:
-        client.sock.sendall(inner)
-        assert client.reply().status == 200
-        client.sock.sendall(outer % (OPAQUE.encode(), len(inner)))
-        front.get("/livez")  # by now it has been read
-        client.sock.sendall(inner)
-        assert client.reply().json["body"] == inner.decode()
-    assert [turn.target for turn in server.turns] == [CHAT, OPAQUE]
-
-
-def test_an_old_client_gets_a_stream_that_ends_with_the_connection(front: Proxy, server: Stub) -> None:
-    with front.client() as client:
-        client.sock.sendall(request("old", stream=True, version="1.0"))
-        reply = client.reply()
-        assert client.sock.recv(1) == b""
-    assert "transfer-encoding" not in reply.headers
-    assert reply.body == b"".join(frames("you", "said", "old"))
 
 
 def test_a_client_that_does_not_read_stops_the_server(front: Proxy, server: Stub) -> None:
@@ -147,7 +36,7 @@ def test_a_client_that_does_not_read_stops_the_server(front: Proxy, server: Stub
 
     server.script = script
     with front.client() as client:
-        client.sock.sendall(request("long", path=OPAQUE))
+        client.sock.sendall(raw_chat("long", path=OPAQUE))
         eventually(lambda: len(sent) > 1)
         eventually(lambda: _rests(sent))
         assert len(sent) < count / 3
@@ -159,7 +48,7 @@ def test_a_client_that_does_not_read_stops_the_server(front: Proxy, server: Stub
             left -= len(got)
         assert left == 0
         before = server.connections
-        client.sock.sendall(request("after it"))
+        client.sock.sendall(raw_chat("after it"))
         assert client.reply().body == chat("you said after it")
         assert server.connections == before
 
@@ -184,7 +73,7 @@ def test_who_leaves_while_it_does_not_read_takes_the_call_along(front: Proxy, se
 
     server.script = script
     with front.client() as client:
-        client.sock.sendall(request("leaves", path=OPAQUE))
+        client.sock.sendall(raw_chat("leaves", path=OPAQUE))
         client.open_reply()
     assert gone.wait(1)
     eventually(lambda: front.metrics()["requests_in_flight"] == 0)
@@ -200,11 +89,11 @@ def test_a_failure_before_the_first_byte_is_told_to_all_who_wait(front: Proxy, s
 
     server.script = script
     with front.client() as one, front.client() as two, front.client() as three:
-        one.sock.sendall(request("fails"))
+        one.sock.sendall(raw_chat("fails"))
         server.wait_turns(1)
         joined = front.metrics()["cache_joins"]
-        two.sock.sendall(request("fails"))
-        three.sock.sendall(request("fails"))
+        two.sock.sendall(raw_chat("fails"))
+        three.sock.sendall(raw_chat("fails"))
         three.close()
         eventually(lambda: front.metrics()["client_gone_total"] > 0)
         go.set()
@@ -235,7 +124,7 @@ def test_fifty_identical_streams_hear_at_once(front: Proxy, server: Stub) -> Non
         with ExitStack() as stack:
             clients = [stack.enter_context(front.client()) for _ in range(50)]
             for client in clients:
-                client.sock.sendall(request(f"fifty {number}", stream=True))
+                client.sock.sendall(raw_chat(f"fifty {number}", stream=True))
             # they have all been taken: a request that came after them has been answered
             assert front.ask(chat_body("x"), headers={"Cache-Control": "only-if-cached"}).status == 504
             spans.append(_span(clients, go))
@@ -277,8 +166,8 @@ def test_a_large_stream_becomes_a_document_for_who_joins_without_one(front: Prox
     with front.client() as leader, front.client() as document, front.client() as leaver:
         leader.send("POST", CHAT, counted)
         server.wait_turns(1)
-        document.sock.sendall(request("large"))
-        leaver.sock.sendall(request("large"))
+        document.sock.sendall(raw_chat("large"))
+        leaver.sock.sendall(raw_chat("large"))
         eventually(lambda: front.metrics()["requests_in_flight"] == 1)
         go.set()
         leaver.close()
@@ -290,7 +179,7 @@ def test_a_large_stream_becomes_a_document_for_who_joins_without_one(front: Prox
 def test_an_end_is_noted_once_for_each_request(front: Proxy, server: Stub) -> None:
     before = front.metrics()
     with front.client() as client:
-        client.sock.sendall(request("noted") + request("noted") + request("noted", path="/v1/nothing"))
+        client.sock.sendall(raw_chat("noted") + raw_chat("noted") + raw_chat("noted", path="/v1/nothing"))
         replies = [client.reply() for _ in range(3)]
     after = front.metrics()
     assert after["requests_total"] - before["requests_total"] == 3
