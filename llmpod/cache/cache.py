@@ -171,6 +171,14 @@ class Cache:
         self._counts["disk_hits" if entry else "misses"] += 1
         return entry
 
+    def absent(self, digest: bytes) -> bool:
+        """True where ``get`` would find nothing, and need not be asked: counts as a miss. Nothing is waited for."""
+        unsure = self._tier is not None and self._tier.state in (Disk.SCANNING, Disk.SHARED)
+        if unsure or digest in self._index.cold or self.peek(digest) is not None:
+            return False
+        self._counts["misses"] += 1
+        return True
+
     def put(self, entry: Entry) -> bool:
         """Stores an entry: in memory at once, on disk soon. In place of an older one for the same question, but never
         one that says how many tokens were used by one that does not (nor one that is only on disk, where that is

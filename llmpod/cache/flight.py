@@ -1,21 +1,19 @@
 """Not a client of the model server: one answer on its way, shared by everybody who asked the same meanwhile.
 
-Whoever asks first leads: it starts a task of its own that fetches the answer and feeds the flight, and then
-listens like the others. So nobody's connection carries anybody else's answer, and a leader whose client hangs up
-takes nothing with it. A listener that comes late gets the bytes from the first one on and then follows live.
+Whoever asks first has somebody fetch the answer and feed the flight, and then listens like the others. So nobody's
+connection carries anybody else's answer, and a leader whose client hangs up takes nothing with it. A listener that
+comes late gets the bytes from the first one on and then follows live.
 
-Not thread-safe: one event loop owns a ``Flights`` table and everything in it. Waiting is done on a future of one's
-own each time, because cancelling a task cancels the future it waits for, and a shared one would take the others
-with it.
+No task and no future: bytes that come are handed on within the call that brings them. Not thread-safe: one event
+loop owns a ``Flights`` table and everything in it.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from llmpod.cache.listener import Listener
-from llmpod.errors import Overloaded, UpstreamUnreachable
+from llmpod.errors import Overloaded
 
 BUFFER_BYTES: Final = 8 * 2**20
 
@@ -27,55 +25,48 @@ class Head(NamedTuple):
     headers: tuple[tuple[bytes, bytes], ...]
 
 
-class _Signal:
-    """Wakes every task that waits; each waits on a future of its own."""
-
-    __slots__ = ("_waiters",)
-
-    def __init__(self) -> None:
-        self._waiters: set[asyncio.Future[None]] = set()
-
-    def send(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def wait(self) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters.discard(waiter)
-
-
 class Flight:
     """One upstream answer in the making.
 
-    The task that fetches it calls ``start``, ``append``, then one of ``finish`` and ``fail``; others ``follow``.
+    Who fetches it calls ``start``, ``append``, then one of ``finish`` and ``fail``; others ``follow``.
     Store a complete answer *before* ``finish``: whoever asks after it must find it in the cache.
 
     Attributes:
         digest: the question.
+        head: status and header fields, as soon as they are there.
         finished: the body is complete.
         error: why it never will be.
         size: bytes of body so far.
         spilled: the body outgrew the buffer; nobody may join any more and it cannot be cached.
-        abandoned: set while there is no listener, once there has been one.
+        when_room: called once, as soon as it is no longer ``crowded``.
     """
+
+    __slots__ = (
+        "_chunks",
+        "_dropped",
+        "_ended",
+        "_kept",
+        "_listeners",
+        "_max_bytes",
+        "digest",
+        "error",
+        "finished",
+        "head",
+        "size",
+        "spilled",
+        "when_room",
+    )
 
     def __init__(self, digest: bytes, *, max_bytes: int, ended: Callable[["Flight"], None]) -> None:
         self.digest = digest
+        self.head: Head | None = None
         self.finished = False
         self.error: Exception | None = None
         self.size = 0
         self.spilled = False
-        self.abandoned = asyncio.Event()
-        self._begun = _Signal()
-        self._room = _Signal()
+        self.when_room: Callable[[], None] | None = None
         self._max_bytes = max_bytes
         self._ended = ended
-        self._head: Head | None = None
         self._chunks: deque[bytes] = deque()
         self._kept = 0  # bytes in them
         self._dropped = 0  # chunks that have left the buffer
@@ -91,44 +82,39 @@ class Flight:
         return len(self._listeners)
 
     @property
-    def started(self) -> bool:
-        """Something has come from upstream: from now on a failure cannot be hidden by asking again."""
-        return self._head is not None
+    def over(self) -> bool:
+        """Nothing more will come."""
+        return self.finished or self.error is not None
 
-    async def head(self) -> Head:
-        """Status and headers, as soon as they are there. Raises what ``fail`` was given before that."""
-        while self._head is None:
-            if self.error is not None:
-                raise self.error
-            await self._begun.wait()
-        return self._head
-
-    def follow(self) -> Listener:
-        """Joins; call it in the same step as ``Flights.lead_or_join``, before the first await.
+    def follow(self, wake: Callable[[], None]) -> Listener:
+        """Joins; ``wake`` is called at whatever comes from now on, not for what is there already.
 
         Raises:
             Overloaded: the first bytes are no longer there (``spilled``).
         """
         if self._dropped:
             raise Overloaded("This answer is too long to be joined in the middle.")
-        listener = Listener(self)
+        listener = Listener(self, wake)
         self._listeners.add(listener)
-        self.abandoned.clear()
         return listener
 
     def body(self) -> bytes:
         """The whole body so far, for the cache. Raises Overloaded when it was not kept."""
         if self.spilled:
             raise Overloaded("This answer is too long to be kept.")
-        return b"".join(self._chunks)
+        return b"".join(self._chunks) if len(self._chunks) != 1 else self._chunks[0]
 
-    # --- for the task that fetches -------------------------------------------------------------------------------
-    def start(self, status: int, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-        self._head = Head(status, headers)
-        self._begun.send()
+    # --- for whoever fetches -------------------------------------------------------------------------------------
+    def start(
+        self, status: int, headers: tuple[tuple[bytes, bytes], ...] = (), *, quiet: bool = False
+    ) -> None:
+        """Status and fields. ``quiet``: bytes follow at once, and waking for both is enough."""
+        self.head = Head(status, headers)
+        if not quiet:
+            self._wake()
 
     def append(self, chunk: bytes) -> None:
-        """The next bytes of the body. When ``crowded`` is true afterwards, await ``room()`` before reading on."""
+        """The next bytes of the body. When ``crowded`` is true afterwards, read on only at ``when_room``."""
         if not chunk:
             return
         self._chunks.append(chunk)
@@ -136,8 +122,7 @@ class Flight:
         self.size += len(chunk)
         if self.size > self._max_bytes:
             self._spill()
-        for listener in self._listeners:
-            listener.wake()
+        self._wake()
 
     def finish(self) -> None:
         self.finished = True
@@ -148,23 +133,10 @@ class Flight:
         self.error = error
         self._end()
 
-    def give_up(self) -> bool:
-        """To call when ``abandoned`` was set. True: still nobody listens and nobody can join; cancel upstream."""
-        if self._listeners:
-            return False
-        if not self.finished and self.error is None:
-            self.fail(UpstreamUnreachable("Everybody who wanted this answer has left."))
-        return True
-
     @property
     def crowded(self) -> bool:
         """Even the quickest listener is a whole buffer behind: upstream must wait."""
         return self.spilled and bool(self._listeners) and self._kept > self._max_bytes
-
-    async def room(self) -> None:
-        """Waits until a listener has taken something (or all have left)."""
-        while self.crowded:
-            await self._room.wait()
 
     # --- between a flight and its listeners ----------------------------------------------------------------------
     def chunk(self, number: int) -> bytes | None:
@@ -181,16 +153,20 @@ class Flight:
     def taken(self) -> None:
         """A listener has moved on: what nobody needs any more can go."""
         self._trim()
-        self._room.send()
+        if self.when_room is not None and not self.crowded:
+            go_on, self.when_room = self.when_room, None
+            go_on()
 
     def left(self, listener: Listener) -> None:
         self._listeners.discard(listener)
         if self.spilled:
             self.taken()
-        if not self._listeners:
-            self.abandoned.set()
 
     # --- inside --------------------------------------------------------------------------------------------------
+    def _wake(self) -> None:
+        for listener in tuple(self._listeners):  # some may leave while they are woken
+            listener.wake()
+
     def _spill(self) -> None:
         if not self.spilled:
             self.spilled = True
@@ -210,10 +186,7 @@ class Flight:
 
     def _end(self) -> None:
         self._ended(self)
-        self._begun.send()
-        self._room.send()
-        for listener in self._listeners:
-            listener.wake()
+        self._wake()
 
 
 class Flights:

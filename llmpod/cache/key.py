@@ -11,9 +11,10 @@ key must stand for what the server will read.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from llmpod.cache.jsontext import NotJSON, canonical, read
 from llmpod.cache.paths import Shape, converts, not_stored_because, shape_of
@@ -53,8 +54,7 @@ class KeyPolicy:
 POLICY: Final = KeyPolicy()
 
 
-@dataclass(frozen=True)
-class RequestKey:
+class RequestKey(NamedTuple):
     """What the cache needs to know about a request.
 
     Attributes:
@@ -64,8 +64,6 @@ class RequestKey:
         model: the ``model`` member, when it is a string.
         cacheable: an answer to this may be stored and served again.
         reason: why not, when it may not; else empty.
-        parsed: the body as Python values, for routing; None when it is no JSON object, and for a key that
-            came out of an ``AliasTable`` (which must not keep prompts alive).
     """
 
     digest: bytes
@@ -74,7 +72,6 @@ class RequestKey:
     model: str | None = None
     cacheable: bool = False
     reason: str = ""
-    parsed: dict[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
 # --- what cannot be cached ---------------------------------------------------------------------------------------
@@ -116,15 +113,30 @@ _RULES: Final[tuple[tuple[frozenset[Shape], Callable[[dict[str, Any]], bool], st
 )
 
 
+_RULES_OF: Final = {
+    shape: [(holds, why) for shapes, holds, why in _RULES if shape in shapes] for shape in Shape
+}
+
+
 def _refusal(shape: Shape, body: dict[str, Any]) -> str:
-    return next((why for shapes, holds, why in _RULES if shape in shapes and holds(body)), "")
+    for holds, why in _RULES_OF[shape]:
+        if holds(body):
+            return why
+    return ""
 
 
 # --- the key -----------------------------------------------------------------------------------------------------
-def _digest(parts: Iterable[bytes]) -> bytes:
-    return sha256(
-        b"".join(piece for part in parts for piece in (len(part).to_bytes(8, "big"), part))
-    ).digest()
+def _spelled(parts: Iterable[bytes]) -> bytes:
+    """The parts, each behind its length."""
+    pieces: list[bytes] = []
+    for part in parts:
+        pieces += (len(part).to_bytes(8, "big"), part)
+    return b"".join(pieces)
+
+
+@lru_cache(maxsize=1024)
+def _context(partition: bytes, identity: str, path: str) -> bytes:
+    return _spelled((SCHEMA, partition, identity.encode(), path.encode()))
 
 
 def _question(body: dict[str, Any], path: str, policy: KeyPolicy) -> dict[str, Any]:
@@ -133,17 +145,18 @@ def _question(body: dict[str, Any], path: str, policy: KeyPolicy) -> dict[str, A
     stream = question.get("stream")
     if stream is None or stream is False or (stream is True and converts(path)):
         question.pop("stream", None)
-    options = question.get("stream_options")
-    if isinstance(options, dict):
-        options = {
-            name: value for name, value in options.items() if name not in policy.ignored_stream_options
-        }
-        question["stream_options"] = options or None
-    if question.get("stream_options", 0) is None:
-        del question["stream_options"]
+    if "stream_options" in question:
+        options = question.pop("stream_options")
+        if isinstance(options, dict):
+            options = {
+                name: value for name, value in options.items() if name not in policy.ignored_stream_options
+            }
+        if options != {} and options is not None:
+            question["stream_options"] = options
     return question
 
 
+@lru_cache(maxsize=256)
 def _is_json(content_type: str) -> bool:
     kind = content_type.partition(";")[0].strip().lower()
     return kind == "application/json" or kind.endswith("+json")
@@ -154,7 +167,7 @@ def _include_usage(body: dict[str, Any]) -> bool:
     return isinstance(options, dict) and options.get("include_usage") is True
 
 
-def _opaque(body: bytes, context: tuple[bytes, ...], *, reason: str, json_body: bool) -> RequestKey:
+def _opaque(body: bytes, context: bytes, *, reason: str, json_body: bool) -> RequestKey:
     """A key over the raw bytes, for single flight and logs only. Reads a model name where there is one."""
     try:
         value = read(body) if json_body else None
@@ -163,11 +176,10 @@ def _opaque(body: bytes, context: tuple[bytes, ...], *, reason: str, json_body: 
     parsed = value if isinstance(value, dict) else None
     model = parsed.get("model") if parsed else None
     return RequestKey(
-        digest=_digest((*context, b"raw", body)),
+        digest=sha256(context + _spelled((b"raw", body))).digest(),
         stream=parsed is not None and parsed.get("stream") is True,
         model=model if isinstance(model, str) else None,
         reason=reason,
-        parsed=parsed,
     )
 
 
@@ -194,10 +206,11 @@ def request_key(
             understand differently.
     """
     shape, json_body = shape_of(path), _is_json(content_type)
-    context = (SCHEMA, partition, identity.encode(), path.encode())
+    context = _context(partition, identity, path)
     if shape is Shape.OPAQUE or not json_body:
         reason = not_stored_because(path) if shape is Shape.OPAQUE else "the request is not JSON"
-        return _opaque(body, (*context, content_type.encode()), reason=reason, json_body=json_body)
+        context += _spelled((content_type.encode(),))
+        return _opaque(body, context, reason=reason, json_body=json_body)
     try:
         parsed = read(body)
         if not isinstance(parsed, dict):
@@ -207,13 +220,12 @@ def request_key(
         raise BadRequest(f"The request body cannot be read as JSON: {error}.") from None
     model, reason = parsed.get("model"), _refusal(shape, parsed)
     return RequestKey(
-        digest=_digest((*context, question)),
+        digest=sha256(context + _spelled((question,))).digest(),
         stream=parsed.get("stream") is True,
         include_usage=_include_usage(parsed),
         model=model if isinstance(model, str) else None,
         cacheable=not reason,
         reason=reason,
-        parsed=parsed,
     )
 
 
@@ -239,14 +251,14 @@ class AliasTable:
         identity: str = "",
         content_type: str = "application/json",
     ) -> RequestKey:
-        """As ``request_key``; ``parsed`` is there only the first time. Raises BadRequest (never remembered)."""
+        """As ``request_key``. Raises BadRequest (never remembered)."""
         alias = (sha256(body).digest(), path, partition, identity, content_type)
         known = self._keys.get(alias)
         if known is not None:
             self._keys.move_to_end(alias)
             return known
         key = request_key(path, body, partition=partition, identity=identity, content_type=content_type)
-        self._keys[alias] = replace(key, parsed=None)
+        self._keys[alias] = key
         if len(self._keys) > self._max_entries:
             self._keys.popitem(last=False)
         return key

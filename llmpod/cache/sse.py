@@ -20,6 +20,7 @@ _LEADING: Final = re.compile(rb"[\r\n]*")
 _LINE_END: Final = re.compile(r"\r\n|\n|\r")
 
 DONE: Final = "[DONE]"
+_LF: Final = 10
 RESPONSES_END: Final = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _MARKERS: Final = {
     Shape.RESPONSES: tuple(name.encode() for name in sorted(RESPONSES_END)),
@@ -58,18 +59,26 @@ def iter_frames(body: bytes) -> Iterator[bytes]:
         start = end
 
 
+def stream_text(body: bytes) -> str:
+    """A body as text with LF line ends. Raises UpstreamInvalid when it is not UTF-8."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise UpstreamInvalid(f"The model server's stream is not UTF-8 (byte {error.start}).") from None
+    return _LINE_END.sub("\n", text) if "\r" in text else text
+
+
 def parse_events(body: bytes) -> list[Event]:
     """The events of a body. One that lacks its blank line is not dispatched, as the standard wants.
 
     Raises:
         UpstreamInvalid: the body is not UTF-8.
     """
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as error:
-        raise UpstreamInvalid(f"The model server's stream is not UTF-8 (byte {error.start}).") from None
-    if "\r" in text:
-        text = _LINE_END.sub("\n", text)
+    return events_of(stream_text(body))
+
+
+def events_of(text: str) -> list[Event]:
+    """The events of a text with LF line ends."""
     events = []
     for frame in text.split("\n\n")[:-1]:
         if frame.startswith("data: ") and "\n" not in frame:  # what servers send, at a tenth of the price
@@ -107,6 +116,7 @@ class FrameScanner:
 
     __slots__ = (
         "_carry",
+        "_marker",
         "_markers",
         "_resume",
         "_shape",
@@ -119,7 +129,7 @@ class FrameScanner:
 
     def __init__(self, path: str = "/v1/chat/completions") -> None:
         self._shape = shape_of(path)
-        self._markers = _MARKERS.get(self._shape, (DONE.encode(),))
+        self._marker, *self._markers = _MARKERS.get(self._shape, (DONE.encode(),))
         self._carry = bytearray()
         self._resume = 0
         self._skip_lf = False
@@ -135,20 +145,22 @@ class FrameScanner:
     def feed(self, chunk: bytes | memoryview) -> bool:
         """Looks at the next bytes of the stream; True once the terminal frame is complete."""
         data = chunk if isinstance(chunk, bytes) else bytes(chunk)
-        if self._carry or self._skip_lf or not data.endswith(b"\n\n") or self._special(data):
+        if (
+            self._carry
+            or self._skip_lf
+            or not data.endswith(b"\n\n")
+            or self._marker in data  # perhaps the last frame is among them
+            or (self._markers and any(marker in data for marker in self._markers))
+            or b"\r" in data
+            or b"\n\n\n" in data
+            or data[0] == _LF
+        ):
             self._slow(data)
-        else:
+        else:  # plain LF frames, whole ones
             self.received += len(data)
             self.boundary = self.received
             self.frames += data.count(b"\n\n")
         return self.end is not None
-
-    def _special(self, data: bytes) -> bool:
-        """More than plain LF frames, or perhaps the last one among them."""
-        for marker in self._markers:  # a loop: a generator would cost as much as all the rest
-            if marker in data:
-                return True
-        return b"\r" in data or b"\n\n\n" in data or data.startswith(b"\n")
 
     def _slow(self, data: bytes) -> None:
         self.received += len(data)
@@ -176,7 +188,11 @@ class FrameScanner:
     def _frame(self, frame: bytes) -> None:
         self.frames += 1
         self.boundary += len(frame)
-        if self.end is None and any(marker in frame for marker in self._markers) and self._is_last(frame):
+        if (
+            self.end is None
+            and any(marker in frame for marker in (self._marker, *self._markers))
+            and self._is_last(frame)
+        ):
             self.end = self.boundary
 
     def _is_last(self, frame: bytes) -> bool:

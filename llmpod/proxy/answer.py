@@ -1,68 +1,208 @@
-"""Not a response library: one answer to one client over ASGI, and what was said about it for the journal."""
+"""Not a response library: one answer to one client, written straight to its connection, and noted when it ends."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
+from functools import lru_cache
+from http import HTTPStatus
+from time import perf_counter
+from typing import Final, Protocol
 
 from llmpod.errors import LlmpodError
+from llmpod.observe import Journal, Seen
+from llmpod.proxy.ask import Ask
 from llmpod.proxy.headers import Headers
-from llmpod.proxy.line import Line
 from llmpod.proxy.replies import error_body, error_event, error_headers
 
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+BIG: Final = 65536  # a body from here on is not copied behind its head
+_BODILESS: Final = frozenset({204, 304})
+
+
+class Wire(Protocol):
+    """The connection to a client, as an answer needs it."""
+
+    @property
+    def congested(self) -> bool:
+        """The client does not take what was written: write no more for now."""
+
+    @property
+    def last(self) -> bool:
+        """The connection closes after the answer under way."""
+
+    @property
+    def fields(self) -> Headers:
+        """Header fields of every answer (``Date``)."""
+
+    def write(self, data: bytes) -> None: ...
+    def answered(self, *, keep: bool) -> None:
+        """An answer is over; the connection can be kept."""
 
 
 class Answer:
-    """Sends one answer. A client that left is no error: bytes to it are dropped.
+    """One answer. What is written after its end, or to a client that left, is dropped.
 
     Attributes:
         cache: ``HIT``, ``MISS``, ``JOIN``, ``BYPASS`` or empty; sent as ``X-Cache``.
         reason: why; sent as ``X-Cache-Reason``.
         events: the body is a stream of events, so an error can be said after it began.
+        over: nothing more can be said, because all was said or the client left.
+        when_over: called once, at the end.
+        when_clear: called when the client has taken what was written (see ``congested``).
     """
 
-    __slots__ = ("_send", "bytes", "cache", "events", "line", "reason", "started", "status")
+    __slots__ = (
+        *("_ask", "_bodiless", "_chunked", "_journal", "_keep", "_pending", "_since", "_wire"),
+        *("bytes", "cache", "events", "model", "over", "reason", "started", "status"),
+        *("when_clear", "when_over"),
+    )
 
-    def __init__(self, send: Send, line: Line) -> None:
-        self._send = send
-        self.line = line
+    def __init__(self, wire: Wire, ask: Ask, journal: Journal) -> None:
+        self._wire = wire
+        self._ask = ask
+        self._journal = journal
+        self._keep = ask.keep
+        self._chunked = False
+        self._bodiless = ask.method == "HEAD"
+        self._pending = b""
+        self._since = perf_counter()
         self.status = 0
         self.bytes = 0
         self.started = False
         self.events = False
+        self.over = False
         self.cache = ""
         self.reason = ""
+        self.model = ""
+        self.when_over: Callable[[], object] | None = None
+        self.when_clear: Callable[[], object] | None = None
 
-    async def start(self, status: int, headers: Headers) -> None:
-        """Status and header fields; those about the cache are added here."""
+    @property
+    def congested(self) -> bool:
+        return self._wire.congested
+
+    # --- to the client ------------------------------------------------------------------------------------
+    def start(self, status: int, headers: Headers) -> None:
+        """Status and header fields; those about the cache and the framing are added. They leave with the first
+        bytes of the body, or with ``flush``.
+        """
+        if self.over:
+            return
         self.status = status
         self.started = True
+        lines = [status_line(status)]
+        framed = self._bodiless = self._bodiless or status in _BODILESS
+        for item in (*self._wire.fields, *headers):
+            lines.append(b"%b: %b\r\n" % item)
+            framed = framed or item[0] == b"content-length"
         if self.cache:
-            headers = [*headers, (b"x-cache", self.cache.encode()), (b"x-cache-reason", _field(self.reason))]
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+            lines.append(_about_cache(self.cache, self.reason))
+        if not framed:
+            self._chunked = self._ask.chunks
+            self._keep = self._keep and self._chunked  # else the end of the body is that of the connection
+            lines.append(b"transfer-encoding: chunked\r\n" if self._chunked else b"")
+        self._keep = self._keep and not self._wire.last
+        lines.append(b"\r\n" if self._keep else b"connection: close\r\n\r\n")
+        self._pending = b"".join(lines)
 
-    async def write(self, chunk: bytes) -> None:
-        self.bytes += len(chunk)
-        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+    def flush(self) -> None:
+        """Send what is held back."""
+        if self._pending and not self.over:
+            pending, self._pending = self._pending, b""
+            self._wire.write(pending)
 
-    async def finish(self, body: bytes = b"") -> None:
-        self.bytes += len(body)
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
-
-    async def whole(self, status: int, headers: Headers, body: bytes) -> None:
-        """A complete answer with its length."""
-        await self.start(status, [*headers, (b"content-length", str(len(body)).encode())])
-        await self.finish(body)
-
-    async def fail(self, error: LlmpodError) -> None:
-        """Say what went wrong: as an error answer, or, when one has begun, as an event and then a cut."""
-        if not self.started:
-            await self.whole(error.status, error_headers(error), error_body(error))
+    def write(self, chunk: bytes) -> None:
+        """The next bytes of the body."""
+        if self.over:
             return
-        if self.events and not self.line.gone:
-            await self.write(error_event(error))
-        self.line.break_off()
+        self.bytes += len(chunk)
+        if self._bodiless or not chunk:
+            return
+        if self._chunked:
+            chunk = b"%b%x\r\n%b\r\n" % (self._pending, len(chunk), chunk)
+        elif len(chunk) < BIG:
+            chunk = self._pending + chunk
+        else:
+            self.flush()
+        self._pending = b""
+        self._wire.write(chunk)
+
+    def finish(self) -> None:
+        """The body is complete."""
+        if self.over:
+            return
+        if self._chunked:
+            self._pending += b"0\r\n\r\n"
+        self.flush()
+        self._end(keep=self._keep)
+
+    def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """A complete answer with its length."""
+        self.start(status, [*headers, (b"content-length", str(len(body)).encode())])
+        self.write(body)
+        self.finish()
+
+    def fail(self, error: Exception) -> None:
+        """Say what went wrong: as an error answer, or, when one has begun, as an event and then a cut.
+
+        An error that is none of ours is a bug: it leaves in the same shape, and with a trace in our log.
+        """
+        if not isinstance(error, LlmpodError):
+            self._journal.bug(error)
+            error = LlmpodError("Something in the proxy went wrong.", hint="Its log says more.")
+        if not self.started:
+            self.whole(error.status, error_headers(error), error_body(error))
+            return
+        if self.over:
+            return
+        if self.events:
+            self.write(error_event(error))
+        self.flush()
+        self._end(keep=False)
+
+    # --- from the client ----------------------------------------------------------------------------------
+    def gone(self) -> None:
+        """The client left."""
+        if self.over:
+            return
+        self._journal.metrics.client_gone += 1
+        self.status = self.status or 499
+        self._end(keep=False)
+
+    # --- inside -------------------------------------------------------------------------------------------
+    def _end(self, *, keep: bool) -> None:
+        self.over = True
+        tell, self.when_over, self.when_clear = self.when_over, None, None
+        if tell is not None:
+            tell()
+        ask, journal = self._ask, self._journal
+        seconds = perf_counter() - self._since
+        journal.add(
+            Seen(
+                journal.clock(),
+                ask.method,
+                ask.path,
+                self.status,
+                self.cache,
+                self.reason,
+                seconds,
+                self.bytes,
+                self.model,
+                ask.client,
+            )
+        )
+        self._wire.answered(keep=keep)
 
 
-def _field(text: str) -> bytes:
-    """Text as a header value: visible ASCII and spaces only."""
-    return "".join(c if " " <= c <= "~" else "?" for c in text[:200]).encode("ascii")
+def status_line(status: int) -> bytes:
+    """The first line of an answer; a status that has no name gets none."""
+    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+
+
+_STATUS_LINES: Final = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
+}
+
+
+@lru_cache(maxsize=256)
+def _about_cache(result: str, reason: str) -> bytes:
+    """The header lines that say what the cache did, in visible ASCII and spaces only."""
+    text = "".join(c if " " <= c <= "~" else "?" for c in reason[:200])
+    return b"x-cache: %b\r\nx-cache-reason: %b\r\n" % (result.encode(), text.encode("ascii"))

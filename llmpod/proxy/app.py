@@ -15,8 +15,6 @@ from llmpod.config import ProxySettings
 from llmpod.errors import NotRouted
 from llmpod.observe import Journal, Log, Metrics
 from llmpod.observe.dashboard import load_page
-from llmpod.proxy.answer import Send
-from llmpod.proxy.ask import Receive
 from llmpod.proxy.desk import Desk
 from llmpod.proxy.dispatch import Dispatch
 from llmpod.proxy.hits import Hits
@@ -28,11 +26,12 @@ from llmpod.proxy.upstream import Patience, Upstream
 
 FLUSH_SECONDS: Final = 0.1
 Scope = MutableMapping[str, Any]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Front:
-    """The ASGI application: ``/v1`` goes to the relay, everything else to FastAPI.
+    """The ASGI application, FastAPI: everything but ``/v1``, which the edge hands to the relay by itself.
 
     Attributes:
         ops: what the ops routes show; there once the lifespan has begun.
@@ -41,7 +40,6 @@ class Front:
     def __init__(self, settings: ProxySettings, log: Log) -> None:
         self._settings = settings
         self._log = log
-        self._relay: Relay | None = None
         self.ops: Ops | None = None
         self._web = FastAPI(
             title="llmpod",
@@ -56,15 +54,11 @@ class Front:
         self._web.add_exception_handler(405, _refused)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        relayed = scope["type"] == "http" and scope["path"].startswith("/v1/")
-        if relayed and self._relay is not None:
-            await self._relay(scope, receive, send)
-        else:
-            await self._web(scope, receive, send)
+        await self._web(scope, receive, send)
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        """Opens in the order of need, closes in reverse; the edge finds its desk in the lifespan's state."""
+        """Opens in the order of need, closes in reverse; the edge finds desk and relay in the lifespan's state."""
         settings, metrics = self._settings, Metrics()
         journal = Journal(self._log, metrics)
         async with AsyncExitStack() as stack:
@@ -86,10 +80,10 @@ class Front:
             hits = Hits(cache)
             desk = Desk(settings, keeper, hits, journal)
             dispatch = Dispatch(settings, cache=cache, keeper=keeper, upstream=upstream, journal=journal)
-            self._relay = Relay(desk, hits, keeper=keeper, dispatch=dispatch, journal=journal)
+            relay = Relay(desk, hits, cache=cache, keeper=keeper, dispatch=dispatch)
             self.ops = Ops(settings, cache, keeper, journal)
             self._web.include_router(routes(self.ops, load_page()))
-            yield {"desk": desk}
+            yield {"desk": desk, "relay": relay}
 
 
 def _flushed(journal: Journal) -> Callable[[], Awaitable[None]]:

@@ -1,8 +1,7 @@
 """Not an answer to anybody: which upstream call a request gets, its own or one that runs for the same question."""
 
 import json
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from llmpod.cache import Cache, Flight, Flights, RequestKey
 from llmpod.cache.paths import converts
@@ -17,16 +16,15 @@ from llmpod.proxy.route import Destination, streams_upstream
 from llmpod.proxy.upstream import Upstream
 
 PRIVATE_BUFFER: Final = 256 * 2**10  # of an answer that nobody else may share: evens out two speeds, no more
+_USAGE: Final = (b"\0", b"\1")
 AS_SENT: Final = RequestKey(digest=b"", stream=True, include_usage=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """A request that needs the model server. ``shared``: its answer may be stored and given to others."""
 
     ask: Ask
     destination: Destination
-    origin: Origin
     key: RequestKey = AS_SENT
     shared: bool = False
 
@@ -49,28 +47,29 @@ class Dispatch:
         self._flights = Flights()
         self._fills: dict[bytes, Fill] = {}
 
-    def take(self, job: Job) -> tuple[Fill, bool]:
+    def take(self, job: Job, origin: Origin) -> tuple[Fill, bool]:
         """The call whose answer this request gets, and whether it was running already.
 
         Call ``fill.flight.follow()`` before the next await.
         """
-        asked = self._asks(job)
+        want = job.want
+        asked = self._asks(job, want)
         if not job.shared:
             alone = Flight(job.key.digest, max_bytes=PRIVATE_BUFFER, ended=lambda _: None)
-            return self._lead(job, asked, alone), False
+            return self._lead(job, origin, asked, alone), False
         # an answer with token counts serves everybody, one without them only those who do not want them
-        names = [job.key.digest + bytes([usage]) for usage in (job.want.usage, True)]
-        for name in names:
+        digest = job.key.digest
+        for name in (digest + _USAGE[want.usage], digest + _USAGE[True]):
             fill = self._fills.get(name)
             if fill is not None and not fill.flight.spilled:
                 return fill, True
-        name = job.key.digest + bytes([asked.usage])
+        name = digest + _USAGE[asked.usage]
         flight, _ = self._flights.lead_or_join(name)
-        fill = self._lead(job, asked, flight)
+        fill = self._lead(job, origin, asked, flight)
         self._fills[name] = fill
         return fill, False
 
-    def _lead(self, job: Job, asked: Form, flight: Flight) -> Fill:
+    def _lead(self, job: Job, origin: Origin, asked: Form, flight: Flight) -> Fill:
         fill = Fill(
             flight,
             job.ask.target.decode("latin-1"),
@@ -80,7 +79,7 @@ class Dispatch:
             cache=self._cache if job.shared else None,
             over=self._over,
         )
-        fill.call = self._upstream.call(_request(job, asked), fill)
+        fill.call = self._upstream.call(_request(job, origin, asked), fill)
         return fill
 
     def _over(self, fill: Fill) -> None:
@@ -88,24 +87,24 @@ class Dispatch:
         if self._fills.get(name) is fill:
             del self._fills[name]
 
-    def _asks(self, job: Job) -> Form:
+    def _asks(self, job: Job, want: Form) -> Form:
         """In which form the model server is asked: as the client did, or for a stream to be put together."""
         if (
-            converts(job.ask.path)
-            and not job.key.stream
+            not job.key.stream
             and streams_upstream(job.destination, self._settings)
+            and converts(job.ask.path)
         ):
             return Form(stream=True, usage=True)
-        return job.want
+        return want
 
 
-def _request(job: Job, asked: Form) -> Request:
+def _request(job: Job, origin: Origin, asked: Form) -> Request:
     destination, ask = job.destination, job.ask
     headers: Headers = to_upstream(ask.headers, credentials=destination.passes_credentials)
     if destination.api_key is not None:
         headers.append((b"authorization", b"Bearer " + destination.api_key.encode("latin-1")))
-    body = ask.body if asked.stream == job.want.stream else _as_stream(ask.body)
-    return Request(job.origin, ask.method.encode(), ask.target, headers, body)
+    body = ask.body if asked.stream == job.key.stream else _as_stream(ask.body)
+    return Request(origin, ask.method.encode(), ask.target, headers, body)
 
 
 def _as_stream(body: bytes) -> bytes:

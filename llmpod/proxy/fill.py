@@ -1,6 +1,6 @@
 """Not a connection to anybody: takes one upstream answer, feeds everyone who listens, and stores it if complete.
 
-It is driven by the upstream connection's callbacks, so one read becomes one wake-up of each listener and no task
+It is driven by the upstream connection's callbacks, so one read becomes one write to each client and no task
 stands between. An answer is stored as soon as its last event has come, whoever is still there (most SDKs hang up
 right then). One that stops earlier never ends cleanly: its listeners get an error.
 """
@@ -9,14 +9,13 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from llmpod.cache import Cache, Entry, Flight, FrameScanner, verdict
 from llmpod.cache.paths import Shape, shape_of
-from llmpod.errors import LlmpodError, UpstreamInvalid
+from llmpod.errors import LlmpodError, UpstreamInvalid, UpstreamUnreachable
 from llmpod.observe import Journal
-from llmpod.proxy.headers import Headers, get, is_json, media_type, to_client
+from llmpod.proxy.headers import Headers, get, is_json, is_stream, to_client
 from llmpod.proxy.keeper import Use
 from llmpod.proxy.replies import redirected
 from llmpod.proxy.wire import Call
@@ -24,12 +23,13 @@ from llmpod.proxy.wire import Call
 MAX_ENTRY_BYTES: Final = 8 * 2**20
 TAIL_SECONDS: Final = 1.0  # what a server may take from its last event to the end of its answer, unheard
 _ENDS_WITH_EVENT: Final = frozenset({Shape.CHAT, Shape.TEXT, Shape.RESPONSES, Shape.MESSAGES})
+_NEVER_STORED: Final = frozenset({b"set-cookie", b"content-encoding"})
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 # transformers' server ends its streams without [DONE]; a finish reason makes such an end believable
 _FINISH: Final = re.compile(rb'"finish_reason"\s*:\s*"')
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(NamedTuple):
     """How an answer is wanted, or how it was asked for: as a stream or as one document, with token counts or not."""
 
     stream: bool
@@ -47,6 +47,11 @@ class Fill:
         cache: where a complete answer goes, under the first 32 bytes of the flight's digest; None: nowhere.
         over: told when the call is over.
     """
+
+    __slots__ = (
+        *("_asked_at", "_cache", "_clock", "_content_type", "_log", "_loop", "_metrics", "_path", "_scanner"),
+        *("_settled", "_status", "_storable", "_unframed", "_use", "_when_over", "asked", "call", "flight"),
+    )
 
     def __init__(
         self,
@@ -77,37 +82,36 @@ class Fill:
         self._unframed = False
         self._scanner: FrameScanner | None = None
         self._settled = False
-        self._waiting: asyncio.Task[None] | None = None
         use.in_flight += 1
         use.requests += 1
         self._metrics.in_flight += 1
 
     # --- from upstream ------------------------------------------------------------------------------------
-    def head(self, status: int, headers: Headers) -> None:
+    def head(self, status: int, headers: Headers, *, more: bool) -> None:
         self._status = status
         self._content_type = get(headers, b"content-type")
         if 300 <= status < 400 and status != 304:
             self._stop(redirected(status))
             return
-        if media_type(self._content_type) == b"text/event-stream":
+        if is_stream(self._content_type):
             self._scanner = FrameScanner(self._path)
-        plain = not any(name in (b"set-cookie", b"content-encoding") for name, _ in headers)
-        self._storable = status == 200 and plain and self._cache is not None
+        names = {name for name, _ in headers}
+        self._storable = status == 200 and self._cache is not None and names.isdisjoint(_NEVER_STORED)
         self._metrics.first_byte_seconds.observe(self._loop.time() - self._asked_at)
         self._use.last_byte = self._clock()
-        length = [(name, value) for name, value in headers if name == b"content-length"]
-        self._unframed = not length and not get(headers, b"transfer-encoding")
-        self.flight.start(status, (*to_client(headers), *length))
+        self._unframed = names.isdisjoint(_FRAMING)
+        length = [item for item in headers if item[0] == b"content-length"]
+        self.flight.start(status, (*to_client(headers), *length), quiet=more)
 
     def data(self, chunk: bytes) -> None:
         self._use.last_byte = self._clock()
         flight = self.flight
         flight.append(chunk)
         if self._scanner is not None and self._scanner.feed(chunk) and not self._settled:
-            self._loop.call_soon(self._settle)  # after those who listen have been given the bytes
-        if flight.crowded and self.call is not None and self._waiting is None:
+            self._loop.call_soon(self._settle)  # after the bytes have left for those who listen
+        if flight.crowded and self.call is not None:
             self.call.pause()
-            self._waiting = self._loop.create_task(self._wait_for_room())
+            flight.when_room = self.call.resume
 
     def end(self) -> None:
         if self._scanner is not None:
@@ -128,7 +132,7 @@ class Fill:
             self.flight.finish()
             return
         self._metrics.failure(error.code)
-        self._metrics.truncated += self.flight.started
+        self._metrics.truncated += self.flight.head is not None
         self._log.warning("upstream", path=self._path, code=error.code, reason=error.message)
         self.flight.fail(error)
 
@@ -208,17 +212,10 @@ class Fill:
             self._metrics.failure(error.code)
             self.flight.fail(error)
         else:
-            self.flight.give_up()
+            self.flight.fail(UpstreamUnreachable("Everybody who wanted this answer has left."))
 
     def _over(self) -> None:
         self._use.in_flight -= 1
         self._metrics.in_flight -= 1
+        self.call = None  # it holds us as its sink: without this, only the collector would free both
         self._when_over(self)
-        if self._waiting is not None:
-            self._waiting.cancel()
-
-    async def _wait_for_room(self) -> None:
-        await self.flight.room()
-        self._waiting = None
-        if self.call is not None:
-            self.call.resume()

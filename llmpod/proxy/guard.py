@@ -72,8 +72,12 @@ def check(method: str, raw_path: bytes, headers: Iterable[tuple[bytes, bytes]], 
     if method in _REFUSED_METHODS:
         raise MethodNotAllowed(f"{method} is not served here.")
     check_path(raw_path)
-    kinds = {value for name, value in headers if name == b"content-type"}
-    encodings = {value.strip().lower() for name, value in headers if name == b"content-encoding"}
+    kinds, encodings = set(), set()
+    for name, value in headers:
+        if name == b"content-type":
+            kinds.add(value)
+        elif name == b"content-encoding":
+            encodings.add(value.strip().lower())
     if len(kinds) > 1:
         raise BadRequest("The request has two different Content-Type fields.")
     if encodings - {b"identity"}:

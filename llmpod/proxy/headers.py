@@ -5,9 +5,11 @@ whatever name a ``Connection`` field might try. Framing fields are always writte
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
-Headers = list[tuple[bytes, bytes]]
+Header = tuple[bytes, bytes]
+Headers = list[Header]
 
 CREDENTIALS: Final = frozenset({b"authorization", b"x-api-key"})
 _TO_UPSTREAM: Final = frozenset({b"content-type", b"accept", b"x-request-id", b"idempotency-key"})
@@ -34,23 +36,27 @@ def to_upstream(headers: Iterable[tuple[bytes, bytes]], *, credentials: bool) ->
         headers: lower-case names, as received.
         credentials: pass the client's own credential on (only to an endpoint that a person configured).
     """
-    return [
-        (name, value)
-        for name, value in headers
-        if name in _TO_UPSTREAM
-        or name.startswith(_TO_UPSTREAM_PREFIXES)
-        or (credentials and name in CREDENTIALS)
-    ]
+    return [item for item in headers if _goes_upstream(item[0]) or (credentials and item[0] in CREDENTIALS)]
 
 
 def to_client(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """The model server's fields that the client may see; a dangerous content type becomes opaque bytes."""
     kept = [
-        (name, safe_type(value) if name == b"content-type" else value)
-        for name, value in headers
-        if name in _TO_CLIENT or name.startswith(_TO_CLIENT_PREFIXES)
+        item if item[0] != b"content-type" else (item[0], safe_type(item[1]))
+        for item in headers
+        if _goes_to_client(item[0])
     ]
     return [*kept, NOSNIFF]
+
+
+@lru_cache(maxsize=512)
+def _goes_upstream(name: bytes) -> bool:
+    return name in _TO_UPSTREAM or name.startswith(_TO_UPSTREAM_PREFIXES)
+
+
+@lru_cache(maxsize=512)
+def _goes_to_client(name: bytes) -> bool:
+    return name in _TO_CLIENT or name.startswith(_TO_CLIENT_PREFIXES)
 
 
 def media_type(value: bytes) -> bytes:
@@ -64,6 +70,13 @@ def is_json(value: bytes) -> bool:
     return kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json"))
 
 
+@lru_cache(maxsize=256)
+def is_stream(value: bytes) -> bool:
+    """Whether a content type is a stream of events."""
+    return media_type(value) == b"text/event-stream"
+
+
+@lru_cache(maxsize=256)
 def safe_type(value: bytes) -> bytes:
     """The content type itself, or ``application/octet-stream`` for one that a browser might run."""
     kind = media_type(value)

@@ -1,30 +1,27 @@
-"""Not a router of paths: one ``/v1`` request from guard to last byte. Plain ASGI, needs the edge's line.
+"""Not a router of paths: one ``/v1`` request from guard to the delivery of its answer.
 
 guard, destination, key; hit: stored bytes; miss: join the call that runs for this question or lead one; the
-answer goes to everybody who listens and, when complete, into the cache.
+answer goes to everybody who listens and, when complete, into the cache. What needs no waiting is done within the
+call that brought the request; a task is made only for what must be read from the disk or worked out in a thread.
 """
 
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable, MutableMapping
-from time import perf_counter
-from typing import Any
+from collections.abc import Coroutine, Iterable
 
-from llmpod.cache import Entry, RequestKey
+from llmpod.cache import Cache, Entry, RequestKey
 from llmpod.cache.key import request_key
-from llmpod.errors import LlmpodError, Overloaded, UpstreamInvalid
-from llmpod.observe import Journal, Seen
-from llmpod.proxy import ask as asking
-from llmpod.proxy.answer import Answer, Send
-from llmpod.proxy.ask import Ask, Gone, Receive
-from llmpod.proxy.deliver import deliver
+from llmpod.errors import Overloaded, UpstreamInvalid
+from llmpod.proxy import guard
+from llmpod.proxy.answer import Answer
+from llmpod.proxy.ask import Ask, partition
+from llmpod.proxy.deliver import Delivery
 from llmpod.proxy.desk import BIG_BODY, Desk
 from llmpod.proxy.dispatch import Dispatch, Job
 from llmpod.proxy.headers import NOSNIFF
 from llmpod.proxy.hits import SMALL, Hits, form_of, render, split
 from llmpod.proxy.keeper import Keeper
-from llmpod.proxy.line import LINE
 from llmpod.proxy.origin import Origin
 from llmpod.proxy.replies import JSON_TYPE
 from llmpod.proxy.route import Destination
@@ -32,81 +29,46 @@ from llmpod.proxy.wish import NotCached, Wish, wish_of
 
 
 class Relay:
-    """Serves everything under ``/v1/``."""
+    """Serves everything under ``/v1/`` that the desk does not."""
 
-    def __init__(
-        self, desk: Desk, hits: Hits, *, keeper: Keeper, dispatch: Dispatch, journal: Journal
-    ) -> None:
+    def __init__(self, desk: Desk, hits: Hits, *, cache: Cache, keeper: Keeper, dispatch: Dispatch) -> None:
         self._desk = desk
         self._hits = hits
+        self._cache = cache
         self._keeper = keeper
         self._dispatch = dispatch
-        self._journal = journal
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    def serve(self, ask: Ask, answer: Answer) -> None:
         """One request. Never raises: whatever happens leaves in OpenAI's shape, or as a cut connection."""
-        answer = Answer(send, scope["extensions"][LINE])
-        started = perf_counter()
-        model = ""
         try:
-            ask = await asking.read(scope, receive, max_body_bytes=self._desk.max_body_bytes)
-            started = perf_counter()
-            model = await self._serve(ask, answer)
-        except Gone:
-            answer.status = 499
-        except LlmpodError as error:
-            await answer.fail(error)
-        except asyncio.CancelledError:
-            await self._interrupted(answer)
-        except Exception as error:  # a bug of ours must leave as JSON, and with a trace in our log
-            self._journal.bug(error)
-            await answer.fail(LlmpodError("Something in the proxy went wrong.", hint="Its log says more."))
-        self._note(scope, answer, started, model=model)
+            self._serve(ask, answer)
+        except Exception as error:  # ours, or a bug that must leave as JSON too
+            answer.fail(error)
 
-    async def _interrupted(self, answer: Answer) -> None:
-        """The client left, or the proxy is told to stop and the grace is over."""
-        if answer.line.gone:
-            self._journal.metrics.client_gone += 1
-            answer.status = answer.status or 499
-            return
-        await answer.fail(Overloaded("The proxy is being stopped.", retry_after=5))
+    def interrupt(self, answer: Answer) -> None:
+        """The proxy is told to stop and the grace is over."""
+        answer.fail(Overloaded("The proxy is being stopped.", retry_after=5))
 
-    def _note(self, scope: MutableMapping[str, Any], answer: Answer, started: float, *, model: str) -> None:
-        client = scope["client"]
-        self._journal.add(
-            Seen(
-                at=self._journal.clock(),
-                method=scope["method"],
-                path=scope["raw_path"].decode("latin-1"),
-                status=answer.status or 499,
-                cache=answer.cache,
-                reason=answer.reason,
-                seconds=perf_counter() - started,
-                bytes=answer.bytes,
-                model=model,
-                client=client[0] if client else "",
-            )
-        )
-
-    async def _serve(self, ask: Ask, answer: Answer) -> str:
-        """Answer it; returns the model's name for the journal."""
+    def _serve(self, ask: Ask, answer: Answer) -> None:
+        guard.check(ask.method, ask.target.partition(b"?")[0], ask.headers, has_body=ask.has_body)
         if ask.method != "POST":
-            await self._plain(ask, answer)
-            return ""
+            self._plain(ask, answer)
+            return
         destination = self._keeper.destination(self._named_model(ask))
-        key = await self._key(ask, destination)
+        if ask.key is None and len(ask.body) > BIG_BODY:
+            self._later(self._large(ask, destination, answer), answer)
+        else:
+            self._answer(ask, self._desk.key(ask, destination), destination, answer)
+
+    def _answer(self, ask: Ask, key: RequestKey, destination: Destination, answer: Answer) -> None:
+        answer.model = key.model or ""
         wish = wish_of(ask.headers)
-        if key.cacheable and wish.read and await self._hit(key, wish, answer):
-            return key.model or ""
-        shared = key.cacheable and wish.store
-        answer.cache, answer.reason = (
-            ("MISS", wish.reason or "new") if shared else ("BYPASS", key.reason or wish.reason)
-        )
-        if wish.only_stored:
-            raise NotCached("No answer to this request is stored.")
-        job = Job(ask, destination, self._origin(destination), key, shared=shared)
-        await self._fetch(job, answer)
-        return key.model or ""
+        job = Job(ask, destination, key, shared=key.cacheable and wish.store)
+        if key.cacheable and wish.read and not self._cache.absent(key.digest):
+            self._later(self._from_store(job, wish, answer), answer)
+        else:
+            self._ask_upstream(job, wish, answer)
 
     def _named_model(self, ask: Ask) -> str | None:
         """The body's model, where there is more than one to choose from."""
@@ -118,32 +80,51 @@ class Relay:
             return None
         return named if isinstance(named, str) else None
 
-    # --- from the cache -----------------------------------------------------------------------------------
-    async def _key(self, ask: Ask, destination: Destination) -> RequestKey:
-        path, body, content_type = ask.target.decode("latin-1"), ask.body, ask.content_type
-        partition = asking.partition(ask.headers) if destination.passes_credentials else b""
+    # --- what takes a while -------------------------------------------------------------------------------
+    def _later(self, work: Coroutine[None, None, None], answer: Answer) -> None:
+        """Go on in a task, which ends with the answer."""
 
-        def named(by: Callable[..., RequestKey]) -> RequestKey:
-            identity = destination.identity
-            return by(path, body, partition=partition, identity=identity, content_type=content_type)
+        async def run() -> None:
+            try:
+                await work
+            except Exception as error:  # as in ``serve``
+                answer.fail(error)
 
-        if len(body) > BIG_BODY:  # many megabytes take long to parse: not on the event loop
-            return await asyncio.to_thread(named, request_key)
-        return named(self._desk.aliases.lookup)
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        answer.when_over = task.cancel
 
-    async def _hit(self, key: RequestKey, wish: Wish, answer: Answer) -> bool:
-        entry = await self._hits.find(key)
-        if entry is None or not wish.accepts(self._hits.age(entry)):
-            return False
-        try:
-            rendered = await self._rendered(entry, key)
-        except UpstreamInvalid:  # stored frames that cannot be put together: ask again
-            return False
+    async def _large(self, ask: Ask, destination: Destination, answer: Answer) -> None:
+        """Many megabytes take long to parse: not on the event loop."""
+        ask.key = await asyncio.to_thread(
+            request_key,
+            ask.target.decode("latin-1"),
+            ask.body,
+            partition=partition(ask.headers) if destination.passes_credentials else b"",
+            identity=destination.identity,
+            content_type=ask.content_type,
+        )
+        self._answer(ask, ask.key, destination, answer)
+
+    async def _from_store(self, job: Job, wish: Wish, answer: Answer) -> None:
+        entry = await self._hits.find(job.key)
+        if entry is not None and wish.accepts(self._hits.age(entry)):
+            try:
+                rendered = await self._rendered(entry, job.key)
+            except UpstreamInvalid:  # stored frames that cannot be put together: ask again
+                pass
+            else:
+                self._hit(entry, rendered, answer)
+                return
+        self._ask_upstream(job, wish, answer)
+
+    def _hit(self, entry: Entry, rendered: bytes, answer: Answer) -> None:
         answer.cache, answer.reason = "HIT", "stored"
         fields, body = split(rendered)
-        await answer.start(200, [*fields, (b"age", b"%d" % self._hits.age(entry))])
-        await answer.finish(body)
-        return True
+        answer.start(200, [*fields, (b"age", b"%d" % self._hits.age(entry))])
+        answer.write(body)
+        answer.finish()
 
     async def _rendered(self, entry: Entry, key: RequestKey) -> bytes:
         if form_of(key) not in entry.prebuilt and len(entry.body) > SMALL:
@@ -153,38 +134,34 @@ class Relay:
         return self._hits.rendered(entry, key)
 
     # --- from upstream ------------------------------------------------------------------------------------
-    async def _plain(self, ask: Ask, answer: Answer) -> None:
+    def _plain(self, ask: Ask, answer: Answer) -> None:
         """Everything that is not a POST: forwarded, never stored."""
         destination = self._keeper.destination(None)
         if ask.path == "/v1/models" and ask.method in ("GET", "HEAD") and destination.origin is None:
-            await answer.whole(200, [JSON_TYPE, NOSNIFF], models(self._keeper.destinations))
+            answer.whole(200, [JSON_TYPE, NOSNIFF], models(self._keeper.destinations))
             return
-        await self._fetch(Job(ask, destination, self._origin(destination)), answer)
+        self._fetch(Job(ask, destination), answer)
 
-    async def _fetch(self, job: Job, answer: Answer) -> None:
+    def _ask_upstream(self, job: Job, wish: Wish, answer: Answer) -> None:
+        if job.shared:
+            answer.cache, answer.reason = "MISS", wish.reason or "new"
+        else:
+            answer.cache, answer.reason = "BYPASS", job.key.reason or wish.reason
+        if wish.only_stored:
+            raise NotCached("No answer to this request is stored.")
+        self._fetch(job, answer)
+
+    def _fetch(self, job: Job, answer: Answer) -> None:
         """Listen to the call that brings the answer; the last one to leave ends it."""
-        fill, joined = self._dispatch.take(job)
+        fill, joined = self._dispatch.take(job, self._origin(job.destination))
         if joined:
             answer.cache, answer.reason = "JOIN", "in flight"
-        listener = fill.flight.follow()
-        task = asyncio.current_task()
-        assert task is not None
-        try:
-            answer.line.when_gone(task.cancel)
-            await deliver(fill, listener, answer, path=job.ask.path, want=job.want)
-        finally:
-            answer.line.when_gone(_nothing)
-            listener.close()
-            fill.listener_left()
+        Delivery(fill, answer, path=job.ask.path, want=job.want).begin()
 
     def _origin(self, destination: Destination) -> Origin:
         if destination.origin is None:
             raise self._keeper.not_ready(destination)
         return destination.origin
-
-
-def _nothing() -> None:
-    """What to do about a client that leaves when its answer needs no more work."""
 
 
 def models(destinations: Iterable[Destination]) -> bytes:

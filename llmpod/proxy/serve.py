@@ -62,10 +62,15 @@ class _Server(uvicorn.Server):
         deadline = time.monotonic() + self._grace
         while (state.connections or state.tasks) and not self.force_exit and time.monotonic() < deadline:  # noqa: ASYNC110 - as uvicorn
             await asyncio.sleep(POLL_SECONDS)
+        for connection in list(state.connections):
+            connection.interrupt()  # type: ignore[union-attr]  # ours, not uvicorn's
         if late := list(state.tasks):
             for task in late:
                 task.cancel()
             await asyncio.wait(late, timeout=LAST_WORDS_SECONDS)
+        deadline = time.monotonic() + LAST_WORDS_SECONDS
+        while state.connections and not self.force_exit and time.monotonic() < deadline:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(POLL_SECONDS)
         await self.lifespan.shutdown()
 
     def _asked(self) -> None:

@@ -15,12 +15,16 @@ from llmpod.proxy.origin import Request
 
 MAX_HEAD_BYTES: Final = 64 * 2**10
 MAX_FIELDS: Final = 200
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class Sink(Protocol):
-    """Takes one answer: ``head``, then ``data`` any number of times, then ``end``; or ``failed`` at any time."""
+    """Takes one answer: ``head``, then ``data`` any number of times, then ``end``; or ``failed`` at any time.
 
-    def head(self, status: int, headers: Headers) -> None: ...
+    ``more``: bytes of the body came along with the head; ``data`` is called next.
+    """
+
+    def head(self, status: int, headers: Headers, *, more: bool) -> None: ...
     def data(self, chunk: bytes) -> None: ...
     def end(self) -> None: ...
     def failed(self, error: LlmpodError) -> None: ...
@@ -85,7 +89,7 @@ class Call:
             self.connection.pause()
 
     def resume(self) -> None:
-        if self.paused and self.connection:
+        if self.paused and self.connection and not self.over:
             self.paused = False
             self.connection.resume()
 
@@ -102,6 +106,12 @@ class Call:
 class Connection(asyncio.Protocol):
     """One TCP or TLS connection; at most one call at a time."""
 
+    __slots__ = (
+        *("_call", "_complete", "_error", "_framed", "_head_bytes", "_head_done", "_head_sent", "_headers"),
+        *("_loop", "_owner", "_parser", "_parts", "_reusable", "_status", "_transport", "_until_close"),
+        *("idle_since", "place", "used"),
+    )
+
     def __init__(self, owner: Owner, place: tuple[bool, str, int]) -> None:
         self.place = place
         self.idle_since = 0.0
@@ -113,6 +123,7 @@ class Connection(asyncio.Protocol):
         self._call: Call | None = None
         self._status = 0
         self._headers: Headers = []
+        self._framed = False
         self._head_bytes = 0
         self._head_done = False
         self._head_sent = False
@@ -173,7 +184,8 @@ class Connection(asyncio.Protocol):
             if not self._complete:
                 self._error = UpstreamInvalid(f"The model server's answer is not valid HTTP: {e}.")
             self._reusable = False
-        self._check_head(len(data))
+        if not self._head_done:
+            self._check_head(len(data))
         self._deliver(call)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -196,13 +208,16 @@ class Connection(asyncio.Protocol):
             self._reusable = False
         else:
             self._headers = []
+            self._framed = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._complete:
             return
         self._head_bytes += len(name) + len(value)
         if len(self._headers) < MAX_FIELDS and self._head_bytes <= MAX_HEAD_BYTES:
-            self._headers.append((name.lower(), value))
+            name = name.lower()
+            self._headers.append((name, value))
+            self._framed = self._framed or name in _FRAMING
         elif self._error is None:
             self._error = UpstreamInvalid("The model server's answer has too many or too long header fields.")
 
@@ -213,8 +228,7 @@ class Connection(asyncio.Protocol):
         self._status = status
         self._head_done = True
         self._reusable = self._parser.should_keep_alive()
-        framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in self._headers)
-        self._until_close = not framed and status not in (204, 304)
+        self._until_close = not self._framed and status not in (204, 304)
         assert self._call is not None
         if self._call.request.method == b"HEAD":  # llhttp cannot know, and would wait for the body
             self._complete, self._reusable = True, False
@@ -235,7 +249,7 @@ class Connection(asyncio.Protocol):
         self._error = None
 
     def _check_head(self, size: int) -> None:
-        if not self._head_done and self._error is None:
+        if self._error is None:
             self._head_bytes += size
             if self._head_bytes > 2 * MAX_HEAD_BYTES:
                 self._error = UpstreamInvalid("The model server's answer has an endless header.")
@@ -244,17 +258,19 @@ class Connection(asyncio.Protocol):
         """Hand on what one read brought. The sink may cancel, pause or start another call while we do."""
         if self._head_done and not self._head_sent and self._error is None:
             self._head_sent = True
-            call.sink.head(self._status, self._headers)
+            call.sink.head(self._status, self._headers, more=bool(self._parts))
         if self._parts and not call.over:
             parts, self._parts = self._parts, []
             call.sink.data(parts[0] if len(parts) == 1 else b"".join(parts))
         if self._error is not None:
             call.fail(self._error)
         elif self._complete and not call.over:
-            self._hand_back()
+            self._hand_back(paused=call.paused)
             call.finish()
 
-    def _hand_back(self) -> None:
+    def _hand_back(self, *, paused: bool) -> None:
         self._call = None
+        if paused:  # by the last bytes of the answer; the next one must be heard
+            self.resume()
         written = self._transport is not None and self._transport.get_write_buffer_size() == 0
         self._owner.released(self, reusable=self._reusable and written and self.usable)

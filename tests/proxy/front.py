@@ -169,3 +169,12 @@ def _port(process: Running) -> int | None:
 
 def chat_body(text: str = "hi", **more: Any) -> dict[str, Any]:
     return {"model": "m", "messages": [{"role": "user", "content": text}], **more}
+
+
+def raw_chat(
+    text: str, *, stream: bool = False, path: str = CHAT, lines: str = "", version: str = "1.1"
+) -> bytes:
+    """The bytes of a request; ``lines`` are more header lines."""
+    body = json.dumps(chat_body(text, **({"stream": True} if stream else {}))).encode()
+    head = f"POST {path} HTTP/{version}\r\nhost: x\r\ncontent-type: application/json\r\n{lines}"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body

@@ -1,0 +1,246 @@
+"""Not an answerer: reads the requests off one connection, whole and within bounds.
+
+Strict (llhttp), no more of a header at once than may still come, the body in memory up to its limit. What cannot be
+served is refused before it is read where that is known so early.
+"""
+
+import asyncio
+from dataclasses import replace
+
+import httptools
+
+from llmpod.errors import BadRequest, LlmpodError, TooLarge
+from llmpod.proxy.ask import Ask
+from llmpod.proxy.guard import MAX_FIELDS, HeaderTooLarge, MethodNotAllowed
+from llmpod.proxy.headers import Headers
+
+
+class Intake(asyncio.Protocol):
+    """The reading half of the edge (see ``protocol.py``); a subclass takes the requests.
+
+    Args:
+        max_header_bytes: of request line and fields.
+        max_body_bytes: of a body.
+    """
+
+    def __init__(
+        self, *, max_header_bytes: int, max_body_bytes: int, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._max_header_bytes = max_header_bytes
+        self._max_body_bytes = max_body_bytes
+        self._loop = loop
+        self._parser = httptools.HttpRequestParser(self)
+        self._active_at = loop.time()
+        self._client = ""
+        self._refused: LlmpodError | None = None
+        self._deaf = False  # whatever else comes is dropped
+        self._url = b""
+        self._headers: Headers = []
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._length: int | None = None
+        self._expects = False  # the client waits for "100 Continue"
+        self._upgrading = False
+        self._in_head = True
+        self._head_bytes = 0
+        self._field_bytes = 0
+        self._turned = False  # a message began or ended within what was fed last
+        # the request that was read last, if it may be asked again (see ``_remember``)
+        self._begun = 0  # messages in what was read last
+        self._came: Ask | None = None
+        self._known: Ask | None = None
+        self._head = b""
+        self._again = 0  # bytes of it
+
+    # --- for the subclass -------------------------------------------------------------------------------------
+    def take(self, ask: Ask) -> None:
+        """A request has come."""
+        raise NotImplementedError
+
+    def refuse(self, error: LlmpodError, cause: BaseException | None) -> None:
+        """There will be no further request; ``cause`` is a bug of ours, if it was one."""
+        raise NotImplementedError
+
+    def expected(self) -> None:
+        """The client sends its body only when it is told to go on."""
+        raise NotImplementedError
+
+    def dropped(self, size: int) -> None:
+        """So many bytes came after the last request."""
+        raise NotImplementedError
+
+    # --- input ------------------------------------------------------------------------------------------------
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, never more of a header at once than may still come.
+
+        A client sends the same header again and again on a connection. One that is, to the byte, that of the request
+        before it means what it meant then, so a body of the same length is all that is new.
+        """
+        if len(data) == self._again and data.startswith(self._head) and not self._deaf:
+            self._repeat(data[len(self._head) :])
+            return
+        self._again = self._begun = 0
+        if self._deaf:
+            self.dropped(len(data))
+        whole = data
+        while data and not self._deaf:
+            room = self._max_header_bytes - self._head_bytes if self._in_head else len(data)
+            if room <= 0:
+                self._stop(HeaderTooLarge(f"The header is larger than {self._max_header_bytes} bytes."))
+                return
+            piece, data = data[:room], data[room:]
+            self._feed(piece)
+        self._remember(whole)
+
+    def _remember(self, data: bytes) -> None:
+        """Note a request that was read at once and alone: nothing before it in the parser, and nothing behind it."""
+        came, self._came = self._came, None
+        if came is None or self._deaf or not came.keep or self._length is None:
+            return
+        head = data[: data.find(b"\r\n\r\n") + 4]
+        if self._begun == 1 and len(head) + self._length == len(data):
+            self._head, self._again = head, len(data)
+            self._known = replace(came, body=b"", key=None)  # a prompt is not kept for that
+
+    def _repeat(self, body: bytes) -> None:
+        known = self._known
+        assert known is not None
+        self.take(
+            Ask(
+                known.method,
+                known.path,
+                known.target,
+                known.headers,
+                body,
+                known.client,
+                keep=True,
+                chunks=known.chunks,
+            )
+        )
+
+    def _feed(self, piece: bytes) -> None:
+        self._turned = False
+        cause: BaseException | None = None
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as e:
+            if self._refused is None:
+                self._feed(self._without_upgrade() + piece[e.args[0] :])
+                return
+        except httptools.HttpParserError as e:
+            if self._refused is None:
+                self._refused, cause = _reason(e)
+        if self._refused is not None:
+            self._stop(self._refused, cause)
+        elif self._in_head:
+            self._head_bytes = self._field_bytes if self._turned else self._head_bytes + len(piece)
+
+    def _without_upgrade(self) -> bytes:
+        """The header again, without the offer of another protocol, for a parser that goes on to the body.
+
+        Java's client offers h2c with every first request; llhttp would take the body for that protocol's bytes.
+        """
+        method = self._parser.get_method()
+        self._upgrading = False
+        self._parser = httptools.HttpRequestParser(self)
+        offers = (b"upgrade", b"connection", b"http2-settings")
+        lines = [b"%b %b HTTP/1.1\r\n" % (method, self._url)]
+        lines += [b"%b: %b\r\n" % item for item in self._headers if item[0] not in offers]
+        return b"".join([*lines, b"\r\n"])
+
+    def _stop(self, error: LlmpodError, cause: BaseException | None = None) -> None:
+        self._refused = error
+        self._deaf = True
+        self.refuse(error, cause)
+
+    # --- parser -----------------------------------------------------------------------------------------------
+    def on_message_begin(self) -> None:
+        self._url = b""
+        self._headers = []
+        self._body = []
+        self._body_bytes = self._field_bytes = 0
+        self._length = None
+        self._expects = False
+        self._turned = True
+        self._begun += 1
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        self._field_bytes += len(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        self._headers.append((name, value))
+        self._field_bytes += len(name) + len(value)
+        if name == b"content-length":
+            self._length = int(value)
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self._expects = True
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._upgrading = self._parser.should_upgrade()
+        if self._upgrading:
+            if self._parser.get_method() == b"CONNECT":
+                self._refused = MethodNotAllowed("This is no tunnel.")
+            return
+        if len(self._headers) > MAX_FIELDS or self._field_bytes > self._max_header_bytes:
+            self._refused = HeaderTooLarge(f"More than {MAX_FIELDS} header fields, or too long ones.")
+        elif self._length is not None and self._length > self._max_body_bytes:
+            self._refused = TooLarge(f"The body is larger than {self._max_body_bytes} bytes.")
+        elif self._expects:
+            self.expected()
+
+    def on_body(self, body: bytes) -> None:
+        if self._refused is not None:
+            return
+        self._body.append(body)
+        self._body_bytes += len(body)
+        self._active_at = self._loop.time()
+        if self._body_bytes > self._max_body_bytes:
+            self._refused = TooLarge(f"The body is larger than {self._max_body_bytes} bytes.")
+
+    def on_message_complete(self) -> None:
+        self._in_head = self._turned = True
+        self._head_bytes = self._field_bytes = 0
+        self._expects = False
+        if self._refused is None and not self._upgrading:
+            self._came = self._ask()
+            self.take(self._came)
+
+    def _ask(self) -> Ask:
+        """The request that has come. Raises BadRequest."""
+        parser, parts, url = self._parser, self._body, self._url
+        if not url.startswith(b"/") or b"#" in url:
+            url = _origin_form(url)
+        chunks = parser.get_http_version() == "1.1"
+        return Ask(
+            parser.get_method().decode("ascii"),
+            url.partition(b"?")[0].decode("latin-1"),
+            url,
+            self._headers,
+            parts[0] if len(parts) == 1 else b"".join(parts),
+            self._client,
+            keep=chunks and parser.should_keep_alive(),
+            chunks=chunks,
+        )
+
+
+def _origin_form(url: bytes) -> bytes:
+    """Path and query of a target that says more than that. Raises BadRequest."""
+    try:
+        parsed = httptools.parse_url(url)
+    except httptools.HttpParserInvalidURLError:
+        raise BadRequest("The request's target is not a URL.") from None
+    path: bytes = parsed.path or b"/"
+    return path + b"?" + parsed.query if parsed.query else path
+
+
+def _reason(error: httptools.HttpParserError) -> tuple[LlmpodError, BaseException | None]:
+    """Why the parser stopped: the client's fault, or a bug in one of our callbacks, which comes along."""
+    bug = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
+    if isinstance(bug, BadRequest):
+        return bug, None
+    if bug is None or isinstance(bug, httptools.HttpParserError):
+        return BadRequest(f"This is not a valid HTTP/1.1 request: {bug or error}."), None
+    return LlmpodError("Something in the proxy went wrong.", hint="Its log says more."), bug
