@@ -26,7 +26,7 @@ def bounded(ask: Callable[[], T], seconds: float) -> T:
     def run() -> None:
         try:
             answer.set_result(ask())
-        except BaseException as e:
+        except BaseException as e:  # whatever it is belongs to the caller, in the caller's thread
             answer.set_exception(e)
 
     Thread(target=run, daemon=True).start()

@@ -6,6 +6,7 @@ A signal ends it anywhere, as it may end any pass: between passes it holds nothi
 import argparse
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from llmpod import config
 from llmpod.cli.command import Invocation
@@ -13,7 +14,7 @@ from llmpod.errors import LlmpodError, StateError
 from llmpod.lifecycle.due import next_look
 from llmpod.lifecycle.store import Store
 
-SHORTEST_SECONDS = 1.0
+SHORTEST_SECONDS = LOOK_SECONDS = 1.0
 MOST_SECONDS = 3600
 
 
@@ -49,14 +50,12 @@ def stay(call: Invocation, run: Callable[[], int]) -> int:
     end = time.monotonic() + getattr(call.options, "stay", 0)  # the bare command has no such option
     while True:
         code, failure = _attempt(run)
-        pause = _pause(call) if end > time.monotonic() else None
-        if pause is None or time.monotonic() + pause > end:
+        if not _until_due(call, end):
             if failure is not None:
                 raise failure
             return code
         if failure is not None:
             call.say(str(failure))
-        time.sleep(pause)
 
 
 def _attempt(run: Callable[[], int]) -> tuple[int, LlmpodError | None]:
@@ -66,10 +65,33 @@ def _attempt(run: Callable[[], int]) -> tuple[int, LlmpodError | None]:
         return e.exit_code, e
 
 
-def _pause(call: Invocation) -> float | None:
+def _until_due(call: Invocation, end: float) -> bool:
+    """Wait until a pass is due; False when none is before ``end``, also because another one saw to it meanwhile."""
+    store = Store(config.salvage(call.config_path, call.environ).state_file)
+    while time.monotonic() < end:
+        seen, pause = _versions(store), _pause(store)
+        if pause is None or time.monotonic() + pause > end:
+            return False
+        moment = time.monotonic() + pause
+        while _versions(store) == seen:
+            if (left := moment - time.monotonic()) <= 0:
+                return True
+            time.sleep(min(left, LOOK_SECONDS))
+    return False
+
+
+def _versions(store: Store) -> list[int]:
+    """Which state and orders these are: each writing makes a new file."""
+    found = []
+    for path in (store.state_file, store.directory / "orders.json"):
+        with suppress(FileNotFoundError):
+            found.append(path.stat().st_mtime_ns)
+    return found
+
+
+def _pause(store: Store) -> float | None:
     """Seconds until a pass is due; None: nothing is, or nobody can tell."""
     try:
-        store = Store(config.salvage(call.config_path, call.environ).state_file)
         state = store.load()
         now = time.time() + state.clock_offset
         moment = next_look(state, store.orders(), now)

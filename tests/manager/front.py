@@ -26,7 +26,7 @@ def front(target: str, *, pod: Callable[[Pod], None] = lambda _: None, created: 
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
-            status, headers, body = self._asked()
+            status, headers, body = _asked(self, target)
             if status == 201:
                 status = created
             self.send_response_only(status)
@@ -41,18 +41,6 @@ def front(target: str, *, pod: Callable[[Pod], None] = lambda _: None, created: 
 
         do_GET = do_POST = do_DELETE = do_PATCH = answer  # noqa: N815 - http.server's names
 
-        def _asked(self) -> tuple[int, dict[str, str], bytes]:
-            length = int(self.headers.get("content-length") or 0)
-            own = ("host", "content-length", "connection")
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in own}
-            data = self.rfile.read(length) if length else None
-            request = urllib.request.Request(target + self.path, data, headers, method=self.command)
-            try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
-                    return answer.status, dict(answer.headers), answer.read()
-            except urllib.error.HTTPError as e:
-                return e.code, dict(e.headers), e.read()
-
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
             """Quiet."""
 
@@ -65,6 +53,20 @@ def front(target: str, *, pod: Callable[[Pod], None] = lambda _: None, created: 
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def _asked(handler: BaseHTTPRequestHandler, target: str) -> tuple[int, dict[str, str], bytes]:
+    """The simulator's own answer to the request in hand."""
+    length = int(handler.headers.get("content-length") or 0)
+    own = ("host", "content-length", "connection")
+    headers = {name: value for name, value in handler.headers.items() if name.lower() not in own}
+    data = handler.rfile.read(length) if length else None
+    request = urllib.request.Request(target + handler.path, data, headers, method=handler.command)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, dict(answer.headers), answer.read()
+    except urllib.error.HTTPError as e:
+        return e.code, dict(e.headers), e.read()
 
 
 def _changed(body: bytes, pod: Callable[[Pod], None]) -> bytes:

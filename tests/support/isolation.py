@@ -11,7 +11,6 @@ _KEPT = {
     "LC_CTYPE",
     "LD_LIBRARY_PATH",
     "PATH",
-    "PYTHONDONTWRITEBYTECODE",
     "TERM",
     "TMPDIR",
     "TZ",
