@@ -52,6 +52,15 @@ def test_while_it_stays_others_may_pass_and_a_signal_ends_it(install: Install) -
     assert alive(install)
 
 
+def test_it_ends_when_another_pass_has_done_all_there_was_to_do(install: Install) -> None:
+    until(install, "ready")
+    bring_near(install, 60)
+    with running(install.argv("pass", "--for", "100"), env=install.environ) as staying:
+        staying.says("until")
+        install.manage("down").expect()
+        assert staying.wait(within=4) == 0
+
+
 def test_an_edited_configuration_counts_from_the_next_pass_on(install: Install) -> None:
     until(install, "ready")
     bring_near(install, 10)

@@ -125,7 +125,20 @@ def test_the_real_cron_runs_the_lines_as_they_are_written(spool: Spool, tmp_path
         eventually(lambda: "created" in _text(log), within=60)
         assert len(ann.install.sim.alive()) == 1
         eventually(lambda: "no pod of this installation exists" in _text(log), within=60)
+        eventually(lambda: not _at_work(ann.install.path), within=20)
     assert ann.install.sim.alive() == []
+
+
+def _at_work(config: Path) -> list[Path]:
+    """Passes of that configuration; one that stayed for what was due sees that all is done."""
+    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(config) in _command(path)]
+
+
+def _command(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # it ended meanwhile
+        return ""
 
 
 def _text(directory: Path) -> str:
