@@ -20,6 +20,7 @@ from llmpod.backends.runpod_api import USER_AGENT, RunpodApi
 from llmpod.bounded import bounded
 from llmpod.config import PodConfig, Secret
 from llmpod.errors import ProviderUnavailable
+from llmpod.text import one_line
 from llmpod.web import Session
 
 BALANCE_SECONDS = 5.0
@@ -149,7 +150,7 @@ def _problem(document: Mapping[str, Any]) -> str:
     """The first error's message; GraphQL sends errors of the caller with status 200."""
     errors = document.get("errors")
     first = errors[0] if isinstance(errors, list) and errors else None
-    return str(first.get("message"))[:120] if isinstance(first, dict) else ""
+    return one_line(str(first.get("message")), 120) if isinstance(first, dict) else ""
 
 
 def _charge(record: Mapping[str, Any]) -> Charge:

@@ -26,6 +26,8 @@ from llmpod.errors import (
     ProviderUnavailable,
     RetiredApi,
 )
+from llmpod.text import one_line
+from llmpod.web import Session
 
 USER_AGENT = f"llmpod/{__version__}"
 CONNECT_SECONDS = 10.0
@@ -50,8 +52,7 @@ class RunpodApi:
         self._base = base_url.rstrip("/")
         self.said_at: float | None = None
         """The time of RunPod's latest answer by its own clock (``Date`` header)."""
-        self._session = requests.Session()
-        self._session.trust_env = False  # no proxy, no .netrc: the key goes to this host only
+        self._session = Session()
         self._session.headers.update(
             {"Authorization": f"Bearer {key.reveal().strip()}", "User-Agent": USER_AGENT}
         )
@@ -233,12 +234,12 @@ def _problem(response: requests.Response) -> dict[str, Any] | None:
 def _detail(response: requests.Response) -> str:
     problem = _problem(response)
     if problem is None:
-        return response.text[:200].strip() or response.reason
+        return one_line(response.text[:400].strip() or response.reason or "", 200)
     text = str(problem.get("detail") or problem.get("error") or problem.get("title") or "")
     errors = [str(e) for e in problem.get("errors") or []]
     # One wrong field makes RunPod's validator report valid fields as unexpected too: the cause goes first.
     errors.sort(key=lambda e: "additional properties" in e or "unevaluated" in e)
-    return "; ".join([text, *errors[:4]]) if errors else text
+    return one_line("; ".join([text, *errors[:4]]) if errors else text, 400)
 
 
 def retry_after(response: requests.Response) -> float:
@@ -250,7 +251,7 @@ def retry_after(response: requests.Response) -> float:
         values = dict(part.split("=", 1) for part in window.split(";")[1:] if "=" in part)
         if values.get("r") == "0" and values.get("t", "").isdigit():
             waits.append(float(values["t"]))
-    return max(waits)
+    return min(max(waits), 86400.0)
 
 
 def _refuse(response: requests.Response) -> NoReturn:

@@ -13,6 +13,7 @@ from llmpod.backends.runpod_switch import Switch
 from llmpod.config import PodConfig, Secret
 from llmpod.errors import BadSpec, NotFound
 from llmpod.model import Instance, Listing, Observed, Offer, Spec
+from llmpod.text import one_line
 
 DIGEST = "LLMPOD_DIGEST"  # in the pod's environment: which configuration it was made from
 _OBSERVED = {
@@ -101,16 +102,16 @@ class RunpodPods:
             observed = Observed.BROKEN
         return Instance(
             id=pod_id,
-            name=str(pod.get("name") or ""),
+            name=one_line(str(pod.get("name") or ""), 200),
             observed=observed,
             usd_per_hour=_number(pod.get("cost")),
             base_url=self._url.replace("{id}", pod_id).replace("{port}", str(PORT)),
             container_up=bool(runtime),
             uptime_seconds=_number(runtime.get("uptime")),
             created_at=_epoch(pod.get("createdAt")),
-            gpu=str(gpu["id"]) if gpu.get("id") else None,
+            gpu=one_line(str(gpu["id"]), 100) if gpu.get("id") else None,
             gpu_count=None if count is None else int(count),
-            detail="it has no GPU" if count == 0 else f"status {pod.get('status')}",
+            detail="it has no GPU" if count == 0 else one_line(f"status {pod.get('status')}", 100),
             switch_at=_switch_at(pod),
             digest=str(_mapping(pod.get("env")).get(DIGEST) or ""),
         )

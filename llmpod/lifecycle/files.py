@@ -106,7 +106,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise StateError(f"Cannot read {path}: {e}.") from None
     if not isinstance(value, dict):
         raise StateError(f"{path} does not hold a JSON object.")

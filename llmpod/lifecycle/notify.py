@@ -22,6 +22,7 @@ from llmpod.errors import Busy, StateError
 from llmpod.lifecycle import files
 from llmpod.lifecycle.events import Entry, EventLog, Progress
 from llmpod.lifecycle.shapes import message
+from llmpod.web import Session
 
 WITHIN_SECONDS = 5.0
 GIVE_UP_SECONDS = 24 * 3600.0
@@ -168,8 +169,7 @@ class _Sender:
 
     def run(self, wanted: list[Entry], results: "queue.SimpleQueue[_Outcome]") -> None:
         """Send in order until all are sent, one must be tried again, or the time is over."""
-        with requests.Session() as session:
-            session.trust_env = False  # no .netrc, no proxy: the address goes to its own host only
+        with Session() as session:
             for entry in wanted:
                 left = self._limit - time.monotonic()
                 if left <= 0:
@@ -179,7 +179,7 @@ class _Sender:
                 if outcome.is_last:
                     return
 
-    def _send(self, session: requests.Session, entry: Entry, seconds: float) -> _Outcome:
+    def _send(self, session: Session, entry: Entry, seconds: float) -> _Outcome:
         shaped = message(entry, self._to.format)
         try:
             with session.post(

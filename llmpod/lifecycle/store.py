@@ -23,7 +23,8 @@ from typing import Any
 from llmpod.errors import NewerState, StateError
 from llmpod.lifecycle import files
 from llmpod.lifecycle.state import SCHEMA, State, decode, encode
-from llmpod.model import Direction, Phase, Record, Usage, Want
+from llmpod.lifecycle.typed import typed
+from llmpod.model import Phase, Record, Usage, Want
 
 
 class Store:
@@ -90,7 +91,7 @@ class Store:
             self._older = document
         try:
             return decode(document)  # schema 1 only lacked fields that have defaults
-        except (KeyError, TypeError, ValueError, AttributeError) as e:
+        except ValueError as e:
             raise StateError(f"{self.state_file} is damaged ({e!r}).") from None
 
     def save(self, state: State) -> None:
@@ -139,8 +140,8 @@ class Store:
         """What was ordered, by model. Raises StateError when unreadable: then nothing may be created."""
         document = files.read_json(self.directory / "orders.json") or {}
         try:
-            return {name: _want(item) for name, item in document.items()}
-        except (KeyError, TypeError, ValueError) as e:
+            return {name: typed(Want, item) for name, item in document.items()}
+        except ValueError as e:
             raise StateError(f"{self.directory / 'orders.json'} is damaged ({e!r}).") from None
 
     def order(self, changes: Mapping[str, Want]) -> None:
@@ -177,8 +178,8 @@ class Store:
         """What the proxy last reported; empty when it never did or the file is damaged (it is only a hint)."""
         try:
             document = files.read_json(self.directory / "usage.json") or {}
-            return {name: Usage(**item) for name, item in document.items()}
-        except (StateError, TypeError):
+            return {name: typed(Usage, item) for name, item in document.items()}
+        except (StateError, ValueError):
             return {}
 
     # --- how long starts take -----------------------------------------------------------------------------------
@@ -257,7 +258,3 @@ class Follower:
             ready_at=record.ready_at,
             error=record.error or record.down_reason,
         )
-
-
-def _want(item: Mapping[str, Any]) -> Want:
-    return Want(**{**item, "direction": Direction(item["direction"])})
