@@ -51,10 +51,10 @@ def _refused(site: Site, key: Secret, error: ProviderError) -> Check:
     if error.retry_after is not None:
         return warning("api", error.message, f"sleep {error.retry_after:.0f} && {site.manage('doctor')}")
     if isinstance(error, BadCredentials):
-        place = (
-            f"cat > {shlex.quote(key.source)}" if key.source.startswith("/") else "read -rs RUNPOD_API_KEY"
-        )
-        return problem("api", error.message, f"(umask 077 && {place})   {NEW_KEY}")
+        in_file = key.source.startswith("/")
+        mend = f"(umask 077 && cat > {shlex.quote(key.source)})" if in_file else "read -rs RUNPOD_API_KEY"
+        mend += "" if in_file else " && export RUNPOD_API_KEY"
+        return problem("api", error.message, f"{mend}   {NEW_KEY}")
     if isinstance(error, RetiredApi):
         return problem("api", error.message, UPDATE)
     if isinstance(error, NoMoney):

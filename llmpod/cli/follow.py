@@ -81,7 +81,7 @@ class Follower:
         Raises:
             BadCredentials, RetiredApi: RunPod will not hear us; the order stands for a later pass.
         """
-        limit = self.plane.clock() + limit_seconds
+        limit, said = self.plane.clock() + limit_seconds, False
         while True:
             report = self.plane.run_pass(wait_seconds=LOCK_SECONDS, forced=forced)
             self.foreign = report.foreign
@@ -93,6 +93,12 @@ class Follower:
                 return True
             if self.plane.clock() > limit:
                 return False
+            if not said:
+                text = (
+                    "  waiting until RunPod's list shows that it is gone; Ctrl-C leaves that to the next pass"
+                )
+                self.console.print(text, highlight=False)
+                said = True
             self.sleep(min(2.0, self.plane.config.common.poll_interval_seconds))
 
     def _tell(self, error: LlmpodError | None) -> None:

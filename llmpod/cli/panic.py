@@ -5,21 +5,24 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llmpod import config
 from llmpod.backends import Backend, open_backend
 from llmpod.cli.command import Command, Invocation
 from llmpod.config import Config
-from llmpod.errors import Busy, Declined, ProviderError, StateError
+from llmpod.errors import BadCredentials, Busy, Declined, ProviderError, RetiredApi, StateError
 from llmpod.lifecycle import match
 from llmpod.lifecycle.orders import PROXY
+from llmpod.lifecycle.records import ended
+from llmpod.lifecycle.state import State
 from llmpod.lifecycle.store import Store
 from llmpod.model import Direction, Instance, Phase, Want
 
 LIMIT_SECONDS = 300.0
 LOCK_SECONDS = 100.0  # a pass that hangs in a call to RunPod gives up within that
 PAUSE_SECONDS = 2.0
+BY_HAND = "end the pods whose names begin with `llmpod-` by hand at https://console.runpod.io/pods."
 
 
 @dataclass(slots=True)
@@ -60,6 +63,8 @@ class _Sweep:
         """How many there were; None when nobody knows."""
         try:
             there = self.backend.list(self.expect).instances
+        except (BadCredentials, RetiredApi) as e:
+            raise type(e)(e.message, hint=f"{e.hint} Until then: {BY_HAND}") from None
         except ProviderError as e:
             self.say(str(e))
             return None
@@ -88,7 +93,10 @@ def panic(call: Invocation) -> int:
         BadCredentials: there is no key.
     """
     loaded = call.config(salvage=True)
-    key = config.runpod_key(call.environ)
+    try:
+        key = config.runpod_key(call.environ)
+    except BadCredentials as e:
+        raise BadCredentials(e.message, hint=f"Without one, {BY_HAND}") from None
     store = _store(loaded, call)
     every = bool(call.options.every_installation)
     if every:
@@ -162,11 +170,14 @@ def _again_under_lock(sweep: _Sweep, store: Store) -> bool:
     """
     try:
         with store.lock(wait_seconds=LOCK_SECONDS):
-            records = list(store.load().records.values())
+            state = store.load()
+            records = list(state.records.values())
             sweep.expect = frozenset(record.instance_id for record in records if record.instance_id)
             for pod_id in sweep.expect - sweep.ended:  # a list may lag behind a creation
                 sweep.end(pod_id, "remembered")
             gone = sweep.until_empty()
+            if gone:
+                _forget(store, state)
     except Busy as e:
         sweep.say(f"{e.message} It may be creating a pod.")
         return False
@@ -176,6 +187,16 @@ def _again_under_lock(sweep: _Sweep, store: Store) -> bool:
     for name in unclear:
         sweep.say(f"The creation of {name} got no clear answer; it may still show up.")
     return gone and not unclear
+
+
+def _forget(store: Store, state: State) -> None:
+    """What was ended here is not a machine to look after: the next start is a fresh one."""
+    over = {
+        model: ended(replace(record, delete_accepted=True), Phase.STOPPED, time.time() + state.clock_offset)
+        for model, record in state.records.items()
+        if record.instance_id
+    }
+    store.save(replace(state, records={**state.records, **over}))
 
 
 def _agree(call: Invocation) -> None:

@@ -7,12 +7,14 @@ from functools import partial
 
 from rich.console import Console
 
+from llmpod import config
 from llmpod.cli import linger, show
 from llmpod.cli.command import Command, Invocation, json_flag
 from llmpod.cli.follow import Follower
 from llmpod.cli.plan import print_plans
 from llmpod.cli.wiring import Plane, interactive
-from llmpod.errors import Busy, ConfigError, LlmpodError, StateError
+from llmpod.errors import BadCredentials, Busy, ConfigError, LlmpodError, NoMoney, StateError
+from llmpod.lifecycle.decide import Act
 from llmpod.lifecycle.match import ANY_INSTALLATION
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import SUSPECT_SECONDS
@@ -20,6 +22,7 @@ from llmpod.lifecycle.report import Report
 from llmpod.model import Direction, Phase
 
 SHUTDOWN_SECONDS = 300.0
+SETTLED = (Phase.READY, Phase.STOPPED, Phase.FAILED)
 
 
 def one_pass(call: Invocation) -> int:
@@ -48,12 +51,26 @@ def _watchdog(call: Invocation) -> int:
 
 
 def up(call: Invocation) -> int:
-    """A new run. Only a person or this command turns a sticky "down" round; cron never does."""
+    """A new run. Only a person or this command turns a sticky "down" round; cron never does.
+
+    Raises:
+        NoMoney: the budget is used up, so the order has turned round at once.
+    """
     with call.plane() as plane:
         plane.order(Direction.UP, by="up", reason="ordered by hand", proxy=True)
-        return (
-            _follow(plane, call) if interactive() else _quiet_pass(plane, call.console, verbose=call.verbose)
-        )
+        if interactive():
+            return _follow(plane, call)
+        code = _quiet_pass(plane, call.console, verbose=call.verbose)
+        order = plane.store.orders()[next(iter(plane.config.models))]
+        if order.by == "budget":
+            raise NoMoney(
+                f"Not started: {order.reason}.", hint="It renews at midnight UTC; or raise `budget`."
+            )
+        if any(record.phase not in SETTLED for record in plane.store.load().records.values()):
+            call.say(
+                "Further passes bring it up: `pass`, or `schedule install cron` for one every five minutes."
+            )
+    return code
 
 
 def down(call: Invocation) -> int:
@@ -68,24 +85,40 @@ def shutdown(call: Invocation) -> int:
 
 def status(call: Invocation) -> int:
     """What runs, from the files alone."""
-    with call.plane(offline=True) as plane:
+    try:
+        loaded, wrong = call.config(), None
+    except ConfigError as e:
+        kept = call.last_config()
+        if kept is None:
+            raise
+        loaded, wrong = kept, e
+    with call.plane(offline=True, loaded=loaded) as plane:
         show.print_status(plane, call.console, as_json=call.options.json)
+    if wrong is not None:
+        raise ConfigError(f"{wrong.message}\nThis is by the last good configuration.", hint=wrong.hint)
     return 0
 
 
 def plan(call: Invocation) -> int:
     """Reading calls only."""
     with call.plane() as plane:
-        print_plans(plane, call.console, keep=False, verbose=call.verbose)
+        without = print_plans(plane, call.console, keep=False, verbose=call.verbose)
         for model, step, seen in plane.reconciler().preview():
             there = f" (pod {seen.id}, {show.dollars(seen.usd_per_hour)}/h)" if seen else ""
-            call.say(f"{model}: would {step.act.name.lower()}{there}: {step.why}")
+            would = f"would {step.act.name.lower()}{there}: {step.why}"
+            if step.act is Act.CREATE and model in without:
+                would = f"would start nothing ({step.why}): no GPU can be taken, for the reasons above"
+            call.say(f"{model}: {would}")
     return 0
 
 
 def _end(call: Invocation, *, everything: bool) -> int:
     """The order is durable before anything else; then passes until the provider's list is empty of ours."""
     by = "--shutdown" if everything else "down"
+    try:
+        config.runpod_key(call.environ)
+    except BadCredentials as e:
+        raise _ordered_without_key(call, e, by=by, everything=everything) from None
     with call.plane(salvage=True) as plane:
         forced = plane.order(Direction.DOWN, by=by, reason="ordered by hand", proxy=everything)
         if forced:
@@ -101,6 +134,25 @@ def _end(call: Invocation, *, everything: bool) -> int:
             return 0
     call.say("The order stands, but the pod's end is not confirmed yet. Run the command again.")
     return 75
+
+
+def _ordered_without_key(
+    call: Invocation, error: BadCredentials, *, by: str, everything: bool
+) -> BadCredentials:
+    """The order counts all the same: whoever has the key carries it out. What goes on costing is said."""
+    with call.plane(offline=True, salvage=True) as plane:
+        plane.order(Direction.DOWN, by=by, reason="ordered by hand", proxy=everything)
+        try:
+            records = [r for r in plane.store.load().records.values() if r.instance_id]
+        except StateError:
+            records = []
+    pods = ", ".join(
+        f"pod {r.instance_id} ({show.dollars(r.usd_per_hour)}/h until {show.moment(r.switch_at or r.deadline)})"
+        for r in records
+    )
+    left = f"{pods} goes on" if pods else "nothing is known to run"
+    text = f"{error.message} The order is written down and the next pass with a key carries it out; {left}."
+    return BadCredentials(text, hint=error.hint)
 
 
 def _warn_of_suspects(plane: Plane, call: Invocation) -> None:

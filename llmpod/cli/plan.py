@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from llmpod.backends.runpod_catalog import Catalog
+from llmpod.backends.runpod_catalog import Catalog, mistakes
 from llmpod.backends.runpod_switch import describe
 from llmpod.cli.draw import Drawn
 from llmpod.cli.show import dollars, duration, moment
@@ -21,7 +21,7 @@ LOAD_BYTES_PER_SECOND = 1e9
 ENGINE_SECONDS = 90.0
 
 
-def print_plans(plane: Plane, console: Console, *, keep: bool, verbose: bool) -> None:
+def print_plans(plane: Plane, console: Console, *, keep: bool, verbose: bool) -> set[str]:
     """What would be created for each model, by RunPod's prices of now.
 
     Args:
@@ -30,16 +30,23 @@ def print_plans(plane: Plane, console: Console, *, keep: bool, verbose: bool) ->
         keep: write the catalog down; a dry run changes nothing.
         verbose: all rejected candidates, not only the nearest.
 
+    Returns:
+        The models for which there is no candidate.
+
     Raises:
         LlmpodError: it cannot be told.
     """
+    without = set[str]()
     try:
         refused = plane.store.load().refused
     except StateError:  # said by whoever needs the state
         refused = {}
-    for config in plane.config.models.values():
+    for model, config in plane.config.models.items():
         drawn = plane.drawer.draw(config, refused, latest=True, keep=keep)
+        if not drawn.spec.offers:
+            without.add(model)
         print_plan(config, drawn, plane.store, console=console, now=plane.clock(), verbose=verbose)
+    return without
 
 
 def print_plan(
@@ -66,6 +73,8 @@ def print_plan(
     say(needs(drawn))
     console.print(plan_table(spec.offers, config.runtime_seconds))
     _print_rejected(spec.rejected, console, verbose=verbose)
+    for mistake in mistakes(config, drawn.catalog):
+        say(mistake)
     say(f"Disk {spec.disk_gb} GB. First answer {expected_start(spec.model, spec.weights_bytes, store)}.")
     if spec.min_cuda:
         say(f"Only hosts with CUDA {spec.min_cuda} or newer (by the image's tag or min_cuda_version).")

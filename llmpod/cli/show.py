@@ -9,6 +9,7 @@ from rich.console import Console
 
 from llmpod.cli.wiring import Plane
 from llmpod.errors import StateError
+from llmpod.lifecycle.decide import MIN_RUN_SECONDS
 from llmpod.lifecycle.files import process_id
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import SUSPECT_SECONDS
@@ -56,7 +57,7 @@ def money(record: Record, now: float) -> Money:
         return Money(0.0, 0.0)
     if record.usd_per_hour is None:
         return Money(None, None)
-    end = record.ended_at or now
+    end = record.ended_at or record.missing_since or now
     spent = (end - record.created_at) * record.usd_per_hour / 3600
     if record.phase not in ALIVE or record.deadline is None:
         return Money(spent, spent)
@@ -98,6 +99,14 @@ def _state(plane: Plane) -> tuple[State, str]:
         return State(), str(e)
 
 
+def _end_of_run(record: Record) -> float | None:
+    """The pod's own switch may come before the order's end, when that is too near for another pod."""
+    if record.deadline is None or record.switch_at is None or record.instance_id is None:
+        return record.deadline
+    near = record.deadline - record.switch_at < MIN_RUN_SECONDS
+    return min(record.deadline, record.switch_at) if near else record.deadline
+
+
 def _model_document(record: Record, want: Want | None, now: float) -> dict[str, Any]:
     cost = money(record, now)
     return {
@@ -109,7 +118,7 @@ def _model_document(record: Record, want: Want | None, now: float) -> dict[str, 
         "usd_per_hour": record.usd_per_hour,
         "created_at": record.created_at,
         "ready_at": record.ready_at,
-        "deadline": record.deadline,
+        "deadline": _end_of_run(record),
         "spent_usd": cost.spent,
         "worst_case_usd": cost.worst_case,
         "attempts": record.attempts,
@@ -159,12 +168,17 @@ def _print_model(console: Console, name: str, model: dict[str, Any], now: float)
         )
     if model["deadline"] and model["phase"] in ALIVE:
         left = model["deadline"] - now
-        when = f"in {duration(left)}" if left > 0 else "OVERDUE: no pass has ended it; see `doctor`"
+        when = f"in {duration(left)}"
+        if left <= 0:
+            ending = model["phase"] == Phase.TERMINATING
+            when = "being ended" if ending else "OVERDUE: no pass has ended it; see `doctor`"
         console.print(f"ends     {moment(model['deadline'])}, {when}")
     if model["switch_at"] and model["phase"] in ALIVE:
         quiet = model["heartbeat_seconds"]
         unless = f", or after {duration(quiet)} without a pass or a request" if quiet else ""
         console.print(f"switch   the pod ends itself {moment(model['switch_at'])}{unless}", highlight=False)
+        if model["deadline"] and model["deadline"] - model["switch_at"] >= MIN_RUN_SECONDS:
+            console.print("         a new pod takes over then for the rest of the run", highlight=False)
     for orphan in model["possible_orphans"]:
         text = f"watch    {orphan}: not listed, its end not confirmed; it is ended when it shows up"
         console.print(text, highlight=False, markup=False)

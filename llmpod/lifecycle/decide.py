@@ -142,7 +142,7 @@ def _resolve(record: Record, seen: Instance | None, *, grace: float, now: float)
 def _watch(record: Record, seen: Instance | None, *, policy: Policy, now: float) -> Step:
     if seen is None:
         return _missing(record, policy=policy, now=now)
-    record = adopt(record, seen, runtime_seconds=policy.runtime_seconds, now=now)
+    record = replace(adopt(record, seen, runtime_seconds=policy.runtime_seconds, now=now), listed=True)
     if seen.observed in (Observed.EXITED, Observed.BROKEN):
         return _failed(record, f"the pod is {seen.observed}: {seen.detail}", policy=policy, now=now)
     if _too_dear(record, policy):
@@ -219,7 +219,9 @@ def _destroy(record: Record, why: str, now: float) -> Step:
 
 def _terminating(record: Record, seen: Instance | None, *, policy: Policy, now: float) -> Step:
     if seen is not None:
-        return _destroy(replace(record, instance_id=seen.id), "still listed after the delete", now)
+        there = replace(record, instance_id=seen.id, listed=True, missing_since=None)
+        return _destroy(there, "still listed after the delete", now)
+    record = _unseen(record, now)
     if not _gone(record, grace=policy.create_grace_seconds, now=now):
         return _destroy(record, "its delete was not confirmed yet", now)
     gave_up = record.next_try_at is None and record.attempts > policy.max_restarts
@@ -231,7 +233,7 @@ def _down(record: Record, want: Want, seen: Instance | None, *, grace: float, no
     why = f"{want.reason or 'ordered'} (by {want.by})"
     record = replace(record, down_reason=why, error="")  # what it was busy with is no longer why it is down
     if seen is not None:
-        return _destroy(replace(record, instance_id=seen.id), why, now)
+        return _destroy(replace(record, instance_id=seen.id, listed=True, missing_since=None), why, now)
     if record.phase is Phase.STOPPED:
         return Step(Act.REST, f"down: {why}", record)
     if record.phase is Phase.FAILED:
@@ -241,14 +243,24 @@ def _down(record: Record, want: Want, seen: Instance | None, *, grace: float, no
             looking = replace(record, phase=Phase.UNKNOWN)
             return Step(Act.REST, "making sure that an unclear creation left no pod behind", looking)
         return Step(Act.REST, f"down: {why}", ended(record, Phase.STOPPED, now))
+    record = _unseen(record, now)
     if not _gone(record, grace=grace, now=now):
         return _destroy(record, why, now)
     return Step(Act.REST, f"down: {why}", ended(record, Phase.STOPPED, now))
 
 
+def _unseen(record: Record, now: float) -> Record:
+    return record if record.missing_since is not None else replace(record, missing_since=now)
+
+
 def _gone(record: Record, *, grace: float, now: float) -> bool:
-    """Absent from list and look-up is proof only after an accepted delete, or when lag can no longer explain it."""
-    return record.delete_accepted or not _may_still_appear(record, grace=grace, now=now)
+    """Absent from list and look-up is proof only after an accepted delete, when lag can no longer explain it, or for
+    a machine that was listed before, when it stays away for a while.
+    """
+    if record.delete_accepted or not _may_still_appear(record, grace=grace, now=now):
+        return True
+    away = now - record.missing_since if record.missing_since is not None else 0.0
+    return record.listed and away >= min(MISSING_GRACE_SECONDS, grace)
 
 
 def _may_still_appear(record: Record, *, grace: float, now: float) -> bool:

@@ -38,6 +38,7 @@ def begin(record: Record, name: str, *, deadline: float, now: float) -> Record:
         probe_failures=0,
         missing_since=None,
         delete_accepted=False,
+        listed=False,
         down_reason="",
         error="",
     )
@@ -110,6 +111,7 @@ def ended(record: Record, phase: Phase, now: float) -> Record:
         ending_at=None,
         missing_since=None,
         delete_accepted=False,
+        listed=False,
     )
 
 

@@ -36,10 +36,14 @@ def alarms(model: str, record: Record, *, soon: float, now: float) -> Iterator[t
         return
     if record.deadline is not None and 0 < record.deadline - now <= soon:
         text = (
-            f"pod {record.instance_id} ends in {(record.deadline - now) / 60:.0f} min; `up` prolongs the run"
+            f"pod {record.instance_id} ends in {(record.deadline - now) / 60:.0f} min; `up` orders a new run"
         )
         yield f"expiring {model} {record.deadline:.0f}", Event(EventKind.EXPIRING, model, text, now)
-    if record.ending_at is not None and now - record.ending_at > STUCK_SECONDS:
+    if (
+        record.ending_at is not None
+        and record.missing_since is None
+        and now - record.ending_at > STUCK_SECONDS
+    ):
         text = f"pod {record.instance_id} is still there {now - record.ending_at:.0f} s after its delete was ordered"
         yield f"stuck {record.name}", Event(EventKind.LEAK, model, text, now)
 
