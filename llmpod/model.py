@@ -166,9 +166,9 @@ class Record:
 
     ``name`` is unique for each create call; it is on disk before the call. ``switch_at`` is the deadline that is
     armed inside the machine itself and cannot be moved; ``crashes`` counts how often its uptime fell back;
-    ``listed``: a listing has shown it; ``ending_at`` is when its first delete was ordered. ``run_at`` is the time of the order that this run obeys;
-    another order starts a new run with a new deadline and fresh attempts. ``suspects`` are
-    names of earlier creates that ended unclear and may still appear.
+    ``listed``: a listing has shown it; ``ending_at`` is when its first delete was ordered. ``run_at`` is the time of
+    the order that this run obeys; another order starts a new run with a new deadline and fresh attempts.
+    ``suspects`` are names of earlier creates that ended unclear and may still appear.
     """
 
     phase: Phase = Phase.STOPPED
