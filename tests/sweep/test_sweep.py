@@ -24,7 +24,7 @@ from tests.sweep.managers import Kill, no_strace
 from tests.sweep.scenarios import FAULTS, NO_FAULT, SCENARIOS, Fault, Scenario
 
 SEED = 20261121
-SAMPLE_OF_SCENARIO = 20  # times twelve situations
+SAMPLE_OF_SCENARIO = 17  # times twelve situations
 SAMPLE_OF_COMBINATION = 5
 PAIRS_OF_COMBINATION = 1
 WORKERS = 2
