@@ -15,8 +15,9 @@ from llmpod.errors import StateError
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.decide import Policy
 from llmpod.lifecycle.ledger import FILE_NAME, Ledger
+from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.purse import Purse
-from llmpod.lifecycle.reconcile import PROXY, Reconciler
+from llmpod.lifecycle.reconcile import Reconciler
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.store import Store
 from llmpod.model import Direction, Offer, Phase, Record, Spec, Want
