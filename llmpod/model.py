@@ -191,6 +191,7 @@ class Record:
     crashes: int = 0
     attempts: int = 0
     next_try_at: float | None = None
+    hold_until: float | None = None
     probe_failures: int = 0
     missing_since: float | None = None
     delete_accepted: bool = False

@@ -112,6 +112,7 @@ class Actor:
         end = record.deadline or now + managed.policy.runtime_seconds
         intent = records.begin(record, name, deadline=end, now=now)
         self.memory.keep(model, _described(intent, managed))
+        self.purse.open()
         self.point("intent saved")
         self._try_offers(model, managed, spec, end=end)
 
@@ -215,7 +216,7 @@ class Actor:
     def adopt(self, model: str, orphan: Instance, managed: Managed, *, run_at: float) -> None:
         """Make a machine of ours, found without a record, the model's machine."""
         blank = _described(Record(run_at=run_at), managed)
-        self.memory.keep(
+        self.memory.keep_if_possible(
             model,
             records.adopt(
                 blank, orphan, runtime_seconds=managed.policy.runtime_seconds, now=self.memory.now()

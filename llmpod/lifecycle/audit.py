@@ -1,6 +1,7 @@
 """Not a pass: the look at everything in the account that bears our mark, whatever our own memory says of it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from llmpod.errors import ProviderError, StateError
@@ -12,7 +13,6 @@ from llmpod.lifecycle.state import State
 from llmpod.lifecycle.want import expired
 from llmpod.model import Direction, Event, EventKind, Instance, Phase, Record, Want
 
-REBUILT_HOLD_SECONDS = 600.0
 ACCOUNT_SECONDS = 3600.0
 CONFIRM_SECONDS = 240.0
 _STRAY = "stray, not yet confirmed"
@@ -38,7 +38,7 @@ class Audit:
             ProviderError: nothing is known; nothing may be concluded.
         """
         memory, report = self._memory, self._actor.report
-        expect = {r.instance_id for r in map(memory.record, self._models) if r.instance_id}
+        expect = {r.instance_id for r in map(memory.record, self._models) if r.instance_id} | self._unended()
         try:
             listing = self._actor.backend.list(expect)
         except ProviderError as e:
@@ -73,6 +73,13 @@ class Audit:
         lost = known - {now}
         memory.state = replace(memory.state, install_id=now, old_ids=tuple(sorted(lost)))
         return known | {now}
+
+    def _unended(self) -> set[str]:
+        """Machines that the ledger has without an end: ours even when the state is lost and their name changed."""
+        purse = self._actor.purse
+        with suppress(StateError):
+            purse.recall()
+        return {entry.pod for entry in purse.entries if entry.is_open}
 
     def look_at_account(self, listed: Sequence[Instance], spend: Callable[[], float | None]) -> None:
         """Now and then, compare what the account spends with what its listed machines explain.
@@ -134,20 +141,18 @@ class Audit:
         actor, memory = self._actor, self._memory
         kept = actor.store.set_aside(memory.now())
         before = memory.state
-        memory.save(
-            State(
-                last_pass=memory.now(),
-                clock_offset=before.clock_offset,
-                install_id=before.install_id,
-                old_ids=before.old_ids,
-            )
+        memory.state = State(
+            last_pass=memory.now(),
+            clock_offset=before.clock_offset,
+            install_id=before.install_id,
+            old_ids=before.old_ids,
         )
         self.clear_orphans(instances, orders)
         for model in self._models:
             if memory.record(model).phase is Phase.STOPPED:
-                hold = memory.now() + REBUILT_HOLD_SECONDS
-                record = Record(run_at=orders[model].at, next_try_at=hold, error="state was rebuilt")
-                memory.keep(model, record)
+                hold = memory.now() + self._models[model].policy.create_grace_seconds
+                record = Record(run_at=orders[model].at, hold_until=hold, error="state was rebuilt")
+                memory.keep_if_possible(model, record)
         actor.report.say(f"state rebuilt from the provider's list; the old file is kept as {kept}")
 
     def _adoptable(self, model: str, orphan: Instance, want: Want) -> bool:

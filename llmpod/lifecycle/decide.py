@@ -109,7 +109,7 @@ def after_probe(record: Record, health: Health, *, policy: Policy, now: float) -
 def _new_run(record: Record, want: Want, *, policy: Policy, now: float) -> Step:
     why = f"ordered by {want.by}"
     if record.phase in (Phase.STOPPED, Phase.FAILED):
-        fresh = Record(run_at=want.at, suspects=record.suspects)
+        fresh = Record(run_at=want.at, suspects=record.suspects, hold_until=record.hold_until)
         return Step(Act.AGAIN, why, fresh)
     renewed = replace(record, run_at=want.at, attempts=0, deadline=now + policy.runtime_seconds)
     return Step(Act.AGAIN, why, renewed)
@@ -121,6 +121,8 @@ def _start(record: Record, *, digest: str, now: float) -> Step:
             fresh = replace(record, phase=Phase.STOPPED, attempts=0, spec_digest=digest)
             return Step(Act.AGAIN, "the configuration that was refused has changed", fresh)
         return Step(Act.REST, f"gave up: {record.error}", record)
+    if record.hold_until is not None and now < record.hold_until:
+        return Step(Act.REST, "looking for pods that a lost state file may have known", record)
     if record.next_try_at is not None and now < record.next_try_at:
         return Step(Act.REST, f"next try in {record.next_try_at - now:.0f} s after: {record.error}", record)
     if record.deadline is not None and record.deadline - now < MIN_RUN_SECONDS:
@@ -254,13 +256,14 @@ def _unseen(record: Record, now: float) -> Record:
 
 
 def _gone(record: Record, *, grace: float, now: float) -> bool:
-    """Absent from list and look-up is proof only after an accepted delete, when lag can no longer explain it, or for
-    a machine that was listed before, when it stays away for a while.
+    """Absent from list and look-up is proof after an accepted delete. Else it must stay away for a while, since one
+    look can be wrong as a whole, and have been listed before or be too old for lag to explain it.
     """
-    if record.delete_accepted or not _may_still_appear(record, grace=grace, now=now):
+    if record.delete_accepted:
         return True
     away = now - record.missing_since if record.missing_since is not None else 0.0
-    return record.listed and away >= min(MISSING_GRACE_SECONDS, grace)
+    visible = record.listed or not _may_still_appear(record, grace=grace, now=now)
+    return visible and away >= min(MISSING_GRACE_SECONDS, grace)
 
 
 def _may_still_appear(record: Record, *, grace: float, now: float) -> bool:

@@ -101,6 +101,11 @@ class Ledger:
             return replace(after, error=e)
         return after
 
+    def begin(self) -> None:
+        """Make the file; its name in its directory survives a power cut, too. Raises StateError."""
+        if not self.path.exists():
+            files.create_once(self.path, str)
+
     def _lines(self, content: bytes) -> Iterator[Line]:
         for raw in content.split(b"\n"):
             if raw.strip():

@@ -32,6 +32,15 @@ class Purse:
     def entries(self) -> Sequence[Entry]:
         return assumed(self._book.entries, self._most)
 
+    @property
+    def was_used(self) -> bool:
+        """Whether anything was ever bought here, or was about to be."""
+        return self._ledger.path.exists()
+
+    def open(self) -> None:
+        """Before the first purchase: from now on it shows that there was one. Raises StateError."""
+        self._ledger.begin()
+
     def recall(self) -> None:
         """Read what is written, when nobody can tell what exists. Raises StateError."""
         self._book = self._ledger.read()

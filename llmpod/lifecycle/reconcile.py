@@ -69,6 +69,7 @@ class Reconciler:
         report, actor = self._actor.report, self._actor
         try:
             actor.memory.load()
+            self._miss_no_state()
         except StateError as e:
             report.fail(e)
             self._without_state(newer=isinstance(e, NewerState))
@@ -139,6 +140,12 @@ class Reconciler:
         if isinstance(error, BadCredentials | NoMoney | RetiredApi):
             event = Event(EventKind.FAILED, "", str(error), now)
             memory.alarm(f"{error.code} {day_of(now)[0]:.0f}", event)
+
+    def _miss_no_state(self) -> None:
+        """Where a machine was ever bought, a state file that is not there is lost, not new. Raises StateError."""
+        state_file = self._actor.store.state_file
+        if self._actor.purse.was_used and not state_file.exists():
+            raise StateError(f"{state_file} is gone, and what it knew of machines that may still run.")
 
     # --- looking ------------------------------------------------------------------------------------------------
     def _count_money(self, instances: Sequence[Instance] | None) -> None:

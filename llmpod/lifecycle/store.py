@@ -43,7 +43,6 @@ class Store:
         self.log_file = self.directory / "proxy.log"
         self.catalog_file = self.directory / "catalog.json"
         self.starts_file = self.directory / "starts.jsonl"
-        self._written = self.directory / "written"
         self._older: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
@@ -77,8 +76,6 @@ class Store:
     def load(self) -> State:
         """Raises StateError when the file is unreadable or was written by a newer version."""
         document = files.read_json(self.state_file)
-        if document is None and self._written.exists():
-            raise StateError(f"{self.state_file} is gone.")
         if document is None:
             return State()
         schema = document.get("schema")
@@ -105,8 +102,6 @@ class Store:
             state = replace(state, install_id=self.install_id)
         document = encode(state)
         files.write_atomic(self.state_file, json.dumps(document, indent=2) + "\n")
-        if not self._written.exists():
-            files.write_atomic(self._written, "")
 
     def _keep_older(self) -> None:
         if self._older is not None:
@@ -186,7 +181,7 @@ class Store:
     def add_start(self, gpu: str, model: str, seconds: float) -> None:
         """Append one measured start (creation to first real answer)."""
         line = json.dumps({"gpu": gpu, "model": model, "seconds": round(seconds, 1)})
-        with self.starts_file.open("a", encoding="utf-8") as file:
+        with suppress(OSError), self.starts_file.open("a", encoding="utf-8") as file:  # only a statistic
             file.write(line + "\n")
 
     def typical_start(self, model: str) -> tuple[float, int] | None:
