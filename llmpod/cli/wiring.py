@@ -28,6 +28,7 @@ from llmpod.lifecycle.proxyproc import INHERITED, ProxyProcess
 from llmpod.lifecycle.purse import Purse
 from llmpod.lifecycle.reconcile import Reconciler
 from llmpod.lifecycle.report import Report
+from llmpod.lifecycle.state import State
 from llmpod.lifecycle.store import Store
 from llmpod.model import Direction, Event, Record, Want
 
@@ -59,6 +60,7 @@ class Plane:
     proxy: ProxyProcess | None
     clock: Callable[[], float]
     point: Callable[[str], None]
+    _unsaved: State | None = None
 
     def run_pass(self, *, wait_seconds: float = 0.0, forced: Mapping[str, Want] | None = None) -> Report:
         """One pass under the lock.
@@ -73,7 +75,9 @@ class Plane:
         with self.store.lock(wait_seconds=wait_seconds):
             with suppress(StateError):  # a full disk is told by the pass itself, and must not stop it
                 self.store.keep_config(self.config.raw)
-            report = self._reconciler(forced).run()
+            reconciler = self._reconciler(forced)
+            report = reconciler.run()
+            self._unsaved = reconciler.unsaved
         for line in Notifier(self.config.common.notifications, clock=self.clock).deliver(self.events):
             report.say(line)
         return report
@@ -148,6 +152,7 @@ class Plane:
             last_words=self._keep_last_words,
             spend=lambda: balance(common, self.key).usd_per_hour,
         )
+        actor.memory.unsaved = self._unsaved
         models = {name: managed(config, self.drawer) for name, config in self.config.models.items()}
         return Reconciler(actor, models, self.proxy, forced=forced)
 

@@ -38,13 +38,15 @@ class Memory:
         self.point = point
         self.report = Report()
         self.state = State()
+        self.unsaved: State | None = None
+        """What the disk refused: a later pass of the same process goes on from it."""
         self._clock = clock
         self._tell = tell
         self._uptime = uptime
 
     def load(self) -> None:
         """Raises StateError: the state is unreadable."""
-        self.state = self.store.load()
+        self.state = self.unsaved or self.store.load()
         mark, age = self.state.clock_mark, self._uptime()
         # A clock that jumped since the provider's word must end nothing before the provider speaks again.
         if mark and age and mark.boot == age[0] and mark.uptime <= age[1]:
@@ -73,8 +75,12 @@ class Memory:
 
     def save(self, state: State) -> None:
         """Durable before it returns."""
-        self.store.save(state)
-        self.state = state
+        try:
+            self.store.save(state)
+        except StateError:
+            self.unsaved = state
+            raise
+        self.state, self.unsaved = state, None
         self.point("saved")
 
     def keep(self, model: str, record: Record) -> None:
@@ -101,7 +107,7 @@ class Memory:
             self.keep(model, record)
         except StateError as e:
             self.report.fail(e)
-            self.state = self.state.with_record(model, record)
+            self.state = self.unsaved = self.state.with_record(model, record)
 
     def refused(self) -> dict[str, float]:
         """What could not be had so recently that asking again is of no use."""

@@ -24,7 +24,7 @@ from llmpod.lifecycle.decide import Act, Step
 from llmpod.lifecycle.orders import PROXY, Orders
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.spending import day_of
-from llmpod.lifecycle.state import ProxyRecord, SaveProxy, Trouble
+from llmpod.lifecycle.state import ProxyRecord, SaveProxy, State, Trouble
 from llmpod.lifecycle.want import expired, first_order, lapsed, overspent
 from llmpod.model import Direction, Event, EventKind, Instance, Want
 
@@ -63,6 +63,11 @@ class Reconciler:
         self._audit = Audit(actor, models)
         self._orders = Orders(actor, models, forced or {})
         self._may_create = True
+
+    @property
+    def unsaved(self) -> State | None:
+        """The state at the end of the pass, when the disk refused it."""
+        return self._actor.memory.unsaved
 
     def run(self) -> Report:
         """One pass; failures are in the report, and none of them keeps a deadline from being carried out."""
