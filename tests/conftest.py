@@ -65,5 +65,5 @@ def sim() -> Iterator["Simulator"]:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Three a core: most tests wait for processes and sockets far longer than they compute (measured: load 1.2 on 2)."""
+    """Three a core: most tests wait for processes and sockets longer than they compute (load 1.2 with two)."""
     return 3 * (os.cpu_count() or 1)
