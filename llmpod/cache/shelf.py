@@ -52,7 +52,7 @@ class Shelf:
         self._carrier = carrier
         self._clock = clock
         self._foreign: dict[int, Segment] | None = None  # another process's segments
-        self._encoding: dict[asyncio.Task[None], int] = {}
+        self._encoding: dict[asyncio.Task[None], Entry] = {}
         self._kept: dict[bytes, bytes] = {}
         self._kept_bytes = 0
         self._noted = 0  # bytes of segments when the books were last written down
@@ -119,13 +119,13 @@ class Shelf:
         return False
 
     def _save(self, entry: Entry, request: bytes) -> bool:
-        under_way = self._carrier.waiting_bytes + sum(self._encoding.values())
+        under_way = self._carrier.waiting_bytes + sum(other.size for other in self._encoding.values())
         signer = self._store.signer
         if signer is None or not self.writable or under_way + entry.size > self._carrier.most_waiting:
             return False
         if entry.size > LARGE:
             task = asyncio.create_task(self._encode(entry, request), name="cache-encode")
-            self._encoding[task] = entry.size
+            self._encoding[task] = entry
             task.add_done_callback(self._encoding.pop)
             return True
         return self._place(entry, encode(entry, request, signer))
@@ -133,8 +133,10 @@ class Shelf:
     async def save_volatile(self) -> None:
         """Saves what has no record yet, as far as that can be done now."""
         if self.writable and self._index.volatile:
+            under_way = {id(entry) for entry in self._encoding.values()}
             for entry in self._index.volatile_entries():
-                self.save(entry, self._kept_request(entry.key))
+                if id(entry) not in under_way:
+                    self.save(entry, self._kept_request(entry.key))
             await self._encoded()
 
     @property
@@ -157,8 +159,9 @@ class Shelf:
     async def _encode(self, entry: Entry, request: bytes) -> None:
         record = await self._carrier.encode(entry, request)
         wanted = entry.key in self._index.volatile and self._index.memory.look(entry.key) is entry
-        if record is not None and wanted and self.writable:
-            self._place(entry, record)
+        if not wanted or (record is not None and self.writable and self._place(entry, record)):
+            return
+        self._keep_request(entry.key, request)
 
     def _place(self, entry: Entry, record: bytes) -> bool:
         place = self.space.take(len(record), entry.stored_at)

@@ -81,6 +81,8 @@ class Space:
     def take(self, length: int, stored_at: float, *, tidying: bool = False) -> int | None:
         """A place for a record; None while there is no room for it."""
         limit = max(self.limit, self._inherited) if tidying else self.limit - self.segment_bytes
+        if self.active is not None and not self.active.live and self.real + self.extra + length > limit:
+            self.seal()
         if self.real + self.extra + length > limit or length >= MAX_LENGTH:
             return None
         active = self.active

@@ -63,6 +63,7 @@ class DiskTier:
         self._wait = tick_seconds
         self._retry_at = 0.0
         self._known = False  # what is in the books is what is in the directory
+        self._mirrors = False  # memory may hold what came from the directory
         self._gone: set[bytes] = set()  # dropped while a scan was looking
         self._wake = asyncio.Event()
         self._explored = asyncio.Event()  # set unless a scan is running or about to run
@@ -184,6 +185,7 @@ class DiskTier:
     def _forget(self, *, keep_memory: bool = False) -> None:
         """What we know of the directory is not so any more."""
         self._known = self.shelf.writable = False
+        self._mirrors = self._mirrors and keep_memory
         self._follower.end()
         self.shelf.reset()
         self._index.forget_records(keep_memory=keep_memory)
@@ -207,8 +209,9 @@ class DiskTier:
             self._explored.set()
             return
         self._gone.clear()
-        if was_shared and self._carrier.replaced:  # removed and made again between two looks of ours
+        if self._mirrors and self._carrier.replaced:  # who removes the directory means all that came from it
             self._index.clear()
+            self._mirrors = False
         if ours:
             self._forget(keep_memory=True)
             self._explored.clear()
@@ -226,7 +229,7 @@ class DiskTier:
         except Unusable as error:
             self._break(str(error))
         else:
-            self.state = Disk.SHARED
+            self.state, self._mirrors = Disk.SHARED, True
             self.degraded = "another process writes this cache directory; here it is only read"
         self._explored.set()
 
@@ -252,7 +255,7 @@ class DiskTier:
 
     def _ready(self) -> None:
         self.state, self.degraded = Disk.READY, None
-        self._known = self.shelf.writable = True
+        self._known = self._mirrors = self.shelf.writable = True
 
     async def _try_again(self) -> None:
         """After a failed write: all we know is still true if the directory is still the same."""
@@ -281,8 +284,6 @@ class DiskTier:
         now = asyncio.get_running_loop().time()
         self._tidier.expire()
         if self.state is Disk.SHARED:
-            if await self._carrier.lost():
-                self._index.clear()
             await self._carrier.carry()
             await self._connect()
         elif self.state is Disk.BROKEN and now >= self._retry_at:

@@ -175,3 +175,17 @@ def test_a_start_with_a_million_entries(tmp_path: Path) -> None:
     for figures in (clean, crashed):
         assert figures["longest_wait_seconds"] < 0.3
         assert figures["bytes_each"] < 150
+
+
+def test_a_record_makes_room_for_the_one_that_takes_its_place(home: Path) -> None:
+    """In a cache so small that both do not fit, and where the first is on its way to the disk already."""
+
+    async def test() -> None:
+        async with opened(home, max_entries=1, max_bytes=1500) as cache:
+            await cache.flush()
+            cache.put(entry(0, 700))
+            cache.put(entry(0, 701))
+            await cache.flush()
+            assert records(home) == {short(0): entry(0, 701).size}
+
+    run(test)

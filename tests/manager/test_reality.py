@@ -113,6 +113,7 @@ def test_a_renamed_pod_is_ended_when_its_time_is_over(install: Install) -> None:
 def test_a_pod_that_no_record_knows_is_adopted_where_one_is_wanted(install: Install) -> None:
     pod = until(install, "ready")["instance_id"]
     (install.directory / "pod_state.json").unlink()
+    assert "is gone" in install.manage().expect(78).out  # said once, and mended in the same pass
     install.manage().expect()
     assert until(install, "ready")["instance_id"] == pod
     assert (alive(install), creates(install)) == ([pod], 1)
