@@ -11,10 +11,10 @@ from llmpod.backends.hub_texts import Unmeasured
 from llmpod.backends.runpod_catalog import Catalog
 from llmpod.cli.command import Command, Invocation
 from llmpod.cli.plan import catalog_age
-from llmpod.cli.show import dollars
 from llmpod.cli.wiring import Plane
 from llmpod.config import PodConfig
 from llmpod.errors import BadSpec, ProviderUnavailable
+from llmpod.lifecycle.money import dollars
 
 
 def refresh(call: Invocation) -> int:

@@ -10,6 +10,7 @@ from llmpod.cli.scheduled import key_mend
 from llmpod.config import Secret
 from llmpod.errors import BadCredentials, LlmpodError, NoMoney, ProviderError, RetiredApi
 from llmpod.lifecycle import match
+from llmpod.lifecycle.state import State
 from llmpod.model import Listing
 
 SKEW_WARNING_SECONDS = 30.0
@@ -81,6 +82,6 @@ def _pods(site: Site, listing: Listing) -> Check:
     total = len(listing.instances)
     if site.store is None:
         return ok("pods", f"{total} in the account")
-    prefix = match.prefix(site.store.install_id)
-    ours = sum(instance.name.startswith(prefix) for instance in listing.instances)
+    marks = site.store.marks(site.state or State())
+    ours = sum(match.made_by(marks, instance) for instance in listing.instances)
     return ok("pods", f"{ours} of this installation, {total - ours} of others")

@@ -59,11 +59,19 @@ class Invocation:
             self.say(f"{e}\nShutting down with what can be read of it.")
             return config.salvage(self.config_path, self.environ)
 
-    def last_config(self) -> Config | None:
-        """The configuration of the last pass, for one that finds the file broken; None when there was none."""
-        store = Store(config.salvage(self.config_path, self.environ).state_file)
-        raw = store.kept_config()
-        return config.parse(raw, path=self.config_path.absolute(), environ=self.environ) if raw else None
+    def config_or_last(self) -> tuple[Config, ConfigError | None]:
+        """The configuration; where it is wrong, that of the last pass and what is wrong.
+
+        Raises:
+            ConfigError: it is wrong, and there was no pass before.
+        """
+        try:
+            return self.config(), None
+        except ConfigError as e:
+            raw = Store(config.salvage(self.config_path, self.environ).state_file).kept_config()
+            if not raw:
+                raise
+            return config.parse(raw, path=self.config_path.absolute(), environ=self.environ), e
 
     @contextmanager
     def plane(

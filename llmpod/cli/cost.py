@@ -34,7 +34,7 @@ def run(call: Invocation) -> int:
     key = _key(call)
     with call.plane(offline=not isinstance(key, Secret)) as plane:
         state, problem = _state(plane)
-        outside = Outside(at=plane.clock() + state.clock_offset, saved=saved(plane.config.common))
+        outside = Outside(at=plane.now(state), saved=saved(plane.config.common))
         if isinstance(key, Secret):
             outside = _asked(plane, key, outside)
         else:
@@ -82,12 +82,11 @@ def _state(plane: Plane) -> tuple[State, str]:
 
 def _read(plane: Plane, state: State, outside: Outside, problem: str) -> Inside:
     """Our own files, and in the ledger what the listing has just shown; nothing is written."""
-    book, install_id = Ledger(plane.store.directory / FILE_NAME).read(), plane.store.install_id
+    book, marks = Ledger(plane.store.directory / FILE_NAME).read(), plane.store.marks(state)
     known = {*book.machines, *(r.instance_id for r in state.records.values() if r.instance_id)}
     ours: list[Instance] = []
     if outside.listed is not None:
-        prefix = match.prefix(install_id)
-        ours = [seen for seen in outside.listed if seen.id in known or seen.name.startswith(prefix)]
+        ours = [seen for seen in outside.listed if seen.id in known or match.made_by(marks, seen)]
         book = book.with_lines(due(book, ours, tenants(state.records), now=outside.at))
     ids = frozenset({*known, *(seen.id for seen in ours)})
     return Inside(book, state.records, ids, (problem,) if problem else ())

@@ -9,7 +9,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from llmpod.cli.show import dollars, duration, moment
+from llmpod.cli.show import duration, moment
+from llmpod.lifecycle.money import dollars
 
 BAR_CELLS = 40
 Figures = dict[str, Any]

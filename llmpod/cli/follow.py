@@ -9,10 +9,11 @@ from rich.markup import escape
 
 from llmpod.backends.runpod_logs import PodLog
 from llmpod.backends.runpod_pod import RunpodPods
-from llmpod.cli.show import ALIVE, dollars, duration, money
+from llmpod.cli.show import ALIVE, duration, money
 from llmpod.cli.wiring import Plane
 from llmpod.config.schema import PodConfig
 from llmpod.errors import BadCredentials, LlmpodError, ProviderError, RetiredApi
+from llmpod.lifecycle.money import dollars
 from llmpod.lifecycle.report import Report
 from llmpod.model import Instance, Phase, Record, Want
 
@@ -61,8 +62,9 @@ class Follower:
             while True:
                 report = self.plane.run_pass(wait_seconds=LOCK_SECONDS)
                 self._lines(report)
-                record = self.plane.store.load().record(model)
-                live.update(self._show(record))
+                state = self.plane.store.load()
+                record = state.record(model)
+                live.update(self._show(record, self.plane.now(state)))
                 if model in report.ready or self._settled(record, report):
                     return record
                 self.sleep(self._pause(config, polls, record))
@@ -130,9 +132,9 @@ class Follower:
         slow = 1 if polls < config.max_startup_attempts else 3
         return config.poll_interval_seconds * slow
 
-    def _show(self, record: Record) -> str:
+    def _show(self, record: Record, now: float) -> str:
         """Print a line when the phase changed; return the same line for the live display."""
-        step, now = self._step(record), self.plane.clock()
+        step = self._step(record)
         elapsed = duration(now - record.created_at) if record.created_at else "0 s"
         details = [f"after {elapsed}", f"{dollars(money(record, now).spent)} so far"]
         if record.phase is Phase.CREATED:

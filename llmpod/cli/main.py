@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         return e.exit_code
     except KeyboardInterrupt:
         Console(stderr=True).print(
-            "interrupted; what was started goes on (see `status`, `down`)", highlight=False
+            "interrupted; what was ordered stands (see `status`, `down`)", highlight=False
         )
         return 130
 

@@ -1,7 +1,6 @@
 """Not a pass: ends every pod that bears our mark, with no state file, no lock and no questions of policy."""
 
 import argparse
-import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -69,7 +68,7 @@ class _Sweep:
             self.say(str(e))
             return None
         found = [i for i in there if self.ours(i)]
-        self.others = [i.name for i in there if i not in found and _everything(i)]
+        self.others = [i.name for i in there if i not in found and match.of_any_installation(i)]
         for instance in found:
             self.end(instance.id, instance.name)
         return len(found)
@@ -105,7 +104,7 @@ def panic(call: Invocation) -> int:
     try:
         if store is not None:
             _order_down(store, loaded, call)
-        ours = _everything if every else _of(store)
+        ours = match.of_any_installation if every else _of(store)
         sweep = _Sweep(backend, ours, call.say)
         gone = sweep.until_empty()
         if gone and store is not None:
@@ -147,19 +146,11 @@ def _of(store: Store | None) -> Callable[[Instance], bool]:
             "Nobody knows which pods are of this installation: its directory cannot be used.",
             hint="`panic --every-installation` ends all pods that any llmpod has made in this account.",
         )
-    ids, marks = set[str | None](), set[str]()
+    state = State()
     with suppress(StateError):
         state = store.load()
-        ids = {record.instance_id for record in state.records.values()}
-        marks |= {state.install_id, *state.old_ids} - {""}
-    with suppress(StateError):
-        marks.add(store.install_id)
-    prefixes = tuple(match.prefix(mark) for mark in marks)
-    return lambda seen: seen.id in ids or (prefixes != () and seen.name.startswith(prefixes))
-
-
-def _everything(instance: Instance) -> bool:
-    return re.match(match.ANY_INSTALLATION, instance.name) is not None
+    ids, marks = {record.instance_id for record in state.records.values()}, store.marks(state)
+    return lambda seen: seen.id in ids or match.made_by(marks, seen)
 
 
 def _again_under_lock(sweep: _Sweep, store: Store) -> bool:

@@ -1,6 +1,5 @@
 """Not the lifecycle: the commands that order a model up or down and run passes."""
 
-import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -14,8 +13,9 @@ from llmpod.cli.follow import Follower
 from llmpod.cli.plan import print_plans
 from llmpod.cli.wiring import Plane, interactive
 from llmpod.errors import BadCredentials, Busy, ConfigError, LlmpodError, NoMoney, StateError
+from llmpod.lifecycle import match
 from llmpod.lifecycle.decide import Act
-from llmpod.lifecycle.match import ANY_INSTALLATION
+from llmpod.lifecycle.money import dollars, rate
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import SUSPECT_SECONDS
 from llmpod.lifecycle.report import Report
@@ -36,13 +36,7 @@ def one_pass(call: Invocation) -> int:
 
 def _watchdog(call: Invocation) -> int:
     """Nobody looks on: a configuration that is being edited must not end the watch over what runs."""
-    try:
-        loaded, wrong = call.config(), None
-    except ConfigError as e:
-        kept = call.last_config()
-        if kept is None:
-            raise
-        loaded, wrong = kept, e
+    loaded, wrong = call.config_or_last()
     with call.plane(loaded=loaded) as plane:
         code = _quiet_pass(plane, call.console, verbose=call.verbose)
     if wrong is None:
@@ -85,13 +79,7 @@ def shutdown(call: Invocation) -> int:
 
 def status(call: Invocation) -> int:
     """What runs, from the files alone."""
-    try:
-        loaded, wrong = call.config(), None
-    except ConfigError as e:
-        kept = call.last_config()
-        if kept is None:
-            raise
-        loaded, wrong = kept, e
+    loaded, wrong = call.config_or_last()
     with call.plane(offline=True, loaded=loaded) as plane:
         show.print_status(plane, call.console, as_json=call.options.json)
     if wrong is not None:
@@ -104,7 +92,7 @@ def plan(call: Invocation) -> int:
     with call.plane() as plane:
         without = print_plans(plane, call.console, keep=False, verbose=call.verbose)
         for model, step, seen in plane.reconciler().preview():
-            there = f" (pod {seen.id}, {show.dollars(seen.usd_per_hour)}/h)" if seen else ""
+            there = f" (pod {seen.id}, {dollars(seen.usd_per_hour)}/h)" if seen else ""
             would = f"would {step.act.name.lower()}{there}: {step.why}"
             if step.act is Act.CREATE and model in without:
                 would = f"would start nothing ({step.why}): no GPU can be taken, for the reasons above"
@@ -127,7 +115,7 @@ def _end(call: Invocation, *, everything: bool) -> int:
         if follower.until_gone(limit_seconds=SHUTDOWN_SECONDS, forced=forced):
             stopped = ", the proxy is stopped" if everything and plane.proxy else ""
             call.say(f"down: no pod of this installation exists{stopped}")
-            others = [pod.name for pod in follower.foreign if re.match(ANY_INSTALLATION, pod.name)]
+            others = [pod.name for pod in follower.foreign if match.of_any_installation(pod)]
             if others:
                 call.say(f"Of other llmpod installations, left alone: {', '.join(others[:5])}")
             _warn_of_suspects(plane, call)
@@ -142,25 +130,31 @@ def _ordered_without_key(
     """The order counts all the same: whoever has the key carries it out. What goes on costing is said."""
     with call.plane(offline=True, salvage=True) as plane:
         plane.order(Direction.DOWN, by=by, reason="ordered by hand", proxy=everything)
-        try:
-            records = [r for r in plane.store.load().records.values() if r.instance_id]
-        except StateError:
-            records = []
-    pods = ", ".join(
-        f"pod {r.instance_id} ({show.dollars(r.usd_per_hour)}/h until {show.moment(r.switch_at or r.deadline)})"
-        for r in records
-    )
-    left = f"{pods} goes on" if pods else "nothing is known to run"
+        left = _running(plane)
     text = f"{error.message} The order is written down and the next pass with a key carries it out; {left}."
     return BadCredentials(text, hint=error.hint)
+
+
+def _running(plane: Plane) -> str:
+    """What goes on costing, by the file alone."""
+    try:
+        records = [r for r in plane.store.load().records.values() if r.instance_id]
+    except StateError:
+        records = []
+    pods = ", ".join(
+        f"pod {r.instance_id} ({rate(r.usd_per_hour)} until {show.moment(r.switch_at or r.deadline)})"
+        for r in records
+    )
+    return f"{pods} goes on" if pods else "nothing is known to run"
 
 
 def _warn_of_suspects(plane: Plane, call: Invocation) -> None:
     """A pod whose creation or end got no clear answer may still show up: only later passes can see that."""
     with suppress(StateError):
-        for record in plane.store.load().records.values():
+        state = plane.store.load()
+        for record in state.records.values():
             for name, at in record.suspects:
-                if plane.clock() - at < SUSPECT_SECONDS:
+                if plane.now(state) - at < SUSPECT_SECONDS:
                     call.say(
                         f"{name} is not listed, but nobody confirmed its end: should it show up, each pass"
                     )
@@ -170,7 +164,14 @@ def _warn_of_suspects(plane: Plane, call: Invocation) -> None:
 def _follow(plane: Plane, call: Invocation) -> int:
     follower = Follower(plane, call.console, verbose=call.verbose)
     for model in plane.config.models:
-        record = follower.until_ready(model)
+        try:
+            record = follower.until_ready(model)
+        except KeyboardInterrupt:
+            call.say(f"The order stands: {_running(plane)}. `down` ends it.")
+            raise
+        except LlmpodError:
+            call.say("The order stands, so the next pass tries again; `down` withdraws it.")
+            raise
         if record.phase is not Phase.READY:
             raise LlmpodError(f"{model} is {record.phase}: {record.error or record.down_reason}")
     show.print_status(plane, call.console, as_json=False)

@@ -6,10 +6,11 @@ from rich.table import Table
 from llmpod.backends.runpod_catalog import Catalog, mistakes
 from llmpod.backends.runpod_switch import describe
 from llmpod.cli.draw import Drawn
-from llmpod.cli.show import dollars, duration, moment
+from llmpod.cli.show import duration, moment
 from llmpod.cli.wiring import Plane
 from llmpod.config import PodConfig
 from llmpod.errors import StateError
+from llmpod.lifecycle.money import dollars
 from llmpod.lifecycle.store import Store
 from llmpod.model import Offer
 

@@ -11,6 +11,7 @@ from llmpod.cli.wiring import Plane
 from llmpod.errors import StateError
 from llmpod.lifecycle.decide import MIN_RUN_SECONDS
 from llmpod.lifecycle.files import process_id
+from llmpod.lifecycle.money import dollars
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import SUSPECT_SECONDS
 from llmpod.lifecycle.state import State
@@ -38,11 +39,6 @@ def moment(at: float | None) -> str:
     return when.strftime("%H:%M:%S" if when.date() == today else "%Y-%m-%d %H:%M")
 
 
-def dollars(amount: float | None) -> str:
-    """Money, or an honest question mark: an unknown price is never shown as zero."""
-    return "unknown" if amount is None else f"${amount:.4f}" if 0 < amount < 0.01 else f"${amount:.2f}"
-
-
 @dataclass(frozen=True, slots=True)
 class Money:
     """What one model's run has cost and can still cost, in USD; None where the price is unknown."""
@@ -67,7 +63,7 @@ def money(record: Record, now: float) -> Money:
 def status_document(plane: Plane) -> dict[str, Any]:
     """What ``status --json`` prints. Field names are stable."""
     state, error = _state(plane)
-    now = plane.clock() + state.clock_offset
+    now = plane.now(state)
     orders = plane.store.orders()
     alive = state.proxy is not None and process_id(state.proxy.process.pid) == state.proxy.process
     return {

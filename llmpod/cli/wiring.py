@@ -62,6 +62,10 @@ class Plane:
     point: Callable[[str], None]
     _unsaved: State | None = None
 
+    def now(self, state: State) -> float:
+        """Epoch seconds by the provider's clock, as far as a state knows it."""
+        return self.clock() + state.clock_offset
+
     def run_pass(self, *, wait_seconds: float = 0.0, forced: Mapping[str, Want] | None = None) -> Report:
         """One pass under the lock.
 
@@ -73,6 +77,7 @@ class Plane:
             Busy: another pass runs for longer than that.
         """
         with self.store.lock(wait_seconds=wait_seconds):
+            self.store.tidy()
             with suppress(StateError):  # a full disk is told by the pass itself, and must not stop it
                 self.store.keep_config(self.config.raw)
             reconciler = self._reconciler(forced)

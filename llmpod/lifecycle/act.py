@@ -22,6 +22,7 @@ from llmpod.errors import (
 from llmpod.lifecycle import decide, match, records
 from llmpod.lifecycle.decide import Act, Policy
 from llmpod.lifecycle.memory import Memory
+from llmpod.lifecycle.money import rate
 from llmpod.lifecycle.purse import Purse
 from llmpod.lifecycle.store import Store
 from llmpod.model import Event, Health, Instance, Offer, Phase, Record, Spec
@@ -174,8 +175,7 @@ class Actor:
         self.memory.keep(model, record)
         with suppress(StateError):  # the next pass lists it, and writes it down then
             self.purse.note(made, self.memory.state.records, now=self.memory.now())
-        price = f" at ${record.usd_per_hour:.2f}/h" if record.usd_per_hour is not None else ""
-        self.report.say(f"{model}: created {made.id} ({record.gpu}{price})")
+        self.report.say(f"{model}: created {made.id} ({record.gpu}, {rate(record.usd_per_hour)})")
 
     def _not_made(self, model: str, error: ProviderError) -> None:
         """The create call failed: unclear, or clearly without effect; the error's class says which."""

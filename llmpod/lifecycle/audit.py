@@ -8,6 +8,7 @@ from llmpod.errors import ProviderError, StateError
 from llmpod.lifecycle import decide, match
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.exposure import unexplained
+from llmpod.lifecycle.money import rate
 from llmpod.lifecycle.spending import day_of
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.want import expired
@@ -48,23 +49,19 @@ class Audit:
         names = {
             name for r in map(memory.record, self._models) for name in (r.name, *dict(r.suspects)) if name
         }
-        marks = tuple(match.prefix(mark) for mark in self._marks())
+        marks = self._marks()
         # A recorded id stays ours whatever a person has renamed it to in the console.
-        ours = [
-            i
-            for i in listing.instances
-            if i.id in expect or i.name in names or (marks and i.name.startswith(marks))
-        ]
+        ours = [i for i in listing.instances if i.id in expect or i.name in names or match.made_by(marks, i)]
         report.remaining = len(ours)
         report.foreign = tuple(i for i in listing.instances if i not in ours)
-        foreign = {i.id: f"{i.name}, {_price(i)}" for i in report.foreign}
+        foreign = {i.id: f"{i.name}, {rate(i.usd_per_hour)}" for i in report.foreign}
         memory.state = replace(memory.state, foreign=foreign)
         return ours
 
     def _marks(self) -> set[str]:
         """Every install id under which this installation has made machines, its secret lost or not."""
         memory = self._memory
-        known = {memory.state.install_id, *memory.state.old_ids} - {""}
+        known = memory.state.marks
         try:
             now = self._actor.store.install_id
         except StateError as e:
@@ -157,13 +154,9 @@ class Audit:
 
     def _adoptable(self, model: str, orphan: Instance, want: Want) -> bool:
         record, now = self._memory.record(model), self._memory.now()
-        current = orphan.name.startswith(match.prefix(self._memory.state.install_id))  # else its key is lost
+        current = match.made_by((self._memory.state.install_id,), orphan)  # else its key is lost
         idle = record.phase is Phase.STOPPED and record.attempts == 0
         age = now - (orphan.created_at or now)
         time_left = age + decide.MIN_RUN_SECONDS < self._models[model].policy.runtime_seconds
         up = want.direction is Direction.UP and not expired(record, want, now)
         return idle and up and time_left and current
-
-
-def _price(seen: Instance) -> str:
-    return "price unknown" if seen.usd_per_hour is None else f"${seen.usd_per_hour:.2f}/h"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from llmpod.lifecycle.money import rate
 from llmpod.model import Instance, Observed, Phase, Record
 
 STRAY_USD_PER_HOUR = 0.05  # disks and volumes are in RunPod's rate, too: 500 GB of disk are 0.07 an hour
@@ -93,7 +94,7 @@ def unexplained(
 
 def _foreign_text(foreign: Sequence[Instance]) -> str:
     named = ", ".join(
-        f"{seen.id} ({seen.name}, {'price unknown' if seen.usd_per_hour is None else f'${seen.usd_per_hour:.2f}/h'}"
+        f"{seen.id} ({seen.name}, {rate(seen.usd_per_hour)}"
         f"{', stopped' if seen.observed is Observed.EXITED else ''})"
         for seen in foreign
     )

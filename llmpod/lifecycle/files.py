@@ -8,6 +8,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 import stat
 import time
@@ -63,6 +64,21 @@ def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
     except OSError as e:
         temporary.unlink(missing_ok=True)
         raise StateError(f"Cannot write {path}: {e.strerror}.", hint="Nothing was changed.") from None
+
+
+def sweep_temporaries(directory: Path, name: str = "") -> None:
+    """Remove what writers of ``write_atomic`` left that were killed between their two steps.
+
+    Args:
+        directory: where.
+        name: of the file that was to be written; empty: of any.
+    """
+    pattern = re.compile(rf"\.{re.escape(name) or '.+'}\.(\d+)\.[0-9a-f]{{8}}")
+    with suppress(OSError):
+        for path in directory.iterdir():
+            found = pattern.fullmatch(path.name)
+            if found and process_id(int(found[1])) is None:
+                path.unlink()
 
 
 def append(path: Path, data: bytes) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from llmpod.model import Instance, Record
 
 _PRODUCT = "llmpod"
-ANY_INSTALLATION = rf"{_PRODUCT}-[0-9a-f]{{8}}-(?P<tag>[0-9a-f]{{6}})-[0-9a-f]+$"
+_NAME = rf"{_PRODUCT}-[0-9a-f]{{8}}-(?P<tag>[0-9a-f]{{6}})-[0-9a-f]+$"
 
 
 def prefix(install_id: str) -> str:
@@ -24,9 +24,19 @@ def new_name(install_id: str, model: str, nonce: str) -> str:
     return f"{prefix(install_id)}{_tag(model)}-{nonce}"
 
 
+def made_by(marks: Iterable[str], instance: Instance) -> bool:
+    """Whether an installation with one of these ids made it, by its name."""
+    return instance.name.startswith(tuple(map(prefix, marks)))
+
+
+def of_any_installation(instance: Instance) -> bool:
+    """Whether some installation of llmpod made it, by its name."""
+    return re.match(_NAME, instance.name) is not None
+
+
 def owner(instance: Instance, models: Mapping[str, object]) -> str | None:
     """The model that a machine of ours was made for, or None when no configured model bears that tag."""
-    found = re.match(ANY_INSTALLATION, instance.name)
+    found = re.match(_NAME, instance.name)
     return next((model for model in models if found and _tag(model) == found["tag"]), None)
 
 

@@ -23,6 +23,16 @@ _HORIZON_DAYS = 93  # holds one whole month of 31 days, whenever it begins; a ru
 Period = Literal["per_day", "per_month"]
 
 
+def dollars(amount: float | None) -> str:
+    """Money for people: what is unknown, or less than a cent, is never shown as zero."""
+    return "unknown" if amount is None else f"${amount:.4f}" if 0 < amount < 0.01 else f"${amount:.2f}"
+
+
+def rate(usd_per_hour: float | None) -> str:
+    """A price for people; one that nobody knows is not nothing."""
+    return "price unknown" if usd_per_hour is None else f"{dollars(usd_per_hour)}/h"
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """One limit of the budget in the period that runs now. ``period`` names that: ``2026-11-21``, ``2026-11``."""
@@ -143,10 +153,10 @@ def afford(allowed: Allowance, usd_per_hour: float | None) -> None:
     end = allowed.deadline(usd_per_hour or 0.0)
     if end is None or end - allowed.at >= LEAST_SECONDS:
         return
-    price = f" at ${usd_per_hour:.2f}/h" if usd_per_hour else ""
+    price = f" at {rate(usd_per_hour)}" if usd_per_hour else ""
     raise NoMoney(
-        f"The budget of ${limit.usd:.2f} for {limit.period} does not buy another minute{price}:"
-        f" ${limit.spent.usd:.2f} is spent, ${limit.left:.2f} is left.",
+        f"The budget of {dollars(limit.usd)} for {limit.period} does not buy another minute{price}:"
+        f" {dollars(limit.spent.usd)} is spent, {dollars(limit.left)} is left.",
         hint=f"It renews {_moment(limit.renews_at)}; raise budget.{limit.kind}_usd to go on before that.",
         retry_after=limit.renews_at - allowed.at,
     )
@@ -204,7 +214,7 @@ def _alert(limit: Limit) -> Alert | None:
     kind = "day" if limit.kind == "per_day" else "month"
     text = (
         f"{limit.share:.0%} of the budget for this {kind} ({limit.period}, UTC) is spent:"
-        f" ${limit.spent.usd:.2f} of ${limit.usd:.2f}."
+        f" {dollars(limit.spent.usd)} of {dollars(limit.usd)}."
     )
     if limit.left == 0.0:
         text += f" Nothing is started before {_moment(limit.renews_at)}."

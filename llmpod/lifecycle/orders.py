@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from llmpod.errors import StateError
 from llmpod.lifecycle.act import Actor, Managed
-from llmpod.lifecycle.want import expired, first_order, lapsed, overspent
+from llmpod.lifecycle.want import first_order, lapsed, overruled
 from llmpod.model import Direction, Phase, Want
 
 PROXY = "@proxy"  # the name under which the proxy's own order stands
@@ -64,7 +64,7 @@ class Orders:
     def in_force(self, model: str, want: Want) -> Want:
         """The order, or the sticky "down" that its passed deadline or the used-up budget has become."""
         record, now = self._actor.memory.record(model), self._actor.memory.now()
-        order = expired(record, want, now) or overspent(want, self._actor.purse.allowed(now), now)
+        order = overruled(want, record, self._actor.purse.allowed(now), now)
         if order is None:
             return want
         try:

@@ -25,7 +25,7 @@ from llmpod.lifecycle.orders import PROXY, Orders
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.spending import day_of
 from llmpod.lifecycle.state import ProxyRecord, SaveProxy, State, Trouble
-from llmpod.lifecycle.want import expired, first_order, lapsed, overspent
+from llmpod.lifecycle.want import first_order, lapsed, overruled
 from llmpod.model import Direction, Event, EventKind, Instance, Want
 
 MAX_STEPS = 6
@@ -117,7 +117,7 @@ class Reconciler:
             want = lapsed(orders.get(model) or first_order(now), now)
             record = actor.memory.record(model)
             seen = match.find(record, instances)
-            want = expired(record, want, now) or overspent(want, actor.purse.allowed(now), now) or want
+            want = overruled(want, record, actor.purse.allowed(now), now) or want
             step = decide.decide(record, want, seen, policy=managed.policy, now=now)
             while step.act is Act.AGAIN:
                 step = decide.decide(step.record, want, seen, policy=managed.policy, now=now)

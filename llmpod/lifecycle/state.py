@@ -66,6 +66,11 @@ class State:
     install_id: str = ""
     old_ids: tuple[str, ...] = ()
 
+    @property
+    def marks(self) -> set[str]:
+        """Every install id under which machines were made so far."""
+        return {self.install_id, *self.old_ids} - {""}
+
     def record(self, model: str) -> Record:
         return self.records.get(model, Record())
 

@@ -64,6 +64,12 @@ class Store:
         """Eight hex digits that every pod of this installation carries in its name."""
         return hmac.new(self._secret, b"install id", hashlib.sha256).hexdigest()[:8]
 
+    def marks(self, state: State) -> set[str]:
+        """Every install id under which this installation has made machines, its secret lost or not."""
+        with suppress(StateError):
+            return state.marks | {self.install_id}
+        return state.marks
+
     def pod_key(self, name: str) -> str:
         """The API key of the model server on the pod ``name`` (256 bit, derived, never stored)."""
         return "sk-llmpod-" + hmac.new(self._secret, b"pod key " + name.encode(), hashlib.sha256).hexdigest()
@@ -108,6 +114,11 @@ class Store:
             backup = self.state_file.with_name(f"{self.state_file.name}.schema{self._older.get('schema')}")
             files.write_atomic(backup, json.dumps(self._older, indent=2) + "\n")
             self._older = None
+
+    def tidy(self) -> None:
+        """Remove what killed processes left half written; the caller holds the lock."""
+        files.sweep_temporaries(self.directory)
+        files.sweep_temporaries(self.state_file.parent, self.state_file.name)
 
     def set_aside(self, now: float) -> Path | None:
         """Move an unreadable state file out of the way, keeping it."""

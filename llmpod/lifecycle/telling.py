@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from llmpod.lifecycle.money import rate
 from llmpod.model import Event, EventKind, Phase, Record
 
 STUCK_SECONDS = 120.0
@@ -11,8 +12,8 @@ _KEPT_SECONDS = 40 * 24 * 3600.0  # longer than any period for which an alarm is
 def changes(model: str, before: Record, after: Record, now: float) -> Iterator[Event]:
     """The events between two records of one model."""
     if after.instance_id and after.instance_id != before.instance_id:
-        price = "price unknown" if after.usd_per_hour is None else f"${after.usd_per_hour:.2f}/h"
-        yield Event(EventKind.CREATED, model, f"pod {after.instance_id} on {after.gpu or '?'}, {price}", now)
+        where = f"pod {after.instance_id} on {after.gpu or '?'}"
+        yield Event(EventKind.CREATED, model, f"{where}, {rate(after.usd_per_hour)}", now)
     if after.ready_at is not None and before.ready_at is None:
         took = f" after {after.ready_at - after.created_at:.0f} s" if after.created_at else ""
         yield Event(EventKind.READY, model, f"{after.served_name or after.model} answers{took}", now)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from llmpod.lifecycle.money import Allowance
+from llmpod.lifecycle.money import Allowance, dollars
 from llmpod.model import Direction, Record, Want
 
 
@@ -32,10 +32,15 @@ def lapsed(want: Want, now: float) -> Want:
     return replace(want, direction=other, until=None, reason=f"the order of {want.by} ended")
 
 
+def overruled(want: Want, record: Record, allowed: Allowance, now: float) -> Want | None:
+    """The sticky "down" that an order has become by a passed deadline or a used-up budget; None: it stands."""
+    return expired(record, want, now) or overspent(want, allowed, now)
+
+
 def overspent(want: Want, allowed: Allowance, now: float) -> Want | None:
     """The sticky "down" that follows from a used-up budget, or None while there is some left."""
     limit = allowed.tightest
     if want.direction is Direction.DOWN or limit is None or not allowed.exhausted:
         return None
-    spent = f"${limit.spent.usd:.2f} of ${limit.usd:.2f} for {limit.period}"
+    spent = f"{dollars(limit.spent.usd)} of {dollars(limit.usd)} for {limit.period}"
     return Want(Direction.DOWN, at=now, by="budget", reason=f"the budget is used up ({spent})")

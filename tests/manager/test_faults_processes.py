@@ -45,6 +45,25 @@ def test_the_lock_of_a_manager_that_was_killed_blocks_nobody(install: Install) -
     assert creates(install) == 1
 
 
+def test_what_a_killed_writer_left_half_written_is_removed_and_nothing_else(install: Install) -> None:
+    install.manage("down").expect()
+    kept, dead, alive_pid = (
+        install.directory / ".llmpod/pod_state",
+        2**22 + 1,
+        os.getpid(),
+    )  # no pid is that large
+    gone = [install.directory / f".pod_state.json.{dead}.0123abcd", kept / f".orders.json.{dead}.0123abcd"]
+    others = [
+        install.directory / f".mine.txt.{dead}.0123abcd",
+        install.directory / f".pod_state.json.{alive_pid}.0123abcd",
+        kept / f".orders.json.{alive_pid}.0123abcd",
+    ]
+    for path in (*gone, *others):
+        path.write_text("{")
+    install.manage().expect()
+    assert [path.exists() for path in (*gone, *others)] == [False] * 2 + [True] * 3
+
+
 @pytest.mark.parametrize("content", ["1\n", "{pid}\n", "", "garbage", "999999999\n"])
 def test_what_stands_in_the_lock_file_means_nothing(install: Install, content: str) -> None:
     """The number of a living process, of init, of nobody: only the kernel's lock counts."""
