@@ -12,6 +12,7 @@ from llmpod.cli.command import Command, Invocation
 from llmpod.config import Config
 from llmpod.errors import BadCredentials, Busy, Declined, ProviderError, RetiredApi, StateError
 from llmpod.lifecycle import match
+from llmpod.lifecycle.ledger import FILE_NAME, Ledger
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import ended
 from llmpod.lifecycle.state import State
@@ -140,16 +141,18 @@ def _order_down(store: Store, loaded: Config, call: Invocation) -> None:
 
 
 def _of(store: Store | None) -> Callable[[Instance], bool]:
-    """Ours by name, or by the id in the state file whatever the pod was renamed to."""
+    """Ours by name, or by an id in our files whatever the pod was renamed to."""
     if store is None:
         raise StateError(
             "Nobody knows which pods are of this installation: its directory cannot be used.",
             hint="`panic --every-installation` ends all pods that any llmpod has made in this account.",
         )
-    state = State()
+    state, bought = State(), set[str]()
     with suppress(StateError):
         state = store.load()
-    ids, marks = {record.instance_id for record in state.records.values()}, store.marks(state)
+    with suppress(StateError):
+        bought = set(Ledger(store.directory / FILE_NAME).read().machines)
+    ids, marks = {*bought, *(record.instance_id for record in state.records.values())}, store.marks(state)
     return lambda seen: seen.id in ids or match.made_by(marks, seen)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from llmpod.errors import ProviderError, StateError
 from llmpod.lifecycle import decide, match
 from llmpod.lifecycle.act import Actor, Managed
+from llmpod.lifecycle.book import Entry
 from llmpod.lifecycle.exposure import unexplained
 from llmpod.lifecycle.money import rate
 from llmpod.lifecycle.spending import day_of
@@ -39,7 +40,10 @@ class Audit:
             ProviderError: nothing is known; nothing may be concluded.
         """
         memory, report = self._memory, self._actor.report
-        expect = {r.instance_id for r in map(memory.record, self._models) if r.instance_id} | self._unended()
+        bought = self._bought()
+        expect = {r.instance_id for r in map(memory.record, self._models) if r.instance_id}
+        expect |= {entry.pod for entry in bought if entry.is_open}
+        known = expect | {entry.pod for entry in bought}
         try:
             listing = self._actor.backend.list(expect)
         except ProviderError as e:
@@ -50,8 +54,8 @@ class Audit:
             name for r in map(memory.record, self._models) for name in (r.name, *dict(r.suspects)) if name
         }
         marks = self._marks()
-        # A recorded id stays ours whatever a person has renamed it to in the console.
-        ours = [i for i in listing.instances if i.id in expect or i.name in names or match.made_by(marks, i)]
+        # An id that was ever ours stays ours, whatever a person has renamed it to and whoever said that it was gone.
+        ours = [i for i in listing.instances if i.id in known or i.name in names or match.made_by(marks, i)]
         report.remaining = len(ours)
         report.foreign = tuple(i for i in listing.instances if i not in ours)
         foreign = {i.id: f"{i.name}, {rate(i.usd_per_hour)}" for i in report.foreign}
@@ -71,12 +75,12 @@ class Audit:
         memory.state = replace(memory.state, install_id=now, old_ids=tuple(sorted(lost)))
         return known | {now}
 
-    def _unended(self) -> set[str]:
-        """Machines that the ledger has without an end: ours even when the state is lost and their name changed."""
+    def _bought(self) -> Sequence[Entry]:
+        """Machines that the ledger has: ours even when the state is lost and their name changed."""
         purse = self._actor.purse
         with suppress(StateError):
             purse.recall()
-        return {entry.pod for entry in purse.entries if entry.is_open}
+        return purse.entries
 
     def look_at_account(self, listed: Sequence[Instance], spend: Callable[[], float | None]) -> None:
         """Now and then, compare what the account spends with what its listed machines explain.

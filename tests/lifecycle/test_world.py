@@ -242,3 +242,22 @@ def test_down_is_not_reported_while_the_pod_lives(tmp_path: Path, lag: float, fa
         assert not (world.phase is Phase.STOPPED and world.cloud.alive())
         world.now += 5.0
     assert world.phase is Phase.STOPPED
+
+
+def test_a_renamed_pod_that_was_said_to_be_gone_is_no_stranger_when_it_shows_up(tmp_path: Path) -> None:
+    """Found by the random worlds: list and look-up denied it for minutes, and then its name was not ours."""
+    world = World(tmp_path)
+    world.settle(passes=12)
+    assert world.phase is Phase.READY
+    world.cloud.rename()
+    for _ in range(6):
+        world.cloud.list_faults = ["blind"]
+        world.pass_()
+        world.now += 200.0
+    assert world.record.instance_id is None, "taken for gone"
+    world.order(Direction.UP)
+    for _ in range(20):
+        world.pass_()
+        world.now += 10.0
+        assert len(world.cloud.alive()) <= 1
+    assert world.phase is Phase.READY
