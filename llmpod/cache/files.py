@@ -136,10 +136,17 @@ def unlock(fd: int) -> None:
 
 def shared_key(root: int, *, create: bool) -> bytes | None:
     """The key that is kept in the directory, made when it is missing or damaged; None when it may not be made."""
-    with suppress(FileNotFoundError), reading(KEY_FILE, root) as fd:
-        key = os.read(fd, KEY_BYTES + 1)
+    try:
+        with reading(KEY_FILE, root) as fd:
+            key = os.read(fd, KEY_BYTES + 1)
         if len(key) == KEY_BYTES:
             return key
+    except OSError as error:
+        if error.errno not in (
+            errno.ENOENT,
+            errno.ELOOP,
+        ):  # a link is never followed: no key, and in its place
+            raise
     if not create:
         return None
     key = secrets.token_bytes(KEY_BYTES)
