@@ -13,7 +13,7 @@ from llmpod.cache import Stored
 from llmpod.cli.cache_place import Place, now
 from llmpod.cli.command import Invocation
 from llmpod.cli.show import duration, moment
-from llmpod.errors import NotFound
+from llmpod.errors import LlmpodError
 from llmpod.text import one_line
 
 KEY_DIGITS = 15
@@ -105,7 +105,7 @@ def _table(found: list[Stored]) -> Table:
 
 # --- show ----------------------------------------------------------------------------------------------------
 def show(call: Invocation) -> int:
-    """Show one. Raises StateError, NotFound."""
+    """Show one. Raises StateError, LlmpodError."""
     stored = only(Place.of(call), call.options.key)
     entry = stored.entry
     if call.options.body:
@@ -130,14 +130,14 @@ def show(call: Invocation) -> int:
 
 
 def only(place: Place, prefix: str) -> Stored:
-    """The one entry whose key begins so. Raises StateError, NotFound."""
+    """The one entry whose key begins so. Raises StateError, LlmpodError."""
     contents = place.contents()
     found = list(contents.entries(prefix)) if contents else []
     if len(found) == 1:
         return found[0]
     if not found:
-        raise NotFound(f"No stored answer has a key that begins with {prefix}.", hint="See `cache ls`.")
-    raise NotFound(
+        raise LlmpodError(f"No stored answer has a key that begins with {prefix}.", hint="See `cache ls`.")
+    raise LlmpodError(
         f"{len(found)} stored answers have keys that begin with {prefix}.", hint="Give more digits."
     )
 
@@ -191,6 +191,13 @@ def stats(call: Invocation) -> int:
         print(json.dumps(whole, indent=2))
         return 0
     for name, value in whole.items():
-        text = bytes_text(value) if name.endswith("_bytes") and isinstance(value, int) else value
-        call.say(f"{name:12} {text}")
+        call.say(f"{name:12} {_figure(name, value)}")
     return 0
+
+
+def _figure(name: str, value: object) -> str:
+    if isinstance(value, int):
+        return bytes_text(value) if name.endswith("_bytes") else str(value)
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    return "never expires" if value is None else str(value)

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from llmpod.cache import Cache, Entry, RequestKey
 from llmpod.cache.items import EMBEDDINGS, Batch, batch_of, put_together, taken_apart
@@ -57,6 +57,7 @@ class Batches:
         self._put = put
         self._policy = policy
         self._clock = clock
+        self._loop = asyncio.get_running_loop()
 
     async def plan(self, job: Job, wish: Wish) -> Plan | None:
         """What to do for this request; None where it is no such batch."""
@@ -69,11 +70,12 @@ class Batches:
         keys = await asyncio.to_thread(self._keys, job, batch)
         parts = [await self._part(key, wish) for key in keys]
         missing = [place for place, part in enumerate(parts) if part is None]
+        asked = [batch.inputs[place] for place in missing]
         ages = [self._clock() - part.stored_at for part in parts if part is not None]
         return Plan(
             job=self._missing(job, batch, keys, missing) if missing else None,
-            turn=partial(self._turned, job, parts, missing),
-            age=max(0.0, *ages, 0.0),
+            turn=partial(self._turned, job, parts, asked),
+            age=max([0.0, *ages]),
             stored=len(ages),
             inputs=len(parts),
         )
@@ -113,20 +115,17 @@ class Batches:
     def _keep(self, keys: Sequence[RequestKey], inputs: Sequence[object], entry: Entry) -> None:
         """An entry for each input of an answer."""
         for key, answer in zip(keys, taken_apart(entry.body, inputs) or (), strict=False):
-            self._put(replace(entry, key=key.digest, body=answer, request=key.question or None))
+            self._put(entry.answering(key.digest, answer, key.question))
 
-    def _turned(self, job: Job, parts: Sequence[Entry | None], missing: Sequence[int], body: bytes) -> bytes:
-        """The answer to the whole batch; ``body`` answers what was missing."""
-        if len(missing) == len(parts):
-            return body
-        inputs = [None] * len(missing)
-        fresh = iter(taken_apart(body, inputs) or () if missing else ())
+    def _turned(self, job: Job, parts: Sequence[Entry | None], asked: Sequence[Any], body: bytes) -> bytes:
+        """The answer to the whole batch; ``body`` answers what was asked for. In any thread."""
+        fresh = iter(taken_apart(body, asked) or () if asked else ())
         bodies = [part.body if part is not None else next(fresh, b"") for part in parts]
         if not all(bodies):
             raise UpstreamInvalid(
                 "The model server's answer does not say which vector belongs to which input."
             )
-        whole = put_together(bodies, like=body if missing else bodies[0])
+        whole = put_together(bodies, like=body if asked else bodies[0])
         self._store(job, parts, whole)
         return whole
 
@@ -134,4 +133,5 @@ class Batches:
         """The whole as an entry, as old as its oldest part: the same batch is one look-up next time."""
         known = [part for part in parts if part is not None]
         oldest = min(known, key=lambda part: part.stored_at)
-        self._put(replace(oldest, key=job.key.digest, body=whole, request=job.key.question or None))
+        entry = oldest.answering(job.key.digest, whole, job.key.question)
+        self._loop.call_soon_threadsafe(self._put, entry)
