@@ -40,7 +40,9 @@ def _why(parser: argparse.ArgumentParser) -> None:
         help="where it is sent (default: %(default)s)",
     )
     parser.add_argument(
-        "--endpoint", metavar="URL", help="the RUNPOD_ENDPOINT of a proxy that runs without the manager"
+        "--endpoint",
+        metavar="URL",
+        help="a proxy's RUNPOD_ENDPOINT; its other settings come from the environment",
     )
     parser.add_argument(
         "--caller-key-env",

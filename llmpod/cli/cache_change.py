@@ -79,7 +79,7 @@ def import_file(call: Invocation) -> int:
     """``cache import``. Raises StateError, Busy while a proxy writes to the directory."""
     place = Place.of(call)
     lines = read_input(call.options.file).rstrip("\n").split("\n")  # texts hold other ends of lines
-    added, left = import_lines(place.directory, lines, max_bytes=place.config.max_cache_bytes)
+    added, left = import_lines(place.directory, lines, max_bytes=place.settings.max_cache_bytes)
     if call.options.json:
         print(json.dumps({"added": added, "left": left}))
     else:

@@ -1,4 +1,4 @@
-"""Not the cache: which directory, which rules and whose answers the ``cache`` commands are about."""
+"""Not the cache: which directory the ``cache`` commands are about, and by which settings its proxy works."""
 
 import argparse
 import re
@@ -9,9 +9,11 @@ from pathlib import Path
 
 from llmpod.cache import Contents, KeyPolicy
 from llmpod.cli.command import Invocation
-from llmpod.config import PodConfig, ProxySettings, base_url, caching
+from llmpod.cli.wiring import proxy_environ
+from llmpod.config import ProxySettings, proxy_settings
 from llmpod.errors import LlmpodError
 from llmpod.lifecycle.store import Follower
+from llmpod.proxy.ask import key_policy
 from llmpod.proxy.route import Destination, fixed, followed
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -19,42 +21,49 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One cache directory and the configuration that belongs to it.
+    """One cache directory, and the settings of the proxy that uses it.
 
     Args:
         directory: of the cache.
-        config: the proxy's part of it counts.
-        state_file: names the models.
+        settings: those of the manager's proxy; with an endpoint, those of one that was started with this environment.
     """
 
     directory: Path
-    config: PodConfig
-    state_file: Path
+    settings: ProxySettings
 
     @classmethod
-    def of(cls, call: Invocation) -> "Place":
-        """What the command line and the configuration say. Raises ConfigError."""
-        loaded = call.config()
-        directory = call.options.dir.expanduser() if call.options.dir else loaded.common.cache_dir
-        return cls(directory, loaded.common, loaded.state_file)
+    def of(cls, call: Invocation, *, endpoint: str | None = None) -> "Place":
+        """What the command line, the configuration and, for an endpoint, the environment say. Raises ConfigError."""
+        if endpoint is None:
+            environ = proxy_environ(call.config(), call.environ)
+        else:
+            environ = {**call.environ, "RUNPOD_ENDPOINT": endpoint}
+        settings = proxy_settings([], environ)
+        directory = call.options.dir or settings.cache_dir
+        if directory is None:
+            raise LlmpodError("That proxy has no cache directory.", hint="Name one: --dir DIR")
+        return cls(directory.expanduser(), settings)
 
     @property
     def policy(self) -> KeyPolicy:
-        """What counts in keys, and what may be stored: as the proxy has it."""
-        c = self.config
-        return KeyPolicy(masks=frozenset(c.cache_masks), storing=caching.by_path(c.cache_policy))
+        """What counts in keys, and what may be stored."""
+        return key_policy(self.settings)
+
+    @property
+    def ttl_seconds(self) -> float | None:
+        """How long an answer is served; None: for ever."""
+        return self.settings.entry_seconds
 
     def contents(self) -> Contents | None:
         """What is in the directory; None before there is one. Raises StateError."""
         return Contents(self.directory) if self.directory.exists() else None
 
-    def destinations(self, endpoint: str | None) -> tuple[Destination, ...]:
-        """The models as the proxy sees them. Raises ConfigError, StateError."""
-        if endpoint is not None:
-            return (fixed(ProxySettings(endpoint=base_url(endpoint))),)
-        c = self.config
-        settings = ProxySettings(models=(c.served_model_name or c.hub_id.partition("@")[0],))
-        return followed(Follower(self.state_file).read(), settings)
+    def destinations(self) -> tuple[Destination, ...]:
+        """The models as the proxy sees them. Raises StateError."""
+        settings = self.settings
+        if settings.endpoint is not None or settings.state_file is None:
+            return (fixed(settings),)
+        return followed(Follower(settings.state_file).read(), settings)
 
 
 def read_input(name: str) -> str:

@@ -175,15 +175,15 @@ def verify(call: Invocation) -> int:
 def stats(call: Invocation) -> int:
     """Say how full it is. Raises StateError."""
     place = Place.of(call)
-    contents, c = place.contents(), place.config
+    contents, c = place.contents(), place.settings
     empty = dict.fromkeys(("entries", "size_bytes", "disk_bytes", "segments", "dead_bytes"), 0)
     whole = {
         "directory": str(place.directory),
         **(contents.stats() if contents else empty),
         "max_entries": c.max_cache_size,
         "max_bytes": c.max_cache_bytes,
-        "ttl_seconds": c.cache_ttl_seconds,
-        "policy": c.cache_policy,
+        "ttl_seconds": place.ttl_seconds,
+        "policy": dict(c.cache_policy),
         "masks": list(c.cache_masks),
         "mode": c.cache_mode,
     }
@@ -200,4 +200,6 @@ def _figure(name: str, value: object) -> str:
         return bytes_text(value) if name.endswith("_bytes") else str(value)
     if isinstance(value, list):
         return ", ".join(value) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{path} {word}" for path, word in value.items())
     return "never expires" if value is None else str(value)

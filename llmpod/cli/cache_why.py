@@ -56,8 +56,8 @@ class Finding:
 
 def why(call: Invocation) -> int:
     """Print it; 0 for a HIT, 1 for anything else, as grep does. Raises StateError, BadRequest, LlmpodError."""
-    place = Place.of(call)
-    destinations = place.destinations(call.options.endpoint)
+    place = Place.of(call, endpoint=call.options.endpoint)
+    destinations = place.destinations()
     question = _question(call, destinations)
     finding = find(place, question, [d.identity for d in destinations])
     if call.options.json:
@@ -122,13 +122,12 @@ def find(place: Place, question: Question, identities: list[str]) -> Finding:
         return Finding("MISS", f"nothing is stored in {place.directory}", key)
     if exact is None:
         return _nearest(place, contents, question, identities)
-    ttl = place.config.cache_ttl_seconds if place.config.cache_mode == "normal" else None
-    if ttl is not None and exact.entry.stored_at < now() - ttl:
+    if place.ttl_seconds is not None and exact.entry.stored_at < now() - place.ttl_seconds:
         return Finding("MISS", "stored, but expired (`cache_ttl_seconds`)", key, exact)
     if not can_serve(exact.entry, key):
         reason = "stored as a stream without token counts, which this form of the request needs"
         return Finding("MISS", reason, key, exact)
-    if place.config.cache_mode == "record":
+    if place.settings.cache_mode == "record":
         return Finding("MISS", "stored, but `cache_mode` record always asks anew", key, exact)
     return Finding("HIT", f"stored {duration(now() - exact.entry.stored_at)} ago", key, exact)
 

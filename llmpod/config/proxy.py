@@ -63,6 +63,11 @@ class ProxySettings:
     max_body_bytes: int = 32 * 2**20
     max_header_bytes: int = 32 * 2**10
 
+    @property
+    def entry_seconds(self) -> float | None:
+        """How long an entry is served; None: for ever, as recordings are, which stay until they are made anew."""
+        return self.cache_ttl_seconds if self.cache_mode == "normal" else None
+
     def __repr__(self) -> str:
         return f"ProxySettings(http{'s' if self.use_https else ''}://{self.host}:{self.port})"
 

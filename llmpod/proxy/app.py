@@ -67,8 +67,7 @@ class Front:
                 settings.cache_dir,
                 max_entries=settings.max_cache_size,
                 max_bytes=settings.max_cache_bytes,
-                # recordings are fixtures: they stay until they are made anew
-                ttl_seconds=settings.cache_ttl_seconds if settings.cache_mode == "normal" else None,
+                ttl_seconds=settings.entry_seconds,
             )
             stack.push_async_callback(cache.aclose)
             if cache.degraded:

@@ -20,6 +20,8 @@ from llmpod.proxy.dispatch import Job
 from llmpod.proxy.wish import Wish
 
 SHARE: Final = 8  # a batch may take up one in so many entries of the cache
+SMALL: Final = 65536  # bodies up to this size are read on the event loop
+FEW: Final = 64  # and so many keys made there, about 10 µs each
 Put = Callable[[Entry], object]
 
 
@@ -64,10 +66,12 @@ class Batches:
         ask = job.ask
         if ask.target != EMBEDDINGS.encode() or not job.shared:
             return None
-        batch = await asyncio.to_thread(batch_of, ask.body)
+        small = len(ask.body) <= SMALL
+        batch = batch_of(ask.body) if small else await asyncio.to_thread(batch_of, ask.body)
         if batch is None or len(batch.inputs) * SHARE > self._cache.max_entries:
             return None
-        keys = await asyncio.to_thread(self._keys, job, batch)
+        few = small and len(batch.inputs) <= FEW
+        keys = self._keys(job, batch) if few else await asyncio.to_thread(self._keys, job, batch)
         parts = [await self._part(key, wish) for key in keys]
         missing = [place for place, part in enumerate(parts) if part is None]
         asked = [batch.inputs[place] for place in missing]

@@ -44,14 +44,18 @@ class Kit:
         assert found == code, (found, out, err)
         return out or err
 
+    @property
+    def alone(self) -> tuple[str, ...]:
+        """What names a proxy that runs without the manager."""
+        return "--endpoint", self.endpoint, "--dir", str(self.cache_dir)
+
     def json(self, *argv: str, code: int = 0, environ: dict[str, str] | None = None) -> Any:
         return json.loads(self(*argv, "--json", code=code, environ=environ))
 
     def why(
         self, body: dict[str, Any], *more: str, code: int = 1, environ: dict[str, str] | None = None
     ) -> Any:
-        more = ("--endpoint", self.endpoint, *more)
-        return self.json("why", json.dumps(body), *more, code=code, environ=environ)
+        return self.json("why", json.dumps(body), *self.alone, *more, code=code, environ=environ)
 
 
 @pytest.fixture
@@ -127,7 +131,7 @@ def test_why_agrees_with_the_proxy(kit: Kit, front: Proxy) -> None:
         {"path": "tools[0].description", "stored": '"finds a file"', "asked": '"finds the file"'}
     ]
     assert front.ask(asked).cache == "MISS", "and so it is"
-    spoken = kit("why", json.dumps(asked | {"temperature": 1}), "--endpoint", kit.endpoint, code=1)
+    spoken = kit("why", json.dumps(asked | {"temperature": 1}), *kit.alone, code=1)
     assert "temperature: 0 -> 1" in spoken
     counted = chat_body("second", stream=True, stream_options={"include_usage": True})
     assert "token counts" in kit.why(counted)["reason"]
@@ -147,10 +151,11 @@ def test_why_sees_callers_models_and_rules(kit: Kit, front: Proxy) -> None:
     other = kit.why(chat_body("anybody's"), "--caller-key-env", "OTHER", environ=keys)
     assert "without an API key" in other["reason"]
     assert "another model" in kit.json("why", json.dumps(chat_body("anybody's")), code=1)["reason"]
-    kit.write(cache_policy={CHAT: "deterministic"})
-    assert "temperature" in kit.why(chat_body("anybody's"))["reason"]
-    kit.write(cache_mode="record")
-    assert "record" in kit.why(chat_body("anybody's"))["reason"]
+    rules = {"CACHE_POLICY": json.dumps({CHAT: "deterministic"})}
+    assert "temperature" in kit.why(chat_body("anybody's"), environ=rules)["reason"]
+    assert "record" in kit.why(chat_body("anybody's"), environ={"CACHE_MODE": "record"})["reason"]
+    kit.write(cache_policy={CHAT: "off"})
+    assert "cache_policy" in kit.json("why", json.dumps(chat_body("anybody's")), code=1)["reason"]
 
 
 def test_purging_reaches_a_running_proxy(kit: Kit, front: Proxy) -> None:
@@ -207,7 +212,7 @@ def test_from_a_shell(kit: Kit, front: Proxy, env: dict[str, str]) -> None:
     script = f"'{PYTHON}' '{ROOT}/manage_pod.py' --config '{kit.home}/pod_config.json' cache"
     body = kit.home / "request.json"
     body.write_text(json.dumps(chat_body("second")))
-    more = f"--endpoint {kit.endpoint}"
+    more = f"--endpoint {kit.endpoint} --dir '{kit.cache_dir}'"
     for source in (f"why {more} - < '{body}'", f"why {more} '@{body}'", f"why {more} '{body}'"):
         done = run(["sh", "-c", f"{script} {source}"], env=env)
         assert "token counts" in done.out, "stored as a stream, asked as a document"

@@ -162,12 +162,14 @@ def test_record_and_replay(env: dict[str, str], cache_dir: Path, server: Stub) -
     numbered(server, "old")
     with running(env, cache_dir, server, CACHE_TTL_SECONDS="1") as front:
         front.ask(chat_body("q"))
+        front.ask(chat_body("counted before"))
     numbered(server, "new")
     with running(env, cache_dir, server, CACHE_MODE="record", CACHE_TTL_SECONDS="1") as front:
         replies = [front.ask(chat_body("q", stream=stream)) for stream in (True, False, True)]
         assert [reply.cache for reply in replies] == ["MISS"] * 3
         assert replies[0].headers["x-cache-reason"] == "record"
         assert b"new1" in replies[0].body
+        front.ask(chat_body("counted before", stream=True))
     server.close_connections()
     calls = len(server.turns)
     with running(env, cache_dir, server, CACHE_MODE="replay-only", CACHE_TTL_SECONDS="1") as front:
@@ -175,6 +177,7 @@ def test_record_and_replay(env: dict[str, str], cache_dir: Path, server: Stub) -
         assert (replayed.cache, replayed.status) == ("HIT", 200), replayed.body
         assert replayed.json["choices"][0]["message"]["content"] == "new2"
         assert front.ask(chat_body("q", stream=True)).cache == "HIT"
+        assert b"new4" in front.ask(chat_body("counted before", stream=True)).body
         miss = front.ask(chat_body("never asked"))
         assert (miss.status, miss.json["error"]["code"]) == (504, "not_cached")
         assert "only replays" in miss.json["error"]["message"]

@@ -105,6 +105,8 @@ def test_what_the_client_says_holds_for_the_parts(front: Proxy, server: Stub) ->
     ask(front, ["s1", "s2"], control="no-store")
     assert ask(front, ["s1"]).cache == "MISS"
     ask(front, ["c1", "c2"])
+    ask(front, ["c1", "c9"], control="max-age=0")
+    assert asked(server)[-1] == ["c1", "c9"]
     assert ask(front, ["c1", "c3"], control="no-cache").headers["x-cache-reason"] == "no-cache"
     assert asked(server)[-1] == ["c1", "c3"]
     assert ask(front, ["c2", "c3"], control="only-if-cached").cache == "HIT"
