@@ -1,6 +1,7 @@
 """Not the cache: how its settings are spelled, in ``pod_config.json`` and in the proxy's environment."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
@@ -16,6 +17,7 @@ CachePolicy = CacheStoring | dict[Annotated[str, Field(pattern=r"^(/\S+|\*)$")],
 ALL_MASKS: tuple[CacheMask, ...] = get_args(CacheMask)
 MODES: tuple[CacheMode, ...] = get_args(CacheMode)
 WEEK = 7 * 24 * 3600
+LONGEST = 10**9  # seconds
 _NONE, _NEVER = "none", "never"
 
 
@@ -74,13 +76,7 @@ def read_ttl(name: str, text: str) -> float | None:
     """Seconds, or ``never``. Raises ConfigError."""
     if text.strip() == _NEVER:
         return None
-    if not text.strip().isdecimal() or not 0 < int(text) <= 10**9:
-        raise ConfigError(f"{name}={text!r} is neither a number of seconds nor {_NEVER}.", param=name)
-    return float(text)
-
-
-def read_pace(name: str, text: str) -> int:
-    """Events a second; 0: all at once. Raises ConfigError."""
-    if not text.strip().isdecimal() or int(text) > 10_000:
-        raise ConfigError(f"{name}={text!r} is not a number of events a second (0 to 10000).", param=name)
-    return int(text)
+    seconds = int(text) if re.fullmatch(r"\s*[0-9]{1,10}\s*", text) else 0
+    if not 0 < seconds <= LONGEST:
+        raise ConfigError(f"{name}={text!r} is neither 1 to {LONGEST} seconds nor {_NEVER}.", param=name)
+    return float(seconds)

@@ -13,7 +13,6 @@ from llmpod.config.caching import (
     MODES,
     WEEK,
     read_masks,
-    read_pace,
     read_policy,
     read_ttl,
 )
@@ -153,7 +152,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "CACHE_POLICY": ("cache_policy", read_policy),
     "CACHE_MASKS": ("cache_masks", read_masks),
     "CACHE_MODE": ("cache_mode", _choice(*MODES)),
-    "CACHE_PACE": ("cache_pace", read_pace),
+    "CACHE_PACE": ("cache_pace", _count(0, 10_000)),
     "ENABLE_PROFILING": ("enable_profiling", _flag),
     "PREWARM_CACHE": ("prewarm_cache", lambda _, text: text),
     "USE_HTTPS": ("use_https", _flag),

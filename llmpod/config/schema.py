@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from llmpod.config.caching import ALL_MASKS, WEEK, CacheMask, CacheMode, CachePolicy
+from llmpod.config.caching import ALL_MASKS, LONGEST, WEEK, CacheMask, CacheMode, CachePolicy
 from llmpod.model import EventKind
 
 Seconds = Annotated[int, Field(ge=0, le=31 * 24 * 3600)]
@@ -159,7 +159,7 @@ class PodConfig(BaseModel):
     cache_dir: Path = Field(Path("/tmp/llm_cache"), strict=False)  # noqa: S108 - the mission fixed this default
     max_cache_size: Annotated[int, Field(ge=0)] = Field(1000, description="Entries.")
     max_cache_bytes: Annotated[int, Field(ge=0)] = Field(2**30, description="Bytes on disk.")
-    cache_ttl_seconds: Annotated[int, Field(ge=1, le=10**9)] | None = Field(
+    cache_ttl_seconds: Annotated[int, Field(ge=1, le=LONGEST)] | None = Field(
         WEEK, description="How long a stored answer is served; null: for ever."
     )
     cache_policy: CachePolicy = Field(
