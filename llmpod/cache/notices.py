@@ -117,5 +117,5 @@ def _read(name: str, root: int) -> Notice | None:
         keys = value["keys"]
         named = None if keys is None else tuple(bytes.fromhex(key) for key in keys)
         return Notice(name.partition("-")[2], named, done, int(value["known"] or 0))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return None

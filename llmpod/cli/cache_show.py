@@ -1,8 +1,8 @@
 """Not changes: ``cache ls|show|verify|stats``, for people and as JSON."""
 
+import argparse
 import json
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -51,29 +51,29 @@ def bytes_text(count: int) -> str:
 # --- ls ------------------------------------------------------------------------------------------------------
 def ls(call: Invocation) -> int:
     """List them. Raises StateError."""
-    place = Place.of(call)
-    found = list(_listed(place, call))
+    place, options = Place.of(call), call.options
+    contents = place.contents()
+    filtered = bool(options.model or options.path)
+    read = contents.entries(last=0 if filtered else options.limit) if contents else ()
+    found = [stored for stored in read if _is_wanted(stored, options)]
     found.reverse()
-    shown = found[: call.options.limit or None]
-    if call.options.json:
+    shown = found[: options.limit or None]
+    left = len(found if filtered or contents is None else contents) - len(shown)
+    if options.json:
         print(json.dumps([document(stored, now()) for stored in shown], indent=2))
         return 0
     if not found:
         call.say(f"No answer is stored in {place.directory}.")
         return 0
     call.console.print(_table(shown))
-    if len(shown) < len(found):
-        call.say(f"{len(found) - len(shown)} more; --limit 0 lists all.")
+    if left > 0:
+        call.say(f"{left} more; --limit 0 lists all.")
     return 0
 
 
-def _listed(place: Place, call: Invocation) -> Iterator[Stored]:
-    """Least recently used first."""
-    contents, options = place.contents(), call.options
-    for stored in contents.entries() if contents else ():
-        entry = stored.entry
-        if options.model in (None, entry.model) and options.path in (None, entry.path):
-            yield stored
+def _is_wanted(stored: Stored, options: argparse.Namespace) -> bool:
+    entry = stored.entry
+    return options.model in (None, entry.model) and options.path in (None, entry.path)
 
 
 def _table(found: list[Stored]) -> Table:

@@ -19,6 +19,7 @@ from llmpod.proxy.route import Destination, choose
 from llmpod.text import one_line
 
 _MOST_SHOWN: Final = 10
+_MOST_COMPARED: Final = 5000  # those used last; about a millisecond each where questions are long
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ def _nearest(place: Place, contents: Contents, question: Question, identities: l
 
 
 def _comparable(contents: Contents, path: str) -> Iterator[Stored]:
-    for stored in contents.entries():
+    for stored in contents.entries(last=_MOST_COMPARED):
         if stored.entry.path == path and stored.entry.request is not None:
             yield stored
 

@@ -28,7 +28,7 @@ from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.origin import Origin
 from llmpod.proxy.replies import JSON_TYPE
 from llmpod.proxy.route import Destination
-from llmpod.proxy.stored import Found, Stored
+from llmpod.proxy.stored import Hit, Stored
 from llmpod.proxy.wish import ANYTHING, REPLAY_ONLY, Wish, under, wish_of
 
 Turn = Callable[[bytes], bytes]
@@ -127,19 +127,19 @@ class Relay:
         self._answer(ask, ask.key, destination, answer)
 
     async def _from_store(self, job: Job, wish: Wish, answer: Answer) -> None:
-        found = await self._stored.look(job.key, wish) if wish.read else Found(None, reason=wish.reason)
-        if found.entry is not None:
+        found = await self._stored.look(job.key, wish)
+        if isinstance(found, Hit):
             await self._stored.send(found, job.ask, answer)
             return
         plan = await self._batches.plan(job, wish)
         if plan is None:
-            self._ask_upstream(job, wish, answer, found.reason)
+            self._ask_upstream(job, wish, answer, found)
         elif plan.job is None:
             answer.cache, answer.reason = "HIT", f"all {plan.inputs} inputs stored"
             body = await asyncio.to_thread(plan.turn, b"")
             answer.whole(200, [JSON_TYPE, NOSNIFF, (b"age", b"%d" % plan.age)], body)
         else:
-            reason = f"{plan.stored} of {plan.inputs} inputs stored" if plan.stored else found.reason
+            reason = f"{plan.stored} of {plan.inputs} inputs stored" if plan.stored else found
             self._ask_upstream(plan.job, wish, answer, reason, turn=plan.turn if plan.stored else None)
 
     # --- from upstream ------------------------------------------------------------------------------------

@@ -13,12 +13,11 @@ from llmpod.proxy.hits import SMALL, Hits, can_serve, form_of, render, split
 from llmpod.proxy.wish import Wish, has_already, pace_of
 
 
-class Found(NamedTuple):
-    """What was looked up: an answer ready to be sent, or why there is none."""
+class Hit(NamedTuple):
+    """A stored answer, ready to be sent."""
 
-    entry: Entry | None
-    rendered: bytes = b""
-    reason: str = "new"
+    entry: Entry
+    rendered: bytes
 
 
 class Stored:
@@ -33,27 +32,26 @@ class Stored:
         self._hits = hits
         self._pace = pace
 
-    async def look(self, key: RequestKey, wish: Wish) -> Found:
-        """The answer that may be sent to this, in the form that is wanted."""
+    async def look(self, key: RequestKey, wish: Wish) -> Hit | str:
+        """The answer that may be sent to this, in the form that is wanted; or why there is none."""
+        if not wish.read:
+            return wish.reason
         entry = await self._hits.find(key)
         if entry is None:
-            return Found(None)
+            return "new"
         if not can_serve(entry, key):
-            return Found(None, reason="what is stored lacks the token counts")
+            return "what is stored lacks the token counts"
         if not wish.accepts(self._hits.age(entry)):
-            return Found(None, reason="what is stored is older than max-age")
+            return "what is stored is older than max-age"
         try:
-            return Found(entry, await self._rendered(entry, key))
+            return Hit(entry, await self._rendered(entry, key))
         except UpstreamInvalid:  # frames that cannot be put together
-            return Found(None, reason="what is stored cannot be converted")
+            return "what is stored cannot be converted"
 
-    async def send(self, found: Found, ask: Ask, answer: Answer) -> None:
+    async def send(self, hit: Hit, ask: Ask, answer: Answer) -> None:
         """Send it: 304 to a client that has it already, else the body, at the pace that is wanted."""
-        entry = found.entry
-        if entry is None:
-            raise ValueError("nothing was found")
-        fields, body = split(found.rendered)
-        fields.append((b"age", b"%d" % self._hits.age(entry)))
+        fields, body = split(hit.rendered)
+        fields.append((b"age", b"%d" % self._hits.age(hit.entry)))
         answer.cache, answer.reason = "HIT", "stored"
         if has_already(ask.headers, get(fields, b"etag")):
             answer.reason = "not modified"

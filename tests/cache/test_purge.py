@@ -101,7 +101,17 @@ def test_many_keys_take_several_notices(home: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"[]", b"null", b'{"keys": [1], "known": 0}', b'{"keys": ["zz"], "known": 0}', b"x" * 2**21],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"keys": [1], "known": 0}',
+        b'{"keys": ["zz"], "known": 0}',
+        b"x" * 2**21,
+        b'{"keys": [], "known": 1e999}',
+        b"[" * 100_000,
+    ],
 )
 def test_what_is_no_notice_is_passed_over(home: Path, text: bytes) -> None:
     async def test() -> None:
