@@ -110,6 +110,15 @@ def test_a_stored_stream_comes_at_the_pace_that_is_wanted(front: Proxy, server: 
     assert (bad.status, "X-Cache-Pace" in bad.json["error"]["message"]) == (400, True)
 
 
+def test_a_pace_for_all(env: dict[str, str], cache_dir: Path, server: Stub) -> None:
+    with running(env, cache_dir, server, CACHE_PACE="20") as front:
+        live = front.ask(chat_body("a b c", stream=True))
+        started = monotonic()
+        hit = front.ask(chat_body("a b c", stream=True))
+        assert (hit.cache, hit.body, monotonic() - started > 0.2) == ("HIT", live.body, True)
+        assert front.ask(chat_body("a b c", stream=True), headers={"X-Cache-Pace": "0"}).body == live.body
+
+
 def test_who_leaves_a_paced_stream_leaves_nothing_behind(front: Proxy, server: Stub) -> None:
     front.ask(chat_body("gone", stream=True))
     with front.client() as client:

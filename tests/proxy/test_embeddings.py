@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,6 +94,29 @@ def test_lists_of_tokens_and_base64(front: Proxy, server: Stub) -> None:
     again = ask(front, [[4, 5, 6], [7]], encoding_format="base64")
     assert asked(server)[-1] == [[7]]
     assert again.json["data"][0]["embedding"] == coded.json["data"][1]["embedding"]
+
+
+def test_two_who_lack_the_same_share_one_call(front: Proxy, server: Stub) -> None:
+    ask(front, ["j1", "j2"])
+    go_on = threading.Event()
+
+    def slowly(turn: Turn) -> None:
+        assert go_on.wait(10)
+        embed(turn)
+
+    server.script = slowly
+    bodies = [["j1", "j3"], ["j3", "j2"]]
+    with front.client() as one, front.client() as other:
+        for client, inputs in zip((one, other), bodies, strict=True):
+            body = json.dumps({"model": "e", "input": inputs}).encode()
+            client.send("POST", PATH, body)
+            server.wait_turns(2)
+        # whoever comes later is answered after both were taken up: one loop, in its order
+        assert ask(front, ["j2", "j1"]).cache == "HIT"
+        go_on.set()
+        replies = [one.reply(), other.reply()]
+    assert all(right(reply, inputs) for reply, inputs in zip(replies, bodies, strict=True))
+    assert replies[1].cache == "JOIN"
 
 
 def test_the_same_input_twice(front: Proxy, server: Stub) -> None:
