@@ -1,8 +1,9 @@
 """Not the key: named rules that take out of a question what changes with every call and not the answer.
 
 Each is switched by its name (``cache_masks``). Seen with real clients (docs: what clients send, measured): Codex gives
-every input item a new ``id``; Kilo Code writes the second at which it was asked into its last user message. A rule
-leaves all that might matter: an ``id`` that others refer to, the day of a stamp.
+every input item a new ``id``; Kilo Code adds the second at which it was asked to each user message, in a block of its
+own (``<environment_details>``, read in its CLI 7.7.7). A rule leaves all that might matter: an ``id`` that others
+refer to, the day of a stamp.
 """
 
 import re
@@ -22,7 +23,9 @@ _LABELLED: Final = frozenset(
     }
 )
 _STAMP_START: Final = "Message time: "
-_STAMP: Final = re.compile(r"(?<!\w)(Message time: \d{4}-\d\d-\d\d)T\d\d:\d\d:\d\dZ(?!\w)")
+_TIMED: Final = r"Message time: \d{4}-\d\d-\d\d)T\d\d:\d\d:\d\dZ(?!\w)"
+_STAMP: Final = re.compile(rf"(?<!\w)({_TIMED}")  # in the last user message: whatever stands around it
+_BLOCK: Final = re.compile(rf"(<environment_details>\s+{_TIMED}")  # in those before it: only as Kilo puts it
 
 
 def _without_item_ids(body: Body) -> Body:
@@ -48,22 +51,23 @@ def _without_kilo_time(body: Body) -> Body:
     messages = body.get("messages")
     if not isinstance(messages, list):
         return body
-    for place in range(len(messages) - 1, -1, -1):
-        message = messages[place]
-        if isinstance(message, dict) and message.get("role") == "user":
-            content = _to_the_day(message.get("content"))
-            changed = {**message, "content": content} if "content" in message else message
-            return {**body, "messages": [*messages[:place], changed, *messages[place + 1 :]]}
-    return body
+    changed, stamp = list[Any](), _STAMP
+    for message in reversed(messages):
+        if isinstance(message, dict) and message.get("role") == "user" and "content" in message:
+            changed.append({**message, "content": _to_the_day(message["content"], stamp)})
+            stamp = _BLOCK
+        else:
+            changed.append(message)
+    return {**body, "messages": changed[::-1]}
 
 
-def _to_the_day(content: Any) -> Any:
-    """A message's content, as text or in parts, without the time of day in Kilo's stamp."""
+def _to_the_day(content: Any, stamp: re.Pattern[str]) -> Any:
+    """A message's content, as text or in parts, without the time of day in a stamp."""
     if isinstance(content, str):
-        return _STAMP.sub(r"\1", content) if _STAMP_START in content else content
+        return stamp.sub(r"\1", content) if _STAMP_START in content else content
     if isinstance(content, list):
         return [
-            {**part, "text": _to_the_day(part["text"])}
+            {**part, "text": _to_the_day(part["text"], stamp)}
             if isinstance(part, dict) and isinstance(part.get("text"), str)
             else part
             for part in content

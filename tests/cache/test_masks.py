@@ -151,7 +151,28 @@ def test_what_only_looks_like_the_stamp_counts(text: str) -> None:
     assert key(bodies[0]) != key(bodies[1])
 
 
-def test_only_the_last_user_message_is_looked_at() -> None:
+def session(*seconds: int, block: str) -> dict[str, Any]:
+    """A conversation as Kilo sends it: every question with its own stamp, in a part of its own."""
+    messages: list[dict[str, Any]] = []
+    for second in seconds:
+        details = block.format(stamp=f"2026-11-21T08:05:{second}Z")
+        messages.append(
+            {"role": "user", "content": [{"type": "text", "text": "go"}, {"type": "text", "text": details}]}
+        )
+        messages.append({"role": "assistant", "content": "yes"})
+    return {"model": "m", "messages": messages[:-1]}
+
+
+def test_every_question_of_a_kilo_session_has_its_stamp() -> None:
+    block = "\n\n<environment_details>\nMessage time: {stamp}\nWorking directory: /w\n</environment_details>"
+    assert key(session(10, 20, 30, block=block)) == key(session(11, 21, 31, block=block))
+    assert key(session(10, 20, 30, block=block)) != key(session(10, 20, 30, block=block.replace("/w", "/x")))
+    bare = "Message time: {stamp}"
+    assert key(session(10, 20, 30, block=bare)) == key(session(10, 20, 31, block=bare))
+    assert key(session(10, 20, 30, block=bare)) != key(session(10, 21, 30, block=bare))
+
+
+def test_a_stamp_alone_is_looked_at_in_the_last_user_message_only() -> None:
     one = kilo("2026-11-21T08:05:15Z")
     later = [
         {"role": "assistant", "content": "yes"},
