@@ -5,7 +5,7 @@ from llmpod.cache.cache import Cache
 from llmpod.cache.entry import Entry
 from llmpod.cache.flight import Flight, Flights, Head
 from llmpod.cache.inspect import Contents, Stored, Verified
-from llmpod.cache.key import AliasTable, RequestKey, request_key
+from llmpod.cache.key import AliasTable, RequestKey, question_of, request_key
 from llmpod.cache.listener import Listener
 from llmpod.cache.masks import MASKS
 from llmpod.cache.offline import import_lines, purge
@@ -33,6 +33,7 @@ __all__ = [
     "Verified",
     "import_lines",
     "purge",
+    "question_of",
     "request_key",
     "verdict",
 ]

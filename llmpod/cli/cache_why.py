@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from llmpod.cache import Contents, KeyPolicy, RequestKey, Stored, request_key
+from llmpod.cache import MASKS, Contents, KeyPolicy, RequestKey, Stored, question_of, request_key
 from llmpod.cli.cache_diff import Difference, differences
 from llmpod.cli.cache_place import Place, now, read_input
 from llmpod.cli.cache_show import KEY_DIGITS, document
@@ -147,7 +147,8 @@ def _nearest(place: Place, contents: Contents, question: Question, identities: l
     if found is None:
         return Finding("MISS", f"no answer of {question.path} is stored with its question", key)
     if differing:
-        return Finding("MISS", "no stored question is equal; the nearest one differs", key, found, differing)
+        reason = f"no stored question is equal; the nearest one differs{_hidden(place, question, found)}"
+        return Finding("MISS", reason, key, found, differing)
     return Finding("MISS", _same_but(place, question, found, identities), key, found)
 
 
@@ -155,6 +156,16 @@ def _comparable(contents: Contents, path: str) -> Iterator[Stored]:
     for stored in contents.entries(last=_MOST_COMPARED):
         if stored.entry.path == path and stored.entry.request is not None:
             yield stored
+
+
+def _hidden(place: Place, question: Question, found: Stored) -> str:
+    """Whether a rule that is off would have made them equal."""
+    for name in sorted(set(MASKS) - place.policy.masks):
+        rule = KeyPolicy(masks=place.policy.masks | {name})
+        stored = question_of(question.path, found.entry.request or b"", policy=rule)
+        if stored and stored == question_of(question.path, question.body, policy=rule):
+            return f" only in what the rule {name} takes out, which is off (`cache_masks`)"
+    return ""
 
 
 def _same_but(place: Place, question: Question, found: Stored, identities: list[str]) -> str:

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, NamedTuple
 
-from llmpod.cache import Cache, Entry, Flight, Flights, RequestKey
-from llmpod.cache.key import question_of
+from llmpod.cache import Cache, Entry, Flight, Flights, RequestKey, question_of
 from llmpod.cache.paths import converts
 from llmpod.config import ProxySettings
 from llmpod.observe import Journal

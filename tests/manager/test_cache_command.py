@@ -154,8 +154,25 @@ def test_why_sees_callers_models_and_rules(kit: Kit, front: Proxy) -> None:
     rules = {"CACHE_POLICY": json.dumps({CHAT: "deterministic"})}
     assert "temperature" in kit.why(chat_body("anybody's"), environ=rules)["reason"]
     assert "record" in kit.why(chat_body("anybody's"), environ={"CACHE_MODE": "record"})["reason"]
+    front.ask(chat_body("Message time: 2026-11-21T08:05:15Z"))
+    eventually_stored(kit, 3)
+    later = chat_body("Message time: 2026-11-21T08:05:16Z")
+    assert kit.why(later, code=0)["verdict"] == "HIT"
     kit.write(cache_policy={CHAT: "off"})
     assert "cache_policy" in kit.json("why", json.dumps(chat_body("anybody's")), code=1)["reason"]
+
+
+def test_why_names_a_rule_that_is_off(kit: Kit, server: Stub, env: dict[str, str]) -> None:
+    kit.endpoint = server.url
+    off = {"CACHE_MASKS": "none"}
+    with proxy({**env, **settings(kit.cache_dir, server.url), **off}) as front:
+        front.ask(chat_body("Message time: 2026-11-21T08:05:15Z"))
+        eventually_stored(kit, 1)
+    later = chat_body("Message time: 2026-11-21T08:05:16Z")
+    found = kit.why(later, environ=off)
+    assert "the rule kilo-time" in found["reason"]
+    assert found["differences"][0]["path"] == "messages[0].content"
+    assert "the rule" not in kit.why(chat_body("else"), environ=off)["reason"]
 
 
 def test_purging_reaches_a_running_proxy(kit: Kit, front: Proxy) -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 
+import openai
 import pytest
 
 from tests.proxy.front import Proxy, chat_body, proxy, settings
@@ -190,6 +191,12 @@ def test_record_and_replay(env: dict[str, str], cache_dir: Path, server: Stub) -
         miss = front.ask(chat_body("never asked"))
         assert (miss.status, miss.json["error"]["code"]) == (504, "not_cached")
         assert "only replays" in miss.json["error"]["message"]
+        before = front.metrics()["requests_total"]
+        url = f"http://127.0.0.1:{front.port}/v1"
+        refused = pytest.raises(openai.APIStatusError, match="cache why")
+        with openai.OpenAI(base_url=url, api_key="x", max_retries=5) as sdk, refused:
+            sdk.chat.completions.create(model="m", messages=[{"role": "user", "content": "nor this"}])
+        assert front.metrics()["requests_total"] == before + 1, "an SDK does not try that again"
         assert "cache why" in miss.json["error"]["message"]
         assert front.ask(b"{}", path="/v1/audio/speech").status == 504
         assert front.get("/v1/models").status == 200
