@@ -112,7 +112,7 @@ def _sum(usages: list[Any]) -> Any:
     if not all(isinstance(usage, dict) for usage in usages):
         return None
     return {
-        name: sum(usage.get(name) or 0 for usage in usages) if _counts(value) else value
+        name: sum(filter(_counts, (usage.get(name) for usage in usages))) if _counts(value) else value
         for name, value in usages[0].items()
     }
 

@@ -73,6 +73,8 @@ class Batches:
         few = small and len(batch.inputs) <= FEW
         keys = self._keys(job, batch) if few else await asyncio.to_thread(self._keys, job, batch)
         parts = [await self._part(key, wish) for key in keys]
+        if any(parts):
+            parts = await asyncio.to_thread(_sound, parts, batch.inputs)
         missing = [place for place, part in enumerate(parts) if part is None]
         asked = [batch.inputs[place] for place in missing]
         ages = [self._clock() - part.stored_at for part in parts if part is not None]
@@ -139,3 +141,9 @@ class Batches:
         oldest = min(known, key=lambda part: part.stored_at)
         entry = oldest.answering(job.key.digest, whole, job.key.question)
         self._loop.call_soon_threadsafe(self._put, entry)
+
+
+def _sound(parts: Sequence[Entry | None], inputs: Sequence[Any]) -> list[Entry | None]:
+    """Without those that cannot be put together: what was asked for alone was stored in whatever shape it came."""
+    pairs = zip(parts, inputs, strict=True)
+    return [part if part and taken_apart(part.body, [item]) else None for part, item in pairs]

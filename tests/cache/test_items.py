@@ -65,6 +65,15 @@ def test_tokens_are_shared_out_by_length_and_none_is_lost() -> None:
     assert [item["index"] for item in some["data"]] == [0, 1]
 
 
+def test_counts_of_other_kinds_are_not_added() -> None:
+    odd = [{"n": 2, "x": "a", "y": None}, {"n": "3", "x": "b"}, {"y": 1}]
+    parts = [json.dumps(document([[1]], usage)).encode() for usage in odd]
+    together = json.loads(put_together(parts, like=parts[0]))
+    assert together["usage"] == {"n": 2, "x": "a", "y": None}
+    silent = json.dumps(document([[1]], None)).encode()
+    assert json.loads(put_together([parts[0], silent], like=silent))["usage"] is None
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -150,6 +150,16 @@ def test_an_error_for_what_is_missing_is_the_answer(front: Proxy, server: Stub) 
     assert right(ask(front, ["good", "odd"]), ["good", "odd"])
 
 
+@pytest.mark.parametrize("odd", [b'{"object": "list"}', b'{"data": [{"embedding": [1]}]}', b'{"data": 7}'])
+def test_what_was_stored_in_another_shape_is_asked_for_again(front: Proxy, server: Stub, odd: bytes) -> None:
+    alone = f"alone {len(odd)}"
+    server.script = lambda turn: turn.reply(odd)
+    assert ask(front, [alone]).body == odd
+    server.script = embed
+    assert right(ask(front, [alone, "beside"]), [alone, "beside"])
+    assert alone in asked(server)[-1]
+
+
 def test_a_batch_that_would_fill_the_cache_stays_whole(front: Proxy, server: Stub) -> None:
     inputs = [f"item {number}" for number in range(126)]  # more than an eighth of 1000
     assert [ask(front, inputs).cache for _ in range(2)] == ["MISS", "HIT"]
