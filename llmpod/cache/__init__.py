@@ -5,13 +5,17 @@ from llmpod.cache.cache import Cache
 from llmpod.cache.entry import Entry
 from llmpod.cache.flight import Flight, Flights, Head
 from llmpod.cache.inspect import Contents, Stored, Verified
-from llmpod.cache.key import AliasTable, RequestKey, request_key
+from llmpod.cache.key import AliasTable, RequestKey, question_of, request_key
 from llmpod.cache.listener import Listener
+from llmpod.cache.masks import MASKS
 from llmpod.cache.offline import import_lines, purge
+from llmpod.cache.policy import STORING, KeyPolicy
 from llmpod.cache.sse import FrameScanner
 from llmpod.cache.state import Disk
 
 __all__ = [
+    "MASKS",
+    "STORING",
     "AliasTable",
     "Cache",
     "Contents",
@@ -21,6 +25,7 @@ __all__ = [
     "Flights",
     "FrameScanner",
     "Head",
+    "KeyPolicy",
     "Listener",
     "RequestKey",
     "Stored",
@@ -28,6 +33,7 @@ __all__ = [
     "Verified",
     "import_lines",
     "purge",
+    "question_of",
     "request_key",
     "verdict",
 ]

@@ -179,15 +179,19 @@ class Cache:
         self._counts["misses"] += 1
         return True
 
-    def put(self, entry: Entry) -> bool:
+    def put(self, entry: Entry, *, over: float = float("-inf")) -> bool:
         """Stores an entry: in memory at once, on disk soon. In place of an older one for the same question, but never
         one that says how many tokens were used by one that does not (nor one that is only on disk, where that is
-        not known): ``drop`` it first to replace it whatever it says.
+        not known).
+
+        Args:
+            entry: what to store.
+            over: one that was stored before this time, or is only on disk, is replaced whatever it says.
 
         Returns:
             False when it was not stored.
         """
-        if not entry.has_usage and self._might_lose_usage(entry.key):
+        if not entry.has_usage and self._might_lose_usage(entry.key, over):
             self._counts["refused"] += 1
             return False
         if len(entry.body) > self._entry_bytes or not self._index.fits(entry):
@@ -218,6 +222,8 @@ class Cache:
         if self._tier is not None:
             await self._tier.flush()
 
-    def _might_lose_usage(self, key: bytes) -> bool:
+    def _might_lose_usage(self, key: bytes, over: float) -> bool:
         older = self._index.memory.look(key) or (self._tier and self._tier.on_its_way(key))
-        return older.has_usage if older else key in self._index.cold
+        if older:
+            return older.has_usage and older.stored_at >= over
+        return over == float("-inf") and key in self._index.cold

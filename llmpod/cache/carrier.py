@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 from llmpod.cache.cold import length_of
 from llmpod.cache.disk import Store
 from llmpod.cache.entry import Entry
+from llmpod.cache.notices import Notice
 from llmpod.cache.replay import Replay
 from llmpod.cache.space import Segment
 from llmpod.cache.steps import Append, Outcome, Spot, Step
@@ -158,6 +159,15 @@ class Carrier:
     async def follow(self, replay: Replay) -> None:
         """As ``Replay.follow``. Raises OSError."""
         await self._in_writer(replay.follow)
+
+    async def notices(self) -> list[Notice]:
+        """As ``Store.notices``."""
+        return await self._in_reader(self._store.notices)
+
+    async def acknowledge(self, notice: Notice, known: int) -> None:
+        """As ``Store.acknowledge``, after all that is queued."""
+        await self.carry()
+        await self._in_writer(partial(self._store.acknowledge, notice, known))
 
     async def close(self) -> None:
         """Ends the threads after what they are doing, and lets go of the directory."""

@@ -18,13 +18,15 @@ those we know: ``rm -rf dir`` and ``rm -rf dir/*`` both mean "forget everything"
 
 import errno
 import os
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from llmpod.cache import files, legacy, snapshot
+from llmpod.cache import files, legacy, notices, snapshot
 from llmpod.cache.entry import HEAD_BYTES, Corrupt, Entry, Signer, decode, encode, erased
+from llmpod.cache.notices import Notice
 from llmpod.cache.replay import Replay
 from llmpod.cache.root import Life, Root, Unusable, open_root, why
 from llmpod.cache.steps import Append, Erase, Outcome, Snap, Spot, Step, Unlink
@@ -185,6 +187,17 @@ class Store:
         except OSError as error:
             raise Unusable(f"{self.directory} cannot be read: {why(error)}") from None
         return replay
+
+    def notices(self) -> list[Notice]:
+        """What others ask to be forgotten. Never raises. Safe in any thread."""
+        root = self._root
+        return notices.pending(root, time.time()) if root is not None else []
+
+    def acknowledge(self, notice: Notice, known: int) -> None:
+        """Says that it was done. On a disk that cannot be written it is done again until that can be said."""
+        if self._root is not None:
+            with suppress(OSError):
+                notices.answer(self._root, notice, known)
 
     def _tidy_up(self, root: Root) -> None:
         for name in files.leftovers(root.fd):

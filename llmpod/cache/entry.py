@@ -24,7 +24,7 @@ import hmac
 import json
 import struct
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from typing import Final
@@ -105,6 +105,10 @@ class Entry:
         """Bytes this entry takes in memory, its prebuilt buffers included and its request left out."""
         buffers = sum(map(len, self.prebuilt.values())) if self.prebuilt else 0
         return _OBJECTS_BYTES + len(self.body) + buffers
+
+    def answering(self, key: bytes, body: bytes, request: bytes) -> "Entry":
+        """A new entry for another question, made from this one; ``replace`` would share what is prebuilt."""
+        return replace(self, key=key, body=body, request=request or None, prebuilt={}, tally=[0])
 
     def take_request(self) -> bytes:
         """Parts with the request, as far as the record keeps it: memory is for answers."""

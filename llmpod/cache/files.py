@@ -20,6 +20,7 @@ KEY_FILE: Final = "key"
 SNAPSHOT: Final = "index"
 SEGMENT: Final = ".seg"
 TEMPORARY: Final = ".tmp-"
+_PREFIXES: Final = (TEMPORARY, "purge-", "purged-")  # the latter are those of ``notices.py``
 _PARTS: Final = 512  # a call of the system takes 1024 at most
 _SEGMENT: Final = re.compile(r"[0-9a-f]{12}\.seg\Z")
 _WRITE: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -40,7 +41,7 @@ def segment_number(name: str) -> int | None:
 
 def is_ours(name: str) -> bool:
     """True for a name that this cache, or its older form, may have put into the root."""
-    ours = name in (KEY_FILE, SNAPSHOT) or name.startswith(TEMPORARY) or _SEGMENT.match(name)
+    ours = name in (KEY_FILE, SNAPSHOT) or name.startswith(_PREFIXES) or _SEGMENT.match(name)
     return bool(ours) or legacy.is_folder(name)
 
 
@@ -136,10 +137,17 @@ def unlock(fd: int) -> None:
 
 def shared_key(root: int, *, create: bool) -> bytes | None:
     """The key that is kept in the directory, made when it is missing or damaged; None when it may not be made."""
-    with suppress(FileNotFoundError), reading(KEY_FILE, root) as fd:
-        key = os.read(fd, KEY_BYTES + 1)
+    try:
+        with reading(KEY_FILE, root) as fd:
+            key = os.read(fd, KEY_BYTES + 1)
         if len(key) == KEY_BYTES:
             return key
+    except OSError as error:
+        if error.errno not in (
+            errno.ENOENT,
+            errno.ELOOP,
+        ):  # a link is never followed: no key, and in its place
+            raise
     if not create:
         return None
     key = secrets.token_bytes(KEY_BYTES)
@@ -162,4 +170,9 @@ def segments(root: int) -> dict[int, int]:
 
 def leftovers(root: int) -> list[str]:
     """What a killed writer left behind."""
-    return [name for name in os.listdir(root) if name.startswith(TEMPORARY)]
+    return beginning(root, (TEMPORARY,))
+
+
+def beginning(root: int, prefixes: tuple[str, ...]) -> list[str]:
+    """The names that begin so, in their order."""
+    return sorted(name for name in os.listdir(root) if name.startswith(prefixes))

@@ -4,6 +4,7 @@ import asyncio
 
 from llmpod.cache.carrier import Carrier
 from llmpod.cache.index import Index
+from llmpod.cache.purger import Purger
 from llmpod.cache.replay import Replay
 from llmpod.cache.root import Unusable, why
 from llmpod.cache.shelf import Shelf
@@ -22,6 +23,7 @@ class Follower:
         self._index = index
         self._shelf = shelf
         self._carrier = carrier
+        self._purger = Purger(index, shelf, carrier)
         self._replay: Replay | None = None
         self._lock = asyncio.Lock()
 
@@ -50,3 +52,4 @@ class Follower:
             if replay is self._replay:
                 for key, place in news:
                     self._index.learn(key, place)
+                await self._purger.hear()

@@ -151,6 +151,13 @@ class Index:
                 self.cold.pop_digits(digits)
                 self._gone(place)
 
+    def forget_cold(self, keys: Iterable[int]) -> None:
+        """Drops cold entries, by the first 60 bits of their keys."""
+        for digits in keys:
+            place = self.cold.pop_digits(digits)
+            if place is not None:
+                self._gone(place)
+
     def _gone(self, place: int, erase: bytes | None = None) -> None:
         self.bytes -= length_of(place)
         self.on_gone(place, erase=erase)

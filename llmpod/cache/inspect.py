@@ -90,17 +90,22 @@ class Contents:
         """The first 15 digits of each key, least recently used first."""
         return [f"{digits:015x}" for digits in self._replay.places]
 
-    def entries(self, prefix: str = "") -> Iterator[Stored]:
-        """The entries whose digest begins so, least recently used first; damaged ones are left out."""
+    def entries(self, prefix: str = "", *, last: int = 0) -> Iterator[Stored]:
+        """The entries whose digest begins so, least recently used first; damaged ones are left out.
+
+        Args:
+            prefix: hexadecimal digits.
+            last: look at so many only, those used last; 0: at all.
+        """
         used = self._uses()
-        for digits, place in list(self._replay.places.items()):
+        for digits, place in list(self._replay.places.items())[-last:]:
             if not f"{digits:015x}".startswith(prefix[:15].lower()):
                 continue
             with suppress(Corrupt):
                 entry = self._read(place)
                 if entry.key.hex().startswith(prefix.lower()):
-                    last, hits = used.get(digits, (0.0, 0))
-                    yield Stored(entry, length_of(place), max(last, entry.stored_at), hits)
+                    at, hits = used.get(digits, (0.0, 0))
+                    yield Stored(entry, length_of(place), max(at, entry.stored_at), hits)
 
     def verify(self) -> Verified:
         """Checks every record."""

@@ -1,9 +1,9 @@
 """Not a cache: names the question in a request, so that equal questions and only those get one digest.
 
-Everything counts, fields nobody has heard of included, except the short list in ``KeyPolicy`` that cannot
-change the answer. Equal means: the same JSON value. Order of object members and white space between tokens do
-not count; strings are compared as they are, without any normalisation; ``1`` and ``1.0`` differ, as they may
-to a server. Headers are never looked at: clients change them with every call.
+Everything counts, fields nobody has heard of included, except the short list in ``KeyPolicy`` that cannot change the
+answer, and what the named rules in ``masks.py`` take out. Equal means: the same JSON value. Order of object members
+and white space between tokens do not count; strings are compared as they are, without any normalisation; ``1`` and
+``1.0`` differ, as they may to a server. Headers are never looked at: clients change them with every call.
 
 A body is refused where two readers could understand it differently (duplicate keys, NaN, lone surrogates): the
 key must stand for what the server will read.
@@ -11,47 +11,20 @@ key must stand for what the server will read.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
+from llmpod.cache.entry import REQUEST_BYTES
 from llmpod.cache.jsontext import NotJSON, canonical, read
+from llmpod.cache.masks import masked
 from llmpod.cache.paths import Shape, converts, not_stored_because, shape_of
+from llmpod.cache.policy import POLICY, KeyPolicy
 from llmpod.errors import BadRequest
 
 SCHEMA: Final = (
-    b"llmpod-key-1"  # change it when the same request must no longer find what older versions stored
+    b"llmpod-key-2"  # change it when the same request must no longer find what older versions stored
 )
-
-
-@dataclass(frozen=True)
-class KeyPolicy:
-    """Which fields cannot change the answer.
-
-    Attributes:
-        ignored: top-level members left out of the key. ``stream`` is only left out where one entry serves
-            both forms (``paths.converts``).
-        ignored_stream_options: members of ``stream_options`` left out; the rest of it counts.
-    """
-
-    ignored: frozenset[str] = frozenset(
-        {
-            "user",  # who asks, for abuse reports
-            "safety_identifier",  # its successor
-            "metadata",  # labels for the caller's own bookkeeping
-            "client_metadata",  # Codex: differs with every run
-            "store",  # whether the server keeps a copy; where it is true /responses is not cached at all
-            "prompt_cache_key",  # a hint about where the server's prefix cache may be warm
-            "prompt_cache_retention",
-            "request_id",  # vLLM: becomes part of the answer's id, nothing else
-            "priority",  # vLLM: place in the queue
-        }
-    )
-    ignored_stream_options: frozenset[str] = frozenset({"include_usage"})
-
-
-POLICY: Final = KeyPolicy()
 
 
 class RequestKey(NamedTuple):
@@ -64,6 +37,8 @@ class RequestKey(NamedTuple):
         model: the ``model`` member, when it is a string.
         cacheable: an answer to this may be stored and served again.
         reason: why not, when it may not; else empty.
+        question: what the digest stands for, as canonical JSON; empty where that is not known (any more), or too
+            long to be kept with the answer.
     """
 
     digest: bytes
@@ -72,6 +47,7 @@ class RequestKey(NamedTuple):
     model: str | None = None
     cacheable: bool = False
     reason: str = ""
+    question: bytes = b""
 
 
 # --- what cannot be cached ---------------------------------------------------------------------------------------
@@ -88,6 +64,13 @@ def _server_side_tools(body: dict[str, Any]) -> bool:
     kinds = [tool.get("type") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
     return any(
         kind not in {"function", "custom", "namespace", "local_shell", "apply_patch"} for kind in kinds
+    )
+
+
+def _refers_to_items(body: dict[str, Any]) -> bool:
+    items = body.get("input")
+    return isinstance(items, list) and any(
+        isinstance(item, dict) and item.get("type") == "item_reference" for item in items
     )
 
 
@@ -109,6 +92,7 @@ _RULES: Final[tuple[tuple[frozenset[Shape], Callable[[dict[str, Any]], bool], st
     (frozenset({Shape.RESPONSES}), _given("previous_response_id"), "previous_response_id is server state"),
     (frozenset({Shape.RESPONSES}), _given("conversation"), "conversation is server state"),
     (frozenset({Shape.RESPONSES}), _given("prompt"), "the prompt is kept on the server"),
+    (frozenset({Shape.RESPONSES}), _refers_to_items, "an item_reference is server state"),
     (frozenset({Shape.RESPONSES}), _server_side_tools, "a tool that runs on the server may answer anything"),
 )
 
@@ -142,6 +126,7 @@ def _context(partition: bytes, identity: str, path: str) -> bytes:
 def _question(body: dict[str, Any], path: str, policy: KeyPolicy) -> dict[str, Any]:
     """The members of the body that can change the answer."""
     question = {name: value for name, value in body.items() if name not in policy.ignored}
+    question = masked(question, shape_of(path), policy.masks)
     stream = question.get("stream")
     if stream is None or stream is False or (stream is True and converts(path)):
         question.pop("stream", None)
@@ -218,7 +203,8 @@ def request_key(
         question = canonical(_question(parsed, path, policy))
     except NotJSON as error:
         raise BadRequest(f"The request body cannot be read as JSON: {error}.") from None
-    model, reason = parsed.get("model"), _refusal(shape, parsed)
+    model = parsed.get("model")
+    reason = _refusal(shape, parsed) or policy.refusal(path, shape, parsed)
     return RequestKey(
         digest=sha256(context + _spelled((question,))).digest(),
         stream=parsed.get("stream") is True,
@@ -226,7 +212,17 @@ def request_key(
         model=model if isinstance(model, str) else None,
         cacheable=not reason,
         reason=reason,
+        question=question if len(question) <= REQUEST_BYTES else b"",
     )
+
+
+def question_of(path: str, body: bytes, *, policy: KeyPolicy = POLICY) -> bytes:
+    """``RequestKey.question`` of a body whose key is known already."""
+    try:
+        question = canonical(_question(read(body), path, policy))
+    except (NotJSON, AttributeError):
+        return b""
+    return question if len(question) <= REQUEST_BYTES else b""
 
 
 class AliasTable:
@@ -235,8 +231,9 @@ class AliasTable:
     Least recently used first out. One entry takes about 0.5 KB; prompts are not kept.
     """
 
-    def __init__(self, max_entries: int = 4096) -> None:
+    def __init__(self, max_entries: int = 4096, *, policy: KeyPolicy = POLICY) -> None:
         self._max_entries = max_entries
+        self._policy = policy
         self._keys: OrderedDict[tuple[bytes, str, bytes, str, str], RequestKey] = OrderedDict()
 
     def __len__(self) -> int:
@@ -251,14 +248,21 @@ class AliasTable:
         identity: str = "",
         content_type: str = "application/json",
     ) -> RequestKey:
-        """As ``request_key``. Raises BadRequest (never remembered)."""
+        """As ``request_key``; of a repeat, without the question. Raises BadRequest (never remembered)."""
         alias = (sha256(body).digest(), path, partition, identity, content_type)
         known = self._keys.get(alias)
         if known is not None:
             self._keys.move_to_end(alias)
             return known
-        key = request_key(path, body, partition=partition, identity=identity, content_type=content_type)
-        self._keys[alias] = key
+        key = request_key(
+            path,
+            body,
+            partition=partition,
+            identity=identity,
+            content_type=content_type,
+            policy=self._policy,
+        )
+        self._keys[alias] = key._replace(question=b"")
         if len(self._keys) > self._max_entries:
             self._keys.popitem(last=False)
         return key

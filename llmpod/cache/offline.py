@@ -1,4 +1,7 @@
-"""Not for a cache in use: changes a cache directory from outside, for ``cache purge|import``. Takes its lock."""
+"""Not the cache that serves: changes a cache directory from outside, for ``cache purge|import``.
+
+Takes its lock; where a proxy has it, that proxy is asked to purge, and imports have to wait.
+"""
 
 import os
 from collections.abc import Callable, Iterable
@@ -6,14 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from llmpod.cache import files
+from llmpod.cache import files, notices
 from llmpod.cache.cold import length_of, offset_of, short, slot_of
 from llmpod.cache.entry import Corrupt, Entry, decode, encode, erased
-from llmpod.cache.inspect import from_json
+from llmpod.cache.inspect import Contents, from_json
 from llmpod.cache.replay import Replay
-from llmpod.cache.root import Root, Unusable, open_root, why
+from llmpod.cache.root import Root, Unusable, look_into, open_root, why
 from llmpod.errors import Busy, StateError
 
+PATIENCE: Final = 10.0
 _BATCH: Final = 512
 
 
@@ -31,22 +35,34 @@ def _locked(directory: Path, mac_key: bytes) -> tuple[Root, Replay]:
     return root, replay
 
 
-def purge(directory: Path, wanted: Callable[[Entry], bool] | None = None, *, mac_key: bytes = b"") -> int:
+def purge(
+    directory: Path,
+    wanted: Callable[[Entry], bool] | None = None,
+    *,
+    mac_key: bytes = b"",
+    patience: float = PATIENCE,
+) -> int:
     """Removes entries for good: what they held is overwritten, or its file removed.
+
+    A proxy that uses the directory does it itself, in memory and on disk; so do those that only read there.
 
     Args:
         directory: of a cache.
         wanted: which ones to remove; None: all.
         mac_key: as the cache was opened with; empty for the key in the directory.
+        patience: seconds that a proxy gets for it.
 
     Returns:
         How many.
 
     Raises:
-        Busy: a proxy uses the directory.
+        Busy: a proxy uses the directory, and does not answer.
         StateError: it cannot be read or written.
     """
-    root, replay = _locked(directory, mac_key)
+    try:
+        root, replay = _locked(directory, mac_key)
+    except Busy:
+        return _asked(directory, wanted, mac_key, patience)
     try:
         files.unlink(files.SNAPSHOT, root.fd)
         if wanted is None:
@@ -56,6 +72,23 @@ def purge(directory: Path, wanted: Callable[[Entry], bool] | None = None, *, mac
         return sum(_purged(root, replay, place, wanted) for place in replay.places.values())
     except OSError as error:
         raise StateError(f"{directory} cannot be written: {why(error)}") from None
+
+
+def _asked(directory: Path, wanted: Callable[[Entry], bool] | None, mac_key: bytes, patience: float) -> int:
+    keys = None
+    if wanted is not None:
+        entries = (stored.entry for stored in Contents(directory, mac_key=mac_key).entries())
+        keys = [entry.key for entry in entries if wanted(entry)]
+    try:
+        known = notices.ask(look_into(directory, mac_key), keys, patience=patience)
+    except (OSError, Unusable) as error:
+        reason = why(error) if isinstance(error, OSError) else str(error)
+        raise StateError(f"{directory} cannot be written: {reason}") from None
+    if known is None:
+        raise Busy(
+            f"The proxy that uses {directory} did not answer within {patience:.0f} s.", hint="Stop it first."
+        )
+    return known
 
 
 def _purged(root: Root, replay: Replay, place: int, wanted: Callable[[Entry], bool]) -> bool:

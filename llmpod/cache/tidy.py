@@ -12,6 +12,7 @@ from llmpod.cache.carrier import Carrier
 from llmpod.cache.cold import place_of, slot_of
 from llmpod.cache.entry import DEAD, ENTRY, moved
 from llmpod.cache.index import Index
+from llmpod.cache.purger import Purger
 from llmpod.cache.shelf import Shelf
 from llmpod.cache.space import Segment
 from llmpod.cache.steps import Append
@@ -24,7 +25,7 @@ _SEAL_AT: Final = 1 / 8  # of the TTL: what has expired is off the disk when tha
 
 
 class Tidier:
-    """Keeps dead space small, and removes what has expired.
+    """Keeps dead space small, and removes what has expired or is unwanted.
 
     Args:
         index: the books.
@@ -47,6 +48,7 @@ class Tidier:
         self._shelf = shelf
         self._space = shelf.space
         self._carrier = carrier
+        self._purger = Purger(index, shelf, carrier)
         self._clock = clock
         self._ttl = ttl_seconds
         self._uses_at = 0.0
@@ -58,6 +60,7 @@ class Tidier:
 
     async def look_after(self) -> None:
         """Does what is due."""
+        await self._purger.carry_out()
         now = asyncio.get_running_loop().time()
         if now >= self._uses_at:
             self._uses_at = now + _USES_SECONDS

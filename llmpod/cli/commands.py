@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from llmpod.cli.cache import COMMAND as CACHE
 from llmpod.cli.catalog import CATALOG
 from llmpod.cli.command import Command
 from llmpod.cli.completion import COMMAND as COMPLETION
@@ -23,6 +24,7 @@ COMMANDS: Sequence[Command] = (
     PLAN,
     COST,
     CATALOG,
+    CACHE,
     LOGS,
     SCHEDULE,
     DOCTOR,

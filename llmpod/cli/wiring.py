@@ -13,7 +13,7 @@ from llmpod.backends.runpod_logs import tail
 from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.backends.runpod_spec import digest
 from llmpod.cli.draw import Drawer
-from llmpod.config import Config, PodConfig, Secret
+from llmpod.config import Config, PodConfig, Secret, caching
 from llmpod.errors import StateError
 from llmpod.lifecycle import failpoint, files
 from llmpod.lifecycle.act import Actor, Managed
@@ -222,6 +222,11 @@ def proxy_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
         "CACHE_DIR": str(c.cache_dir),
         "MAX_CACHE_SIZE": str(c.max_cache_size),
         "CACHE_SIZE_BYTES": str(c.max_cache_bytes),
+        "CACHE_TTL_SECONDS": caching.ttl_text(c.cache_ttl_seconds),
+        "CACHE_POLICY": caching.policy_text(c.cache_policy),
+        "CACHE_MASKS": caching.masks_text(c.cache_masks),
+        "CACHE_MODE": c.cache_mode,
+        "CACHE_PACE": str(c.cache_pace),
         "ENABLE_PROFILING": str(c.enable_profiling).lower(),
         "UPSTREAM_STREAM": c.upstream_stream,
         "LLMPOD_STATE": str(config.state_file),

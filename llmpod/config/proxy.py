@@ -3,11 +3,19 @@
 import argparse
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from llmpod.config.caching import (
+    ALL_MASKS,
+    MODES,
+    WEEK,
+    read_masks,
+    read_policy,
+    read_ttl,
+)
 from llmpod.errors import ConfigError
 
 UpstreamStream = Literal["auto", "always", "never"]
@@ -19,6 +27,8 @@ class ProxySettings:
     """Everything the proxy process needs to know. Sizes in bytes, times in seconds.
 
     ``endpoint`` is a fixed upstream (base URL without ``/v1``); without it ``state_file`` is followed.
+    ``cache_policy`` by path, ``*`` for the rest; ``cache_ttl_seconds`` None: for ever; ``cache_pace`` in events a
+    second, 0: at once.
     """
 
     host: str = "127.0.0.1"
@@ -31,6 +41,11 @@ class ProxySettings:
     cache_dir: Path | None = Path("/tmp/llm_cache")  # noqa: S108 - the mission fixed this default
     max_cache_size: int = 1000
     max_cache_bytes: int = 2**30
+    cache_ttl_seconds: float | None = WEEK
+    cache_policy: Mapping[str, str] = field(default_factory=dict)
+    cache_masks: tuple[str, ...] = ALL_MASKS
+    cache_mode: str = "normal"
+    cache_pace: int = 0
     enable_profiling: bool = False
     prewarm_cache: str | None = None
     use_https: bool = False
@@ -46,6 +61,11 @@ class ProxySettings:
     keep_alive_seconds: float = 75.0
     max_body_bytes: int = 32 * 2**20
     max_header_bytes: int = 32 * 2**10
+
+    @property
+    def entry_seconds(self) -> float | None:
+        """How long an entry is served; None: for ever, as recordings are, which stay until they are made anew."""
+        return self.cache_ttl_seconds if self.cache_mode == "normal" else None
 
     def __repr__(self) -> str:
         return f"ProxySettings(http{'s' if self.use_https else ''}://{self.host}:{self.port})"
@@ -128,6 +148,11 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "CACHE_DIR": ("cache_dir", lambda _, text: Path(text).expanduser()),
     "MAX_CACHE_SIZE": ("max_cache_size", _count(0, 10**9)),
     "CACHE_SIZE_BYTES": ("max_cache_bytes", _count(0, 2**50)),
+    "CACHE_TTL_SECONDS": ("cache_ttl_seconds", read_ttl),
+    "CACHE_POLICY": ("cache_policy", read_policy),
+    "CACHE_MASKS": ("cache_masks", read_masks),
+    "CACHE_MODE": ("cache_mode", _choice(*MODES)),
+    "CACHE_PACE": ("cache_pace", _count(0, 10_000)),
     "ENABLE_PROFILING": ("enable_profiling", _flag),
     "PREWARM_CACHE": ("prewarm_cache", lambda _, text: text),
     "USE_HTTPS": ("use_https", _flag),

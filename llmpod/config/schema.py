@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from llmpod.config.caching import ALL_MASKS, LONGEST, WEEK, CacheMask, CacheMode, CachePolicy
 from llmpod.model import EventKind
 
 Seconds = Annotated[int, Field(ge=0, le=31 * 24 * 3600)]
@@ -158,6 +159,21 @@ class PodConfig(BaseModel):
     cache_dir: Path = Field(Path("/tmp/llm_cache"), strict=False)  # noqa: S108 - the mission fixed this default
     max_cache_size: Annotated[int, Field(ge=0)] = Field(1000, description="Entries.")
     max_cache_bytes: Annotated[int, Field(ge=0)] = Field(2**30, description="Bytes on disk.")
+    cache_ttl_seconds: Annotated[int, Field(ge=1, le=LONGEST)] | None = Field(
+        WEEK, description="How long a stored answer is served; null: for ever."
+    )
+    cache_policy: CachePolicy = Field(
+        "always", description="Which answers are stored: one word, or one for each path (`*`: the others)."
+    )
+    cache_masks: tuple[CacheMask, ...] = Field(
+        ALL_MASKS, strict=False, description="Rules for what changes with each call and not the question."
+    )
+    cache_mode: CacheMode = Field(
+        "normal", description="`record`: always ask, store anew. `replay-only`: never ask. Nothing expires."
+    )
+    cache_pace: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        0, description="Events a second of a stored stream that is sent again; 0: all at once."
+    )
     enable_profiling: bool = Field(False, description="Serve /debug/cache.")
     use_https: bool = False
     ssl_cert: Path | None = Field(None, strict=False)

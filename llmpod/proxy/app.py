@@ -64,7 +64,10 @@ class Front:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(_flushed(journal))
             cache = await Cache.open(
-                settings.cache_dir, max_entries=settings.max_cache_size, max_bytes=settings.max_cache_bytes
+                settings.cache_dir,
+                max_entries=settings.max_cache_size,
+                max_bytes=settings.max_cache_bytes,
+                ttl_seconds=settings.entry_seconds,
             )
             stack.push_async_callback(cache.aclose)
             if cache.degraded:
@@ -80,7 +83,7 @@ class Front:
             hits = Hits(cache)
             desk = Desk(settings, keeper, hits, journal)
             dispatch = Dispatch(settings, cache=cache, keeper=keeper, upstream=upstream, journal=journal)
-            relay = Relay(desk, hits, cache=cache, keeper=keeper, dispatch=dispatch)
+            relay = Relay(settings, desk, hits, cache=cache, keeper=keeper, dispatch=dispatch)
             self.ops = Ops(settings, cache, keeper, journal)
             self._web.include_router(routes(self.ops, load_page()))
             yield {"desk": desk, "relay": relay}

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from llmpod.cache import RequestKey
+from llmpod.cache import KeyPolicy, RequestKey
+from llmpod.config import ProxySettings
 from llmpod.proxy.headers import CREDENTIALS, Headers, get
 
 
@@ -39,3 +40,8 @@ def partition(headers: Headers) -> bytes:
     """Whose answers these are: a digest of the credential, empty without one."""
     credentials = [name + b"\0" + value for name, value in headers if name in CREDENTIALS]
     return sha256(b"\0".join(sorted(credentials))).digest() if credentials else b""
+
+
+def key_policy(settings: ProxySettings) -> KeyPolicy:
+    """What counts in keys, and what may be stored, as it is configured."""
+    return KeyPolicy(masks=frozenset(settings.cache_masks), storing=settings.cache_policy)

@@ -34,15 +34,25 @@ class Delivery:
         answer: where they go.
         path: of the request.
         want: the form that the client asked for.
+        turn: makes what the client gets of the whole body of a good answer; None: it gets that body.
     """
 
-    __slots__ = ("_answer", "_fill", "_listener", "_parts", "_path", "_want")
+    __slots__ = ("_answer", "_fill", "_listener", "_parts", "_path", "_turned", "_want")
 
-    def __init__(self, fill: Fill, answer: Answer, *, path: str, want: Form) -> None:
+    def __init__(
+        self,
+        fill: Fill,
+        answer: Answer,
+        *,
+        path: str,
+        want: Form,
+        turn: Callable[[bytes], bytes] | None = None,
+    ) -> None:
         self._fill = fill
         self._answer = answer
         self._path = path
         self._want = want
+        self._turned = turn
         self._parts: list[bytes] | None = None  # gathered for an answer in another form
         self._listener = fill.flight.follow(self._go_on)
 
@@ -94,8 +104,8 @@ class Delivery:
 
     def _start(self, head: Head) -> None:
         streams = is_stream(get(head.headers, b"content-type"))
-        converted = head.status == 200 and self._converted(streams=streams) and converts(self._path)
-        if head.status >= 400 or converted:
+        converted = self._turned or (self._converted(streams=streams) and converts(self._path))
+        if head.status >= 400 or (head.status == 200 and converted):
             self._parts = []
             return
         self._answer.events = streams
@@ -111,10 +121,14 @@ class Delivery:
     def _turn(self, head: Head, body: bytes) -> None:
         """Give the whole body in another form: an error in the shape that clients read, or a converted answer."""
         self._leave()
-        path, want = self._path, self._want
+        path, want, turn = self._path, self._want, self._turned
 
         def work() -> _Whole:
-            return _error(head, body) if head.status >= 400 else _convert(head, body, path, want)
+            if head.status >= 400:
+                return _error(head, body)
+            if turn is not None:
+                return 200, _with_type(JSON_TYPE, head), turn(body)
+            return _convert(head, body, path, want)
 
         if len(body) <= _BIG:
             self._give(work)

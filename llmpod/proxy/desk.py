@@ -11,16 +11,19 @@ from llmpod.cache.key import AliasTable
 from llmpod.config import ProxySettings
 from llmpod.errors import BadRequest, LlmpodError, UpstreamInvalid
 from llmpod.observe import Journal, Seen
-from llmpod.proxy.ask import Ask, partition
+from llmpod.proxy.ask import Ask, key_policy, partition
 from llmpod.proxy.guard import serves_type
 from llmpod.proxy.hits import Hits
 from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.route import Destination
+from llmpod.proxy.wish import PACE_FIELD, RECORD
 
 BIG_BODY: Final = 256 * 2**10  # larger ones are parsed in a thread
 ALIASES: Final = 4096
 # fields that make a request a case for the relay
-_NOT_HERE: Final = frozenset({b"cache-control", b"content-encoding", b"x-api-key"})
+_NOT_HERE: Final = frozenset(
+    {b"cache-control", b"content-encoding", b"if-none-match", b"x-api-key", PACE_FIELD}
+)
 
 
 class Desk:
@@ -31,7 +34,10 @@ class Desk:
         self.max_body_bytes = settings.max_body_bytes
         self.keep_alive_seconds = settings.keep_alive_seconds
         self.journal = journal
-        self._aliases = AliasTable(ALIASES)
+        self.policy = key_policy(settings)
+        self._aliases = AliasTable(ALIASES, policy=self.policy)
+        self._serves = settings.cache_mode != RECORD
+        self._paced = settings.cache_pace > 0
         self._keeper = keeper
         self._hits = hits
 
@@ -42,7 +48,7 @@ class Desk:
         """
         started = perf_counter()
         key = self._key_of(ask)
-        if key is None or not key.cacheable:
+        if key is None or not key.cacheable or not self._serves or (self._paced and key.stream):
             return None
         try:
             found = self._hits.at_once(key)

@@ -1,19 +1,22 @@
 """Not an answer to anybody: which upstream call a request gets, its own or one that runs for the same question."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple
 
-from llmpod.cache import Cache, Flight, Flights, RequestKey
+from llmpod.cache import Cache, Entry, Flight, Flights, RequestKey, question_of
 from llmpod.cache.paths import converts
 from llmpod.config import ProxySettings
 from llmpod.observe import Journal
-from llmpod.proxy.ask import Ask
+from llmpod.proxy.ask import Ask, key_policy
 from llmpod.proxy.fill import Fill, Form
 from llmpod.proxy.headers import Headers, to_upstream
 from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.origin import Origin, Request
 from llmpod.proxy.route import Destination, streams_upstream
 from llmpod.proxy.upstream import Upstream
+from llmpod.proxy.wish import RECORD
 
 PRIVATE_BUFFER: Final = 256 * 2**10  # of an answer that nobody else may share: evens out two speeds, no more
 _USAGE: Final = (b"\0", b"\1")
@@ -21,12 +24,16 @@ AS_SENT: Final = RequestKey(digest=b"", stream=True, include_usage=True)
 
 
 class Job(NamedTuple):
-    """A request that needs the model server. ``shared``: its answer may be stored and given to others."""
+    """A request that needs the model server.
+
+    ``shared``: its answer may be stored and given to others. ``keep`` stores it otherwise than as one entry.
+    """
 
     ask: Ask
     destination: Destination
     key: RequestKey = AS_SENT
     shared: bool = False
+    keep: Callable[[Entry], object] | None = None
 
     @property
     def want(self) -> Form:
@@ -40,7 +47,10 @@ class Dispatch:
         self, settings: ProxySettings, *, cache: Cache, keeper: Keeper, upstream: Upstream, journal: Journal
     ) -> None:
         self._settings = settings
-        self._cache = cache
+        self._policy = key_policy(settings)
+        # a recording replaces what was there before it began, and not its own
+        recording = settings.cache_mode == RECORD
+        self.store = partial(cache.put, over=journal.clock()) if recording else cache.put
         self._keeper = keeper
         self._upstream = upstream
         self._journal = journal
@@ -70,17 +80,23 @@ class Dispatch:
         return fill, False
 
     def _lead(self, job: Job, origin: Origin, asked: Form, flight: Flight) -> Fill:
+        path = job.ask.target.decode("latin-1")
         fill = Fill(
             flight,
-            job.ask.target.decode("latin-1"),
+            path,
             asked=asked,
             use=self._keeper.use(job.destination.model_key),
             journal=self._journal,
-            cache=self._cache if job.shared else None,
+            store=(job.keep or self.store) if job.shared else None,
+            question=self._question(job, path) if job.shared else b"",
             over=self._over,
         )
         fill.call = self._upstream.call(_request(job, origin, asked), fill)
         return fill
+
+    def _question(self, job: Job, path: str) -> bytes:
+        """The key of a body that was seen lately comes without it."""
+        return job.key.question or question_of(path, job.ask.body, policy=self._policy)
 
     def _over(self, fill: Fill) -> None:
         name = fill.flight.digest

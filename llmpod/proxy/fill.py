@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from llmpod.cache import Cache, Entry, Flight, FrameScanner, verdict
+from llmpod.cache import Entry, Flight, FrameScanner, verdict
 from llmpod.cache.paths import Shape, shape_of
 from llmpod.errors import LlmpodError, UpstreamInvalid, UpstreamUnreachable
 from llmpod.observe import Journal
@@ -44,13 +44,35 @@ class Fill:
         path: of the request, with query.
         asked: the form that the model server was asked for.
         use: the model's counters.
-        cache: where a complete answer goes, under the first 32 bytes of the flight's digest; None: nowhere.
+        store: takes a complete answer, under the first 32 bytes of the flight's digest; None: it is not stored.
+        question: what the answer is to; see ``RequestKey``.
         over: told when the call is over.
     """
 
     __slots__ = (
-        *("_asked_at", "_cache", "_clock", "_content_type", "_log", "_loop", "_metrics", "_path", "_scanner"),
-        *("_settled", "_status", "_storable", "_unframed", "_use", "_when_over", "asked", "call", "flight"),
+        *(
+            "_asked_at",
+            "_clock",
+            "_content_type",
+            "_log",
+            "_loop",
+            "_metrics",
+            "_path",
+            "_question",
+            "_scanner",
+        ),
+        *(
+            "_settled",
+            "_status",
+            "_storable",
+            "_store",
+            "_unframed",
+            "_use",
+            "_when_over",
+            "asked",
+            "call",
+            "flight",
+        ),
     )
 
     def __init__(
@@ -61,7 +83,8 @@ class Fill:
         asked: Form,
         use: Use,
         journal: Journal,
-        cache: Cache | None,
+        store: Callable[[Entry], object] | None,
+        question: bytes,
         over: Callable[["Fill"], None],
     ) -> None:
         self.flight = flight
@@ -72,7 +95,8 @@ class Fill:
         self._metrics = journal.metrics
         self._log = journal.log
         self._clock = journal.clock
-        self._cache = cache
+        self._store = store
+        self._question = question
         self._when_over = over
         self._loop = asyncio.get_running_loop()
         self._asked_at = self._loop.time()
@@ -96,7 +120,7 @@ class Fill:
         if is_stream(self._content_type):
             self._scanner = FrameScanner(self._path)
         names = {name for name, _ in headers}
-        self._storable = status == 200 and self._cache is not None and names.isdisjoint(_NEVER_STORED)
+        self._storable = status == 200 and self._store is not None and names.isdisjoint(_NEVER_STORED)
         self._metrics.first_byte_seconds.observe(self._loop.time() - self._asked_at)
         self._use.last_byte = self._clock()
         self._unframed = names.isdisjoint(_FRAMING)
@@ -180,8 +204,8 @@ class Fill:
         if self._settled:
             return
         self._settled = True
-        cache = self._cache
-        if not self._storable or cache is None or self.flight.spilled:
+        store = self._store
+        if not self._storable or store is None or self.flight.spilled:
             return
         body = self.flight.body()
         if self._scanner is not None:
@@ -200,8 +224,9 @@ class Fill:
             stored_at=self._clock(),
             model=judged.model or "",
             has_usage=judged.has_usage,
+            request=self._question or None,
         )
-        cache.put(entry)
+        store(entry)
 
     def _stop(self, error: LlmpodError | None) -> None:
         """Cancel the call; those who listen, if any, get the error."""

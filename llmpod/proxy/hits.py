@@ -90,9 +90,8 @@ class Hits:
         return self.answer(entry, rendered), entry
 
     async def find(self, key: RequestKey) -> Entry | None:
-        """An entry that can serve this form, from memory or disk."""
-        entry = await self._cache.get(key.digest)
-        return entry if entry is not None and can_serve(entry, key) else None
+        """The entry, from memory or disk; see :func:`can_serve`."""
+        return await self._cache.get(key.digest)
 
     def rendered(self, entry: Entry, key: RequestKey) -> bytes:
         """As :func:`render`, remembered with the entry. Raises UpstreamInvalid."""

@@ -18,6 +18,7 @@ import httpx
 from llmpod.config import ProxySettings
 from llmpod.observe import Log
 from llmpod.proxy.keeper import LOOK_SECONDS, Keeper
+from llmpod.proxy.wish import REPLAY_ONLY
 
 MAX_QUESTIONS: Final = 100
 AT_ONCE: Final = 2
@@ -47,8 +48,8 @@ class Prewarmer:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Go to work in the background, when there is a file."""
-        if self._settings.prewarm_cache:
+        """Go to work in the background, when there is a file and a model server may be asked."""
+        if self._settings.prewarm_cache and self._settings.cache_mode != REPLAY_ONLY:
             self._task = asyncio.create_task(self._run(Path(self._settings.prewarm_cache)))
 
     async def aclose(self) -> None:

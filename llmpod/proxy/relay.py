@@ -8,32 +8,49 @@ call that brought the request; a task is made only for what must be read from th
 import asyncio
 import json
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 
-from llmpod.cache import Cache, Entry, RequestKey
+from llmpod.cache import Cache, RequestKey
+from llmpod.cache.items import EMBEDDINGS
 from llmpod.cache.key import request_key
-from llmpod.errors import Overloaded, UpstreamInvalid
+from llmpod.config import ProxySettings
+from llmpod.errors import Overloaded
 from llmpod.proxy import guard
 from llmpod.proxy.answer import Answer
 from llmpod.proxy.ask import Ask, partition
+from llmpod.proxy.batch import Batches
 from llmpod.proxy.deliver import Delivery
 from llmpod.proxy.desk import BIG_BODY, Desk
 from llmpod.proxy.dispatch import Dispatch, Job
 from llmpod.proxy.headers import NOSNIFF
-from llmpod.proxy.hits import SMALL, Hits, form_of, render, split
+from llmpod.proxy.hits import Hits
 from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.origin import Origin
 from llmpod.proxy.replies import JSON_TYPE
 from llmpod.proxy.route import Destination
-from llmpod.proxy.wish import NotCached, Wish, wish_of
+from llmpod.proxy.stored import Hit, Stored
+from llmpod.proxy.wish import ANYTHING, REPLAY_ONLY, Wish, under, wish_of
+
+Turn = Callable[[bytes], bytes]
 
 
 class Relay:
     """Serves everything under ``/v1/`` that the desk does not."""
 
-    def __init__(self, desk: Desk, hits: Hits, *, cache: Cache, keeper: Keeper, dispatch: Dispatch) -> None:
+    def __init__(
+        self,
+        settings: ProxySettings,
+        desk: Desk,
+        hits: Hits,
+        *,
+        cache: Cache,
+        keeper: Keeper,
+        dispatch: Dispatch,
+    ) -> None:
+        self._mode = settings.cache_mode
         self._desk = desk
-        self._hits = hits
+        self._stored = Stored(hits, pace=settings.cache_pace)
+        self._batches = Batches(cache, dispatch.store, desk.policy, desk.journal.clock)
         self._cache = cache
         self._keeper = keeper
         self._dispatch = dispatch
@@ -63,12 +80,13 @@ class Relay:
 
     def _answer(self, ask: Ask, key: RequestKey, destination: Destination, answer: Answer) -> None:
         answer.model = key.model or ""
-        wish = wish_of(ask.headers)
+        wish = under(self._mode, wish_of(ask.headers))
         job = Job(ask, destination, key, shared=key.cacheable and wish.store)
-        if key.cacheable and wish.read and not self._cache.absent(key.digest):
+        may_be_stored = wish.read and not self._cache.absent(key.digest)
+        if key.cacheable and (may_be_stored or ask.path == EMBEDDINGS):
             self._later(self._from_store(job, wish, answer), answer)
         else:
-            self._ask_upstream(job, wish, answer)
+            self._ask_upstream(job, wish, answer, "new")
 
     def _named_model(self, ask: Ask) -> str | None:
         """The body's model, where there is more than one to choose from."""
@@ -104,59 +122,55 @@ class Relay:
             partition=partition(ask.headers) if destination.passes_credentials else b"",
             identity=destination.identity,
             content_type=ask.content_type,
+            policy=self._desk.policy,
         )
         self._answer(ask, ask.key, destination, answer)
 
     async def _from_store(self, job: Job, wish: Wish, answer: Answer) -> None:
-        entry = await self._hits.find(job.key)
-        if entry is not None and wish.accepts(self._hits.age(entry)):
-            try:
-                rendered = await self._rendered(entry, job.key)
-            except UpstreamInvalid:  # stored frames that cannot be put together: ask again
-                pass
-            else:
-                self._hit(entry, rendered, answer)
-                return
-        self._ask_upstream(job, wish, answer)
-
-    def _hit(self, entry: Entry, rendered: bytes, answer: Answer) -> None:
-        answer.cache, answer.reason = "HIT", "stored"
-        fields, body = split(rendered)
-        answer.start(200, [*fields, (b"age", b"%d" % self._hits.age(entry))])
-        answer.write(body)
-        answer.finish()
-
-    async def _rendered(self, entry: Entry, key: RequestKey) -> bytes:
-        if form_of(key) not in entry.prebuilt and len(entry.body) > SMALL:
-            rendered = await asyncio.to_thread(render, entry, key)
-            self._hits.remember(entry, key, rendered)
-            return rendered
-        return self._hits.rendered(entry, key)
+        found = await self._stored.look(job.key, wish)
+        if isinstance(found, Hit):
+            await self._stored.send(found, job.ask, answer)
+            return
+        plan = await self._batches.plan(job, wish)
+        if plan is None:
+            self._ask_upstream(job, wish, answer, found)
+        elif plan.job is None:
+            answer.cache, answer.reason = "HIT", f"all {plan.inputs} inputs stored"
+            body = await asyncio.to_thread(plan.turn, b"")
+            answer.whole(200, [JSON_TYPE, NOSNIFF, (b"age", b"%d" % plan.age)], body)
+        else:
+            reason = f"{plan.stored} of {plan.inputs} inputs stored" if plan.stored else found
+            self._ask_upstream(plan.job, wish, answer, reason, turn=plan.turn if plan.stored else None)
 
     # --- from upstream ------------------------------------------------------------------------------------
     def _plain(self, ask: Ask, answer: Answer) -> None:
         """Everything that is not a POST: forwarded, never stored."""
         destination = self._keeper.destination(None)
-        if ask.path == "/v1/models" and ask.method in ("GET", "HEAD") and destination.origin is None:
+        replays = self._mode == REPLAY_ONLY
+        if ask.path == "/v1/models" and ask.method in ("GET", "HEAD") and (replays or not destination.origin):
             answer.whole(200, [JSON_TYPE, NOSNIFF], models(self._keeper.destinations))
             return
+        if replays:
+            raise under(self._mode, ANYTHING).not_cached()
         self._fetch(Job(ask, destination), answer)
 
-    def _ask_upstream(self, job: Job, wish: Wish, answer: Answer) -> None:
+    def _ask_upstream(
+        self, job: Job, wish: Wish, answer: Answer, reason: str, *, turn: Turn | None = None
+    ) -> None:
         if job.shared:
-            answer.cache, answer.reason = "MISS", wish.reason or "new"
+            answer.cache, answer.reason = "MISS", wish.reason or reason
         else:
             answer.cache, answer.reason = "BYPASS", job.key.reason or wish.reason
         if wish.only_stored:
-            raise NotCached("No answer to this request is stored.")
-        self._fetch(job, answer)
+            raise wish.not_cached()
+        self._fetch(job, answer, turn=turn)
 
-    def _fetch(self, job: Job, answer: Answer) -> None:
+    def _fetch(self, job: Job, answer: Answer, *, turn: Turn | None = None) -> None:
         """Listen to the call that brings the answer; the last one to leave ends it."""
         fill, joined = self._dispatch.take(job, self._origin(job.destination))
         if joined:
             answer.cache, answer.reason = "JOIN", "in flight"
-        Delivery(fill, answer, path=job.ask.path, want=job.want).begin()
+        Delivery(fill, answer, path=job.ask.path, want=job.want, turn=turn).begin()
 
     def _origin(self, destination: Destination) -> Origin:
         if destination.origin is None:

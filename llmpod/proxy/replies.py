@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from llmpod.errors import LlmpodError, UpstreamInvalid
 from llmpod.proxy.headers import NOSNIFF, Headers, is_json
+from llmpod.proxy.wish import NotCached
 
 JSON_TYPE: Final = (b"content-type", b"application/json")
 ORIGINAL_CHARS: Final = 4096  # of a foreign error text that is kept inside ours
@@ -27,6 +28,8 @@ def error_headers(error: LlmpodError) -> Headers:
     headers = [JSON_TYPE, NOSNIFF]
     if error.retry_after is not None:
         headers.append((b"retry-after", str(max(1, round(error.retry_after))).encode()))
+    if isinstance(error, NotCached):
+        headers.append((b"x-should-retry", b"false"))
     return headers
 
 

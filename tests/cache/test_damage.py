@@ -222,6 +222,18 @@ def test_a_damaged_key_costs_the_cache_and_nothing_else(tmp_path: Path) -> None:
     assert asyncio.run(served(home)) == ENTRIES
 
 
+def test_a_link_in_place_of_the_key_is_damage_and_is_not_followed(tmp_path: Path) -> None:
+    home, elsewhere = tmp_path / "cache", tmp_path / "elsewhere"
+    asyncio.run(write(home))
+    elsewhere.write_bytes(bytes(32))
+    (home / "key").unlink()
+    (home / "key").symlink_to(elsewhere)
+    assert asyncio.run(served(home)) == 0
+    assert elsewhere.read_bytes() == bytes(32)
+    asyncio.run(write(home))
+    assert asyncio.run(served(home)) == ENTRIES
+
+
 def test_a_failed_read_that_somebody_still_looks_at_does_not_keep_the_lock(tmp_path: Path) -> None:
     home = tmp_path / "cache"
     asyncio.run(write(home))

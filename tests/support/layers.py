@@ -90,6 +90,16 @@ PARTS: Mapping[str, Part] = {
     "llmpod.sim*": Part(ours=("llmpod.sim", "llmpod.sim.*"), libraries=("fastapi", "starlette", "uvicorn")),
     # wiring: everything but the inside of the proxy and of the cache
     "llmpod.__main__": Part(ours=("llmpod.cli", "llmpod.cli.*"), sync=True),
+    # `cache why` makes keys as the proxy does: by its models, its callers and its forms, not by a second list
+    "llmpod.cli.cache_*": Part(
+        ours=(
+            *_LIFECYCLE,
+            *("llmpod.proxy.ask", "llmpod.proxy.hits", "llmpod.proxy.route", "llmpod.cache"),
+            *("llmpod.cli", "llmpod.cli.*"),
+        ),
+        libraries=("rich",),
+        sync=True,
+    ),
     "llmpod.cli*": Part(
         ours=(
             *_LIFECYCLE,
