@@ -11,6 +11,7 @@ choice holds. Fields of the answer that stand beside the choices (llama.cpp's ``
 """
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ from llmpod.errors import UpstreamInvalid
 
 _EVERY_CHUNK: Final = ("id", "created", "model", "system_fingerprint", "service_tier")
 _TEXTS: Final = ("reasoning", "reasoning_content", "content", "refusal")
+_NO_CHOICES: Final = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+_FRAME_ENDS: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _END: Final = f"data: {DONE}\n\n".encode()
 
 
@@ -130,8 +133,30 @@ def strip_usage(frames: bytes) -> bytes:
     return b"".join(frame for frame in iter_frames(frames) if not _is_usage(frame))
 
 
+class UsageFilter:
+    """``strip_usage`` for a stream that is still coming: holds back a frame only until it is complete."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What may go on of the next bytes of the stream; perhaps nothing."""
+        if not self._held and chunk.endswith(b"\n\n") and b'"usage"' not in chunk:
+            return chunk
+        frames = list(iter_frames(self._held + chunk))
+        self._held = b"" if not frames or frames[-1].endswith(_FRAME_ENDS) else frames.pop()
+        return b"".join(frame for frame in frames if not _is_usage(frame))
+
+    def rest(self) -> bytes:
+        """What is left at the end of the stream: a frame that lacks its blank line."""
+        rest, self._held = self._held, b""
+        return rest
+
+
 def _is_usage(frame: bytes) -> bool:
-    if b'"usage"' not in frame or b'"choices"' not in frame:
+    if b'"usage"' not in frame or _NO_CHOICES.search(frame) is None:
         return False
     try:
         chunks = [json.loads(event.data) for event in parse_events(frame)]

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from llmpod.errors import ConfigError
 
 UpstreamStream = Literal["auto", "always", "never"]
+UpstreamUsage = Literal["asked", "always"]
+KeepaliveForm = Literal["auto", "comment", "event"]
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
 
 
@@ -38,6 +40,11 @@ class ProxySettings:
     ssl_key: Path | None = None
     log_level: str = "INFO"
     upstream_stream: UpstreamStream = "auto"
+    upstream_usage: UpstreamUsage = "asked"
+    keepalive_seconds: float = 15.0
+    keepalive_form: KeepaliveForm = "auto"
+    keepalive_json: bool = False
+    finish_seconds: float = 0.0
     drain_seconds: float = 8.0
     connect_seconds: float = 5.0
     first_byte_seconds: float = 300.0
@@ -121,6 +128,10 @@ def _seconds(name: str, text: str) -> float:
     return value
 
 
+def _none_or_seconds(name: str, text: str) -> float:
+    return 0.0 if text.strip() in ("0", "0.0") else _seconds(name, text)
+
+
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 # environment variable -> (field, how to read it); names up to PORT are the mission's
 _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
@@ -140,8 +151,15 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LLMPOD_STATE": ("state_file", lambda _, text: Path(text)),
     "LLMPOD_MODELS": ("models", lambda _, text: tuple(m for m in text.split(",") if m)),
     "LLMPOD_PROXY_TOKEN": ("token", lambda _, text: text),
+    "UPSTREAM_USAGE": ("upstream_usage", _choice("asked", "always")),
+    "KEEPALIVE_SECONDS": ("keepalive_seconds", _none_or_seconds),
+    "KEEPALIVE_FORM": ("keepalive_form", _choice("auto", "comment", "event")),
+    "KEEPALIVE_JSON": ("keepalive_json", _flag),
+    "FINISH_SECONDS": ("finish_seconds", _none_or_seconds),
+    "LLMPOD_CONNECT_SECONDS": ("connect_seconds", _seconds),
     "LLMPOD_FIRST_BYTE_SECONDS": ("first_byte_seconds", _seconds),
     "LLMPOD_IDLE_SECONDS": ("idle_seconds", _seconds),
+    "LLMPOD_TOTAL_SECONDS": ("total_seconds", _seconds),
     "LLMPOD_DRAIN_SECONDS": ("drain_seconds", _seconds),
     "LLMPOD_KEEP_ALIVE_SECONDS": ("keep_alive_seconds", _seconds),
 }

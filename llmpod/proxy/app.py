@@ -1,6 +1,7 @@
 """Not a module of logic: who owns what, in which order it opens and closes, and which half answers which path."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
@@ -18,6 +19,7 @@ from llmpod.observe.dashboard import load_page
 from llmpod.proxy.desk import Desk
 from llmpod.proxy.dispatch import Dispatch
 from llmpod.proxy.hits import Hits
+from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.ops import Ops, routes
 from llmpod.proxy.prewarm import Prewarmer
@@ -71,7 +73,7 @@ class Front:
                 self._log.warning("cache_degraded", reason=cache.degraded)
             upstream = Upstream(_patience(settings), metrics)
             stack.push_async_callback(upstream.aclose)
-            keeper = Keeper(settings, self._log)
+            keeper = Keeper(settings, self._log, changed=upstream.try_again)
             await keeper.start()
             stack.push_async_callback(keeper.aclose)
             prewarmer = Prewarmer(settings, keeper, self._log)
@@ -80,7 +82,8 @@ class Front:
             hits = Hits(cache)
             desk = Desk(settings, keeper, hits, journal)
             dispatch = Dispatch(settings, cache=cache, keeper=keeper, upstream=upstream, journal=journal)
-            relay = Relay(desk, hits, cache=cache, keeper=keeper, dispatch=dispatch)
+            keepalive = Keepalive(settings, clock=journal.clock)
+            relay = Relay(desk, hits, cache=cache, keeper=keeper, dispatch=dispatch, keepalive=keepalive)
             self.ops = Ops(settings, cache, keeper, journal)
             self._web.include_router(routes(self.ops, load_page()))
             yield {"desk": desk, "relay": relay}
@@ -110,6 +113,7 @@ def _patience(settings: ProxySettings) -> Patience:
         first_byte=settings.first_byte_seconds,
         idle=settings.idle_seconds,
         total=settings.total_seconds,
+        quiet=settings.keepalive_seconds or math.inf,
     )
 
 

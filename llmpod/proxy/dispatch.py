@@ -1,15 +1,16 @@
 """Not an answer to anybody: which upstream call a request gets, its own or one that runs for the same question."""
 
 import json
+from hashlib import sha256
 from typing import Final, NamedTuple
 
 from llmpod.cache import Cache, Flight, Flights, RequestKey
 from llmpod.cache.paths import converts
 from llmpod.config import ProxySettings
 from llmpod.observe import Journal
-from llmpod.proxy.ask import Ask
+from llmpod.proxy.ask import Ask, partition
 from llmpod.proxy.fill import Fill, Form
-from llmpod.proxy.headers import Headers, to_upstream
+from llmpod.proxy.headers import Headers, get, to_upstream
 from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.origin import Origin, Request
 from llmpod.proxy.route import Destination, streams_upstream
@@ -55,8 +56,7 @@ class Dispatch:
         want = job.want
         asked = self._asks(job, want)
         if not job.shared:
-            alone = Flight(job.key.digest, max_bytes=PRIVATE_BUFFER, ended=lambda _: None)
-            return self._lead(job, origin, asked, alone), False
+            return self._alone(job, origin, asked)
         # an answer with token counts serves everybody, one without them only those who do not want them
         digest = job.key.digest
         for name in (digest + _USAGE[want.usage], digest + _USAGE[True]):
@@ -69,6 +69,17 @@ class Dispatch:
         self._fills[name] = fill
         return fill, False
 
+    def _alone(self, job: Job, origin: Origin, asked: Form) -> tuple[Fill, bool]:
+        """A call that only the same caller may join, when it asks again because it lost patience."""
+        name, again = _attempt(job.ask)
+        running = self._fills.get(name) if again else None
+        if running is not None and not running.flight.spilled and not running.flight.over:
+            return running, True
+        fill = self._lead(job, origin, asked, Flight(name, max_bytes=PRIVATE_BUFFER, ended=lambda _: None))
+        if job.ask.method == "POST":
+            self._fills.setdefault(name, fill)
+        return fill, False
+
     def _lead(self, job: Job, origin: Origin, asked: Form, flight: Flight) -> Fill:
         fill = Fill(
             flight,
@@ -77,6 +88,7 @@ class Dispatch:
             use=self._keeper.use(job.destination.model_key),
             journal=self._journal,
             cache=self._cache if job.shared else None,
+            finish=self._settings.finish_seconds,
             over=self._over,
         )
         fill.call = self._upstream.call(_request(job, origin, asked), fill)
@@ -95,7 +107,21 @@ class Dispatch:
             and converts(job.ask.path)
         ):
             return Form(stream=True, usage=True)
+        if job.key.stream and self._settings.upstream_usage == "always" and converts(job.ask.path):
+            return Form(stream=True, usage=True)
         return want
+
+
+def _attempt(ask: Ask) -> tuple[bytes, bool]:
+    """What a repetition of this request has in common with it, and whether this is one.
+
+    Never the same for two callers: their credentials count and, for those without any, their addresses. SDKs say so
+    when they ask again (``x-stainless-retry-count``) or name what they ask (``Idempotency-Key``).
+    """
+    once = get(ask.headers, b"idempotency-key")
+    parts = (partition(ask.headers), ask.client.encode(), ask.method.encode(), ask.target, once, ask.body)
+    name = sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).digest()
+    return name, bool(once) or get(ask.headers, b"x-stainless-retry-count") not in (b"", b"0")
 
 
 def _request(job: Job, origin: Origin, asked: Form) -> Request:
@@ -103,8 +129,9 @@ def _request(job: Job, origin: Origin, asked: Form) -> Request:
     headers: Headers = to_upstream(ask.headers, credentials=destination.passes_credentials)
     if destination.api_key is not None:
         headers.append((b"authorization", b"Bearer " + destination.api_key.encode("latin-1")))
-    body = ask.body if asked.stream == job.key.stream else _as_stream(ask.body)
-    return Request(origin, ask.method.encode(), ask.target, headers, body)
+    body = ask.body if asked == job.want else _as_stream(ask.body)
+    method = "GET" if ask.method == "HEAD" else ask.method  # model servers know HEAD for hardly any path
+    return Request(origin, method.encode(), ask.target, headers, body)
 
 
 def _as_stream(body: bytes) -> bytes:

@@ -21,6 +21,7 @@ from llmpod.proxy.desk import BIG_BODY, Desk
 from llmpod.proxy.dispatch import Dispatch, Job
 from llmpod.proxy.headers import NOSNIFF
 from llmpod.proxy.hits import SMALL, Hits, form_of, render, split
+from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.origin import Origin
 from llmpod.proxy.replies import JSON_TYPE
@@ -31,8 +32,18 @@ from llmpod.proxy.wish import NotCached, Wish, wish_of
 class Relay:
     """Serves everything under ``/v1/`` that the desk does not."""
 
-    def __init__(self, desk: Desk, hits: Hits, *, cache: Cache, keeper: Keeper, dispatch: Dispatch) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        hits: Hits,
+        *,
+        cache: Cache,
+        keeper: Keeper,
+        dispatch: Dispatch,
+        keepalive: Keepalive,
+    ) -> None:
         self._desk = desk
+        self._keepalive = keepalive
         self._hits = hits
         self._cache = cache
         self._keeper = keeper
@@ -155,8 +166,8 @@ class Relay:
         """Listen to the call that brings the answer; the last one to leave ends it."""
         fill, joined = self._dispatch.take(job, self._origin(job.destination))
         if joined:
-            answer.cache, answer.reason = "JOIN", "in flight"
-        Delivery(fill, answer, path=job.ask.path, want=job.want).begin()
+            answer.cache, answer.reason = "JOIN", "in flight" if job.shared else "asked again"
+        Delivery(fill, answer, job.ask, want=job.want, keepalive=self._keepalive).begin()
 
     def _origin(self, destination: Destination) -> Origin:
         if destination.origin is None:
