@@ -167,7 +167,8 @@ class PodConfig(BaseModel):
         "auto", description="Whether the model server is asked to stream for clients that did not ask."
     )
     upstream_usage: Literal["asked", "always"] = Field(
-        "asked", description="`always`: streams are asked for with token counts, so that one serves every client."
+        "asked",
+        description="`always`: streams are asked for with token counts, so that one serves every client.",
     )
     connect_seconds: Patience = Field(5.0, strict=False, description="To connect to the model server.")
     first_byte_seconds: Patience = Field(
