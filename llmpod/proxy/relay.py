@@ -8,12 +8,13 @@ call that brought the request; a task is made only for what must be read from th
 import asyncio
 import json
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 
 from llmpod.cache import Cache, Entry, RequestKey
 from llmpod.cache.key import request_key
 from llmpod.errors import Overloaded, UpstreamInvalid
-from llmpod.proxy import guard
+from llmpod.proxy import guard, models
 from llmpod.proxy.answer import Answer
 from llmpod.proxy.ask import Ask, partition
 from llmpod.proxy.deliver import Delivery
@@ -148,10 +149,27 @@ class Relay:
     def _plain(self, ask: Ask, answer: Answer) -> None:
         """Everything that is not a POST: forwarded, never stored."""
         destination = self._keeper.destination(None)
-        if ask.path == "/v1/models" and ask.method in ("GET", "HEAD") and destination.origin is None:
-            answer.whole(200, [JSON_TYPE, NOSNIFF], models(self._keeper.destinations))
+        name = models.names_one(ask.path)
+        if ask.method in ("GET", "HEAD") and (ask.path == models.PATH or name is not None):
+            self._models(ask, name, answer)
+        else:
+            self._fetch(Job(ask, destination), answer)
+
+    def _models(self, ask: Ask, name: str | None, answer: Answer) -> None:
+        """The list of models or one of it; vLLM itself has only the list."""
+        destinations, now = self._keeper.destinations, time.time()
+
+        def from_server(body: bytes) -> bytes:
+            listing = models.merged(body, destinations, now=now)
+            return listing if name is None else models.picked(listing, name)
+
+        destination = self._keeper.destination(name)
+        if destination.origin is not None:
+            listing_ask = replace(ask, path=models.PATH, target=models.PATH.encode())
+            self._fetch(Job(listing_ask, destination), answer, rewrite=from_server)
             return
-        self._fetch(Job(ask, destination), answer)
+        body = models.listed(destinations, now=now)
+        answer.whole(200, [JSON_TYPE, NOSNIFF], body if name is None else models.picked(body, name))
 
     def _ask_upstream(self, job: Job, wish: Wish, answer: Answer) -> None:
         if job.shared:
@@ -162,31 +180,14 @@ class Relay:
             raise NotCached("No answer to this request is stored.")
         self._fetch(job, answer)
 
-    def _fetch(self, job: Job, answer: Answer) -> None:
+    def _fetch(self, job: Job, answer: Answer, *, rewrite: Callable[[bytes], bytes] | None = None) -> None:
         """Listen to the call that brings the answer; the last one to leave ends it."""
         fill, joined = self._dispatch.take(job, self._origin(job.destination))
         if joined:
             answer.cache, answer.reason = "JOIN", "in flight" if job.shared else "asked again"
-        Delivery(fill, answer, job.ask, want=job.want, keepalive=self._keepalive).begin()
+        Delivery(fill, answer, job.ask, want=job.want, keepalive=self._keepalive, rewrite=rewrite).begin()
 
     def _origin(self, destination: Destination) -> Origin:
         if destination.origin is None:
             raise self._keeper.not_ready(destination)
         return destination.origin
-
-
-def models(destinations: Iterable[Destination]) -> bytes:
-    """``GET /v1/models`` while nothing runs: what would answer if it did."""
-    entries = [
-        {
-            "id": destination.names[0],
-            "object": "model",
-            "created": int(destination.created_at or time.time()),
-            "owned_by": "llmpod",
-            "root": destination.identity,
-            "status": str(destination.phase or "unknown"),
-        }
-        for destination in destinations
-        if destination.names
-    ]
-    return json.dumps({"object": "list", "data": entries}).encode()

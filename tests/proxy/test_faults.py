@@ -88,7 +88,7 @@ def moving(tmp_path: Path, cache_dir: Path, env: dict[str, str]) -> Iterator[tup
     hosts = tmp_path / "hosts"
     hosts.write_text("127.0.0.1 localhost moving.test\n")
     bind = f'mount --bind "{hosts}" /etc/hosts && exec "$@"'
-    argv = ["unshare", "-m", "sh", "-c", bind, "sh", PYTHON, SCRIPT]
+    argv: list[str | Path] = ["unshare", "-m", "sh", "-c", bind, "sh", PYTHON, SCRIPT]
     with stub() as old, stub(host="127.0.0.2", port=old.port) as new:
         environ = env | settings(cache_dir, f"http://moving.test:{old.port}")
         with proxy(environ, argv=argv) as front:

@@ -167,6 +167,7 @@ def test_an_answer_may_end_by_itself_when_that_is_wanted(generous: Proxy, server
     left.set()
     stored = {"Cache-Control": "only-if-cached"}
     hit = eventually(lambda: _hit(generous.ask(chat_body("almost done"), headers=stored)))
+    assert hit is not None
     assert hit.json["choices"][0]["message"]["content"] == "almost"
     assert len(server.turns) == 1
 

@@ -159,7 +159,7 @@ def test_an_answer_that_ends_with_the_connection(front: Proxy, server: Stub) -> 
         (("404 Not Found", "application/json", b'{"detail":"Not Found"}'), "Not Found"),
         (("422 X", "application/json", b'{"detail":[{"loc":["body"],"msg":"bad"}]}'), "bad"),
         (("500 X", "text/plain", b"Internal Server Error"), "Internal Server Error"),
-        (("524 X", "text/html", b"<html><h1>A timeout occurred</h1></html>"), "524"),
+        (("520 X", "text/html", b"<html><h1>Unknown error</h1></html>"), "520"),
         (("503 X", "application/json", b""), "503"),
     ],
 )
