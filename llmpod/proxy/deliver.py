@@ -10,7 +10,7 @@ from typing import Final
 
 from llmpod.cache import Flight, Head
 from llmpod.cache.assemble import assemble
-from llmpod.cache.paths import converts
+from llmpod.cache.paths import converts, counts_on_request
 from llmpod.cache.unroll import UsageFilter, unroll
 from llmpod.errors import UpstreamInvalid
 from llmpod.proxy.answer import Answer
@@ -34,12 +34,12 @@ class Delivery:
         ask: the client's request.
         want: the form that the client asked for.
         keepalive: what it hears while nothing comes.
-        rewrite: makes the answer to this client out of a whole one of status 200; None: it passes.
+        turn: makes the answer to this client out of a whole one of status 200; None: it passes.
     """
 
     __slots__ = (
         *("_answer", "_ask", "_fill", "_filter", "_keepalive", "_led", "_listener", "_parts", "_quiet"),
-        *("_rewrite", "_want"),
+        *("_turned", "_want"),
     )
 
     def __init__(
@@ -50,14 +50,14 @@ class Delivery:
         *,
         want: Form,
         keepalive: Keepalive,
-        rewrite: Callable[[bytes], bytes] | None = None,
+        turn: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._fill = fill
         self._answer = answer
         self._ask = ask
         self._want = want
         self._keepalive = keepalive
-        self._rewrite = rewrite
+        self._turned = turn
         self._parts: list[bytes] | None = None  # gathered for an answer in another form
         self._filter: UsageFilter | None = None
         self._led = False  # the answer was begun by a keepalive, before the model server had said anything
@@ -98,7 +98,7 @@ class Delivery:
         self._quiet = flight.quiet
         answer, head = self._answer, flight.head
         refused = head is not None and head.status != 200
-        if flight.size or refused or answer.congested or self._rewrite is not None:
+        if flight.size or refused or answer.congested or self._turned is not None:
             return
         beat = self._keepalive.beat(self._ask, stream=self._want.stream, model=answer.model)
         if beat is None or (answer.started and not self._led and not answer.events):
@@ -139,7 +139,7 @@ class Delivery:
         if head.status >= 400 or self._gathered(head, streams=streams):
             self._parts = []
             return
-        if streams and converts(self._ask.path) and self._fill.asked.usage and not self._want.usage:
+        if streams and counts_on_request(self._ask.path) and self._fill.asked.usage and not self._want.usage:
             self._filter = UsageFilter()
         if self._led:
             self._led = self._answer.blank = False
@@ -151,7 +151,7 @@ class Delivery:
         """Whether the whole body must be there before this client can be given anything of it."""
         if head.status != 200:
             return False
-        if self._rewrite is not None:
+        if self._turned is not None:
             return True
         want = self._want
         if self._led and want.stream != streams:  # it has been told what will come
@@ -163,13 +163,13 @@ class Delivery:
     def _turn(self, head: Head, body: bytes) -> None:
         """Give the whole body in another form: an error in the shape that clients read, or a converted answer."""
         self._leave()
-        path, want, rewrite = self._ask.path, self._want, self._rewrite
+        path, want, turn = self._ask.path, self._want, self._turned
 
         def work() -> Whole:
             if head.status >= 400:
                 return _error(head, body)
-            if rewrite is not None:
-                return 200, _with_type(JSON_TYPE, head), rewrite(body)
+            if turn is not None:
+                return 200, _with_type(JSON_TYPE, head), turn(body)
             return _convert(head, body, path, want)
 
         if len(body) <= _BIG:

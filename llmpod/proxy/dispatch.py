@@ -5,7 +5,7 @@ from hashlib import sha256
 from typing import Final, NamedTuple
 
 from llmpod.cache import Cache, Flight, Flights, RequestKey
-from llmpod.cache.paths import converts
+from llmpod.cache.paths import converts, counts_on_request
 from llmpod.config import ProxySettings
 from llmpod.observe import Journal
 from llmpod.proxy.ask import Ask, partition
@@ -31,7 +31,8 @@ class Job(NamedTuple):
 
     @property
     def want(self) -> Form:
-        return Form(self.key.stream, self.key.include_usage or not self.key.stream)
+        counted = self.key.include_usage or not self.key.stream or not counts_on_request(self.ask.path)
+        return Form(self.key.stream, counted)
 
 
 class Dispatch:
@@ -101,15 +102,18 @@ class Dispatch:
 
     def _asks(self, job: Job, want: Form) -> Form:
         """In which form the model server is asked: as the client did, or for a stream to be put together."""
-        if (
-            not job.key.stream
-            and streams_upstream(job.destination, self._settings)
-            and converts(job.ask.path)
-        ):
+        streams = job.key.stream
+        if not streams and streams_upstream(job.destination, self._settings) and _may_stream(job):
             return Form(stream=True, usage=True)
-        if job.key.stream and self._settings.upstream_usage == "always" and converts(job.ask.path):
+        if streams and self._settings.upstream_usage == "always" and counts_on_request(job.ask.path):
             return Form(stream=True, usage=True)
         return want
+
+
+def _may_stream(job: Job) -> bool:
+    """Whether a request for a document may become one for a stream: not where the server is to keep the answer."""
+    path = job.ask.path
+    return converts(path) and (counts_on_request(path) or job.key.cacheable)
 
 
 def _attempt(ask: Ask) -> tuple[bytes, bool]:
@@ -129,14 +133,15 @@ def _request(job: Job, origin: Origin, asked: Form) -> Request:
     headers: Headers = to_upstream(ask.headers, credentials=destination.passes_credentials)
     if destination.api_key is not None:
         headers.append((b"authorization", b"Bearer " + destination.api_key.encode("latin-1")))
-    body = ask.body if asked == job.want else _as_stream(ask.body)
+    body = ask.body if asked == job.want else _as_stream(ask.body, ask.path)
     method = "GET" if ask.method == "HEAD" else ask.method  # model servers know HEAD for hardly any path
     return Request(origin, method.encode(), ask.target, headers, body)
 
 
-def _as_stream(body: bytes) -> bytes:
+def _as_stream(body: bytes, path: str) -> bytes:
     """The same request, for a stream with token counts. The body is a JSON object: its key was made from it."""
     question = json.loads(body)
     question["stream"] = True
-    question["stream_options"] = {**(question.get("stream_options") or {}), "include_usage": True}
+    if counts_on_request(path):
+        question["stream_options"] = {**(question.get("stream_options") or {}), "include_usage": True}
     return json.dumps(question, ensure_ascii=False).encode()

@@ -166,7 +166,7 @@ class Relay:
         destination = self._keeper.destination(name)
         if destination.origin is not None:
             listing_ask = replace(ask, path=models.PATH, target=models.PATH.encode())
-            self._fetch(Job(listing_ask, destination), answer, rewrite=from_server)
+            self._fetch(Job(listing_ask, destination), answer, turn=from_server)
             return
         body = models.listed(destinations, now=now)
         answer.whole(200, [JSON_TYPE, NOSNIFF], body if name is None else models.picked(body, name))
@@ -180,12 +180,12 @@ class Relay:
             raise NotCached("No answer to this request is stored.")
         self._fetch(job, answer)
 
-    def _fetch(self, job: Job, answer: Answer, *, rewrite: Callable[[bytes], bytes] | None = None) -> None:
+    def _fetch(self, job: Job, answer: Answer, *, turn: Callable[[bytes], bytes] | None = None) -> None:
         """Listen to the call that brings the answer; the last one to leave ends it."""
         fill, joined = self._dispatch.take(job, self._origin(job.destination))
         if joined:
             answer.cache, answer.reason = "JOIN", "in flight" if job.shared else "asked again"
-        Delivery(fill, answer, job.ask, want=job.want, keepalive=self._keepalive, rewrite=rewrite).begin()
+        Delivery(fill, answer, job.ask, want=job.want, keepalive=self._keepalive, turn=turn).begin()
 
     def _origin(self, destination: Destination) -> Origin:
         if destination.origin is None:
