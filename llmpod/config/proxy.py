@@ -35,6 +35,9 @@ class ProxySettings:
     max_cache_bytes: int = 2**30
     enable_profiling: bool = False
     prewarm_cache: str | None = None
+    prewarm_prompts: int = 0
+    prewarm_tokens: int = 32768
+    prewarm_usd: float = 0.01
     use_https: bool = False
     ssl_cert: Path | None = None
     ssl_key: Path | None = None
@@ -128,6 +131,16 @@ def _seconds(name: str, text: str) -> float:
     return value
 
 
+def _amount(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e3:
+        raise ConfigError(f"{name}={text!r} is not an amount in USD.", param=name)
+    return value
+
+
 def _none_or_seconds(name: str, text: str) -> float:
     return 0.0 if text.strip() in ("0", "0.0") else _seconds(name, text)
 
@@ -141,6 +154,9 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "CACHE_SIZE_BYTES": ("max_cache_bytes", _count(0, 2**50)),
     "ENABLE_PROFILING": ("enable_profiling", _flag),
     "PREWARM_CACHE": ("prewarm_cache", lambda _, text: text),
+    "PREWARM_PROMPTS": ("prewarm_prompts", _count(0, 32)),
+    "PREWARM_TOKENS": ("prewarm_tokens", _count(1, 10**7)),
+    "PREWARM_USD": ("prewarm_usd", _amount),
     "USE_HTTPS": ("use_https", _flag),
     "SSL_CERT": ("ssl_cert", lambda _, text: Path(text).expanduser()),
     "SSL_KEY": ("ssl_key", lambda _, text: Path(text).expanduser()),

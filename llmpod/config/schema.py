@@ -185,6 +185,18 @@ class PodConfig(BaseModel):
     keepalive_json: bool = Field(
         False, description="White space for clients that wait for a JSON document; the status is then 200."
     )
+    prewarm_cache: Path | None = Field(
+        None, strict=False, description="File with requests that are asked once a model is ready."
+    )
+    prewarm_prompts: Annotated[int, Field(ge=0, le=32)] = Field(
+        0, description="How many of the most used system prompts a server that became ready is shown."
+    )
+    prewarm_tokens: Annotated[int, Field(ge=1, le=10**7)] = Field(
+        32768, description="What these may have together, as estimated from their length."
+    )
+    prewarm_usd: Annotated[float, Field(ge=0, lt=1000)] = Field(
+        0.01, strict=False, description="What showing them may cost, at the machine's price per hour."
+    )
     finish_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
         0.0, strict=False, description="How long an answer may go on to be stored when nobody listens."
     )

@@ -22,7 +22,7 @@ from llmpod.proxy.hits import Hits
 from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.ops import Ops, routes
-from llmpod.proxy.prewarm import Prewarmer
+from llmpod.proxy.prewarm import Prewarmer, Warmth
 from llmpod.proxy.relay import Relay
 from llmpod.proxy.upstream import Patience, Upstream
 
@@ -76,12 +76,15 @@ class Front:
             keeper = Keeper(settings, self._log, changed=upstream.try_again)
             await keeper.start()
             stack.push_async_callback(keeper.aclose)
-            prewarmer = Prewarmer(settings, keeper, self._log)
+            warmth = Warmth(settings)
+            prewarmer = Prewarmer(settings, keeper, warmth, self._log)
             await prewarmer.start()
             stack.push_async_callback(prewarmer.aclose)
             hits = Hits(cache)
             desk = Desk(settings, keeper, hits, journal)
-            dispatch = Dispatch(settings, cache=cache, keeper=keeper, upstream=upstream, journal=journal)
+            dispatch = Dispatch(
+                settings, cache=cache, keeper=keeper, upstream=upstream, journal=journal, warmth=warmth
+            )
             keepalive = Keepalive(settings, clock=journal.clock)
             relay = Relay(desk, hits, cache=cache, keeper=keeper, dispatch=dispatch, keepalive=keepalive)
             self.ops = Ops(settings, cache, keeper, journal)

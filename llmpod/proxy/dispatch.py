@@ -11,8 +11,9 @@ from llmpod.observe import Journal
 from llmpod.proxy.ask import Ask, partition
 from llmpod.proxy.fill import Fill, Form
 from llmpod.proxy.headers import Headers, get, to_upstream
-from llmpod.proxy.keeper import Keeper
+from llmpod.proxy.keeper import Keeper, Use
 from llmpod.proxy.origin import Origin, Request
+from llmpod.proxy.prewarm import Warmth
 from llmpod.proxy.route import Destination, streams_upstream
 from llmpod.proxy.upstream import Upstream
 
@@ -39,13 +40,21 @@ class Dispatch:
     """Starts upstream calls and knows which of them may be joined."""
 
     def __init__(
-        self, settings: ProxySettings, *, cache: Cache, keeper: Keeper, upstream: Upstream, journal: Journal
+        self,
+        settings: ProxySettings,
+        *,
+        cache: Cache,
+        keeper: Keeper,
+        upstream: Upstream,
+        journal: Journal,
+        warmth: Warmth,
     ) -> None:
         self._settings = settings
         self._cache = cache
         self._keeper = keeper
         self._upstream = upstream
         self._journal = journal
+        self._warmth = warmth
         self._flights = Flights()
         self._fills: dict[bytes, Fill] = {}
 
@@ -86,7 +95,7 @@ class Dispatch:
             flight,
             job.ask.target.decode("latin-1"),
             asked=asked,
-            use=self._keeper.use(job.destination.model_key),
+            use=self._keeper.use(job.destination.model_key) if self._warmth.is_use(job.ask) else Use(),
             journal=self._journal,
             cache=self._cache if job.shared else None,
             finish=self._settings.finish_seconds,
