@@ -1,8 +1,8 @@
 """Rows of the fault list (reliability-security.md, section 5) that no other file of this folder is about.
 
 The others are named where they are tested: F1 test_breaker; F3, F4, F5, F56 test_streams and test_keepalive;
-F6, F7, F12 test_endpoint; F9 test_serve; F57 test_sharing, test_direct, test_join; F58 test_order; F59 test_direct;
-F62 test_edge.
+F2 test_upstream too; F6, F7, F12 test_endpoint; F9 test_serve; F57 test_sharing, test_direct, test_join; F58
+test_order; F59 test_direct; F61, F62 where the edge is tested.
 """
 
 import json
