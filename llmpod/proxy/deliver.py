@@ -98,7 +98,7 @@ class Delivery:
         self._quiet = flight.quiet
         answer, head = self._answer, flight.head
         refused = head is not None and head.status != 200
-        if flight.size or refused or answer.congested or self._turned is not None:
+        if refused or answer.congested or self._turned is not None:
             return
         beat = self._keepalive.beat(self._ask, stream=self._want.stream, model=answer.model)
         if beat is None or (answer.started and not self._led and not answer.events):
