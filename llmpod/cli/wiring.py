@@ -233,7 +233,8 @@ def proxy_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
         "PREWARM_TOKENS": str(c.prewarm_tokens),
         "PREWARM_USD": str(c.prewarm_usd),
         "LLMPOD_STATE": str(config.state_file),
-        "LLMPOD_MODELS": c.served_model_name or c.hub_id.partition("@")[0],
+        "LLMPOD_MODELS": ",".join(filter(None, (c.served_model_name, c.hub_id.partition("@")[0]))),
+        "LLMPOD_MAX_MODEL_LEN": str(c.max_model_len or ""),
         "PYTHONUNBUFFERED": "1",
     }
     if c.use_https:

@@ -20,7 +20,8 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
 class ProxySettings:
     """Everything the proxy process needs to know. Sizes in bytes, times in seconds.
 
-    ``endpoint`` is a fixed upstream (base URL without ``/v1``); without it ``state_file`` is followed.
+    ``endpoint`` is a fixed upstream (base URL without ``/v1``); without it ``state_file`` is followed. ``models``
+    are the names of one model, its own id last, and ``max_model_len`` is its context length; a state knows better.
     """
 
     host: str = "127.0.0.1"
@@ -29,6 +30,7 @@ class ProxySettings:
     endpoint_key: str | None = None
     state_file: Path | None = None
     models: tuple[str, ...] = ()
+    max_model_len: int | None = None
     token: str = ""
     cache_dir: Path | None = Path("/tmp/llm_cache")  # noqa: S108 - the mission fixed this default
     max_cache_size: int = 1000
@@ -166,6 +168,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LOG_LEVEL": ("log_level", _choice(*_LEVELS)),
     "LLMPOD_STATE": ("state_file", lambda _, text: Path(text)),
     "LLMPOD_MODELS": ("models", lambda _, text: tuple(m for m in text.split(",") if m)),
+    "LLMPOD_MAX_MODEL_LEN": ("max_model_len", _count(1, 10**9)),
     "LLMPOD_PROXY_TOKEN": ("token", lambda _, text: text),
     "UPSTREAM_USAGE": ("upstream_usage", _choice("asked", "always")),
     "KEEPALIVE_SECONDS": ("keepalive_seconds", _none_or_seconds),

@@ -83,10 +83,9 @@ def fixed(settings: ProxySettings) -> Destination:
 
 def followed(targets: Mapping[str, Target], settings: ProxySettings) -> tuple[Destination, ...]:
     """The models of the state file; with no record at all, the one the configuration names."""
-    if not targets:
-        return tuple(
-            Destination(identity=name, names=(name,), phase=Phase.STOPPED) for name in settings.models[:1]
-        )
+    if not targets and settings.models:
+        names, length = settings.models, settings.max_model_len
+        return (Destination(identity=names[-1], names=names, phase=Phase.STOPPED, max_model_len=length),)
     return tuple(_from_target(target) for target in targets.values())
 
 

@@ -75,6 +75,16 @@ def test_what_would_run(down: Proxy) -> None:
     assert (head.body, head.headers["content-length"]) == (b"", str(len(listed.body)))
 
 
+def test_what_would_run_though_nothing_ever_ran(
+    state_file: Path, cache_dir: Path, env: dict[str, str]
+) -> None:
+    more = {"LLMPOD_STATE": str(state_file), "LLMPOD_MODELS": "mine,org/m", "LLMPOD_MAX_MODEL_LEN": "4096"}
+    with proxy(env | settings(cache_dir, **more)) as front:
+        (entry,) = front.get("/v1/models").json["data"]
+        assert (entry["id"], entry["aliases"], entry["max_model_len"]) == ("mine", ["org/m"], 4096)
+        assert (entry["root"], entry["status"], "usd_per_hour" in entry) == ("org/m", "stopped", False)
+
+
 def test_the_servers_list_with_ours_beside_it(up: tuple[Proxy, Stub]) -> None:
     front, server = up
     document = front.get("/v1/models").json
