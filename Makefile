@@ -15,7 +15,7 @@ help:
 	@echo "make install    make .venv with the hash-locked packages for running and development"
 	@echo "make run        start and stay in the foreground; Ctrl-C cleans up   (YES=1: do not ask, RUN_ARGS='…')"
 	@echo "make test       the test suite                                       (TEST_ARGS='-k cache -x')"
-	@echo "make test-long  the tests that take minutes: kill moments, random worlds"
+	@echo "make test-long  the tests that take minutes: kill moments, random worlds, a million requests"
 	@echo "make cover      the test suite with branch coverage"
 	@echo "make check      format, lint, types, layers, ceilings, tests: the one command that decides"
 	@echo "make lock       pin the packages anew                                (scripts/lock --upgrade: newest)"

@@ -187,6 +187,12 @@ class UpstreamUnreachable(LlmpodError):
     status, type, code = 502, "upstream_error", "upstream_unreachable"
 
 
+class UpstreamUntrusted(UpstreamUnreachable):
+    """The model server could not prove who it is, or speaks no TLS that is still good."""
+
+    code = "upstream_tls"
+
+
 class UpstreamTimeout(LlmpodError):
     """The model server did not answer in time (connect, first byte, idle or total)."""
 

@@ -1,7 +1,7 @@
 """Not a client library: makes the JSON answer out of the chunks of a stream, as the same server would have sent it.
 
-Works for chat and text completions (``paths.converts``). Fields are not listed one by one, so what nobody has heard
-of yet is kept too; what decides is where a field stands:
+What follows is about chat and text completions; ``messages.py`` and ``responses.py`` know the other two APIs. Fields
+are not listed one by one, so what nobody has heard of yet is kept too; what decides is where a field stands:
 
 - in a chunk: the first ``id``, ``created`` and ``model``; of anything else the last value that is not null (``usage``,
   vLLM's ``system_fingerprint``, which only its last chunk has, llama.cpp's ``timings``, …). ``object`` loses
@@ -21,6 +21,7 @@ opens every message, as in vLLM's JSON form; and it is the empty string in a mes
 import json
 from typing import Any, Final
 
+from llmpod.cache import messages, responses
 from llmpod.cache.paths import Shape, converts, shape_of
 from llmpod.cache.sse import DONE, parse_events
 from llmpod.errors import UpstreamInvalid
@@ -45,11 +46,18 @@ def assemble(frames: bytes, *, path: str) -> bytes:
     """
     if not converts(path):
         raise UpstreamInvalid(f"A stream of {path} cannot be turned into one JSON document.")
-    assembly = _Assembly(chat=shape_of(path) is Shape.CHAT)
-    for event in parse_events(frames):
-        if event.data.strip() != DONE:
-            assembly.take(_chunk(event.data))
-    return json.dumps(assembly.answer(), ensure_ascii=False, separators=(",", ":")).encode()
+    chunks = (_chunk(event.data) for event in parse_events(frames) if event.data.strip() != DONE)
+    shape = shape_of(path)
+    if shape is Shape.MESSAGES:
+        answer = messages.assemble(list(chunks))
+    elif shape is Shape.RESPONSES:
+        answer = responses.assemble(list(chunks))
+    else:
+        assembly = _Assembly(chat=shape is Shape.CHAT)
+        for chunk in chunks:
+            assembly.take(chunk)
+        answer = assembly.answer()
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _chunk(data: str) -> dict[str, Any]:

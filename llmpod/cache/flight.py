@@ -38,6 +38,7 @@ class Flight:
         error: why it never will be.
         size: bytes of body so far.
         spilled: the body outgrew the buffer; nobody may join any more and it cannot be cached.
+        quiet: how often whoever fetches has said that nothing came for a while.
         when_room: called once, as soon as it is no longer ``crowded``.
     """
 
@@ -52,6 +53,7 @@ class Flight:
         "error",
         "finished",
         "head",
+        "quiet",
         "size",
         "spilled",
         "when_room",
@@ -62,6 +64,7 @@ class Flight:
         self.head: Head | None = None
         self.finished = False
         self.error: Exception | None = None
+        self.quiet = 0
         self.size = 0
         self.spilled = False
         self.when_room: Callable[[], None] | None = None
@@ -122,6 +125,11 @@ class Flight:
         self.size += len(chunk)
         if self.size > self._max_bytes:
             self._spill()
+        self._wake()
+
+    def still_waiting(self) -> None:
+        """Nothing has come of the body yet: who listens may want to tell a client that it is not forgotten."""
+        self.quiet += 1
         self._wake()
 
     def finish(self) -> None:

@@ -73,4 +73,10 @@ def not_stored_because(path: str) -> str:
 @lru_cache(maxsize=256)
 def converts(path: str) -> bool:
     """True where one stored entry serves both clients that stream and clients that do not."""
+    return shape_of(path) in {Shape.CHAT, Shape.TEXT, Shape.RESPONSES, Shape.MESSAGES}
+
+
+@lru_cache(maxsize=256)
+def counts_on_request(path: str) -> bool:
+    """True where a stream says how many tokens were used only if that was asked for."""
     return shape_of(path) in {Shape.CHAT, Shape.TEXT}

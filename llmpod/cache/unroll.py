@@ -8,18 +8,25 @@ the empty string. ``object`` is named as each form names it.
 Each choice becomes: a chunk with the role and whatever of the message is not text; one for each text (reasoning
 first); two for each tool call (its name, then its arguments); a last one with ``finish_reason`` and what else the
 choice holds. Fields of the answer that stand beside the choices (llama.cpp's ``timings``) go into the last of these.
+
+``messages.py`` and ``responses.py`` do the same for the other two APIs.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
+from llmpod.cache import messages, responses
 from llmpod.cache.paths import Shape, converts, shape_of
 from llmpod.cache.sse import DONE, iter_frames, parse_events
 from llmpod.errors import UpstreamInvalid
 
 _EVERY_CHUNK: Final = ("id", "created", "model", "system_fingerprint", "service_tier")
 _TEXTS: Final = ("reasoning", "reasoning_content", "content", "refusal")
+_NO_CHOICES: Final = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+_FRAME_ENDS: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_NOT_A_STREAM: Final = "The stored answer cannot be sent as a stream."
 _END: Final = f"data: {DONE}\n\n".encode()
 
 
@@ -32,11 +39,16 @@ def unroll(answer: bytes, *, path: str, include_usage: bool) -> bytes:
         include_usage: send the usage frame, as ``stream_options.include_usage`` asks.
 
     Raises:
-        UpstreamInvalid: it is no answer with choices, or the path's answers cannot be converted.
+        UpstreamInvalid: it is no answer of that path, or the path's answers cannot be converted.
     """
+    shape = shape_of(path)
     document = _document(answer, path)
-    choices = document["choices"]
-    chat = shape_of(path) is Shape.CHAT
+    if shape is Shape.MESSAGES:
+        return b"".join(map(_named_frame, messages.unroll(document)))
+    if shape is Shape.RESPONSES:
+        return b"".join(map(_named_frame, responses.unroll(document)))
+    choices = _choices(document)
+    chat = shape is Shape.CHAT
     base: dict[str, Any] = {name: document[name] for name in _EVERY_CHUNK if name in document}
     base["object"] = "chat.completion.chunk" if chat else "text_completion"
     parts = [part for choice in choices for part in (_chat if chat else _text)(choice)]
@@ -54,11 +66,21 @@ def _document(answer: bytes, path: str) -> dict[str, Any]:
         document = json.loads(answer) if converts(path) else None
     except (ValueError, RecursionError):
         document = None
-    if isinstance(document, dict):
-        choices = document.get("choices")
-        if isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices):
-            return document
-    raise UpstreamInvalid("The stored answer cannot be sent as a stream.")
+    if not isinstance(document, dict):
+        raise UpstreamInvalid(_NOT_A_STREAM)
+    return document
+
+
+def _choices(document: dict[str, Any]) -> list[dict[str, Any]]:
+    choices = document.get("choices")
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        raise UpstreamInvalid(_NOT_A_STREAM)
+    return choices
+
+
+def _named_frame(event: dict[str, Any]) -> bytes:
+    """Events of these two APIs bear their type twice."""
+    return b"event: %b\n" % event["type"].encode() + _frame(event)
 
 
 def _frame(chunk: dict[str, Any]) -> bytes:
@@ -130,8 +152,30 @@ def strip_usage(frames: bytes) -> bytes:
     return b"".join(frame for frame in iter_frames(frames) if not _is_usage(frame))
 
 
+class UsageFilter:
+    """``strip_usage`` for a stream that is still coming: holds back a frame only until it is complete."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What may go on of the next bytes of the stream; perhaps nothing."""
+        if not self._held and chunk.endswith(b"\n\n") and b'"usage"' not in chunk:
+            return chunk
+        frames = list(iter_frames(self._held + chunk))
+        self._held = b"" if not frames or frames[-1].endswith(_FRAME_ENDS) else frames.pop()
+        return b"".join(frame for frame in frames if not _is_usage(frame))
+
+    def rest(self) -> bytes:
+        """What is left at the end of the stream: a frame that lacks its blank line."""
+        rest, self._held = self._held, b""
+        return rest
+
+
 def _is_usage(frame: bytes) -> bool:
-    if b'"usage"' not in frame or b'"choices"' not in frame:
+    if b'"usage"' not in frame or _NO_CHOICES.search(frame) is None:
         return False
     try:
         chunks = [json.loads(event.data) for event in parse_events(frame)]

@@ -143,7 +143,7 @@ def _open(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _resolved(config: PodConfig, base: Path) -> PodConfig:
-    names = ("cache_dir", "ssl_cert", "ssl_key", "state_file")
+    names = ("cache_dir", "prewarm_cache", "ssl_cert", "ssl_key", "state_file")
     paths = {name: getattr(config, name) for name in names}
     return config.model_copy(
         update={name: base / value.expanduser() for name, value in paths.items() if value is not None}

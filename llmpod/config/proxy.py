@@ -19,6 +19,8 @@ from llmpod.config.caching import (
 from llmpod.errors import ConfigError
 
 UpstreamStream = Literal["auto", "always", "never"]
+UpstreamUsage = Literal["asked", "always"]
+KeepaliveForm = Literal["auto", "comment", "event"]
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
 
 
@@ -26,7 +28,8 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
 class ProxySettings:
     """Everything the proxy process needs to know. Sizes in bytes, times in seconds.
 
-    ``endpoint`` is a fixed upstream (base URL without ``/v1``); without it ``state_file`` is followed.
+    ``endpoint`` is a fixed upstream (base URL without ``/v1``); without it ``state_file`` is followed. ``models``
+    are the names of one model, its own id last, and ``max_model_len`` is its context length; a state knows better.
     ``cache_policy`` by path, ``*`` for the rest; ``cache_ttl_seconds`` None: for ever; ``cache_pace`` in events a
     second, 0: at once.
     """
@@ -37,6 +40,7 @@ class ProxySettings:
     endpoint_key: str | None = None
     state_file: Path | None = None
     models: tuple[str, ...] = ()
+    max_model_len: int | None = None
     token: str = ""
     cache_dir: Path | None = Path("/tmp/llm_cache")  # noqa: S108 - the mission fixed this default
     max_cache_size: int = 1000
@@ -48,11 +52,19 @@ class ProxySettings:
     cache_pace: int = 0
     enable_profiling: bool = False
     prewarm_cache: str | None = None
+    prewarm_prompts: int = 0
+    prewarm_tokens: int = 32768
+    prewarm_usd: float = 0.01
     use_https: bool = False
     ssl_cert: Path | None = None
     ssl_key: Path | None = None
     log_level: str = "INFO"
     upstream_stream: UpstreamStream = "auto"
+    upstream_usage: UpstreamUsage = "asked"
+    keepalive_seconds: float = 15.0
+    keepalive_form: KeepaliveForm = "auto"
+    keepalive_json: bool = False
+    finish_seconds: float = 0.0
     drain_seconds: float = 8.0
     connect_seconds: float = 5.0
     first_byte_seconds: float = 300.0
@@ -141,6 +153,20 @@ def _seconds(name: str, text: str) -> float:
     return value
 
 
+def _amount(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e3:
+        raise ConfigError(f"{name}={text!r} is not an amount in USD.", param=name)
+    return value
+
+
+def _none_or_seconds(name: str, text: str) -> float:
+    return 0.0 if text.strip() in ("0", "0.0") else _seconds(name, text)
+
+
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 # environment variable -> (field, how to read it); names up to PORT are the mission's
 _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
@@ -155,6 +181,9 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "CACHE_PACE": ("cache_pace", _count(0, 10_000)),
     "ENABLE_PROFILING": ("enable_profiling", _flag),
     "PREWARM_CACHE": ("prewarm_cache", lambda _, text: text),
+    "PREWARM_PROMPTS": ("prewarm_prompts", _count(0, 32)),
+    "PREWARM_TOKENS": ("prewarm_tokens", _count(1, 10**7)),
+    "PREWARM_USD": ("prewarm_usd", _amount),
     "USE_HTTPS": ("use_https", _flag),
     "SSL_CERT": ("ssl_cert", lambda _, text: Path(text).expanduser()),
     "SSL_KEY": ("ssl_key", lambda _, text: Path(text).expanduser()),
@@ -164,9 +193,17 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LOG_LEVEL": ("log_level", _choice(*_LEVELS)),
     "LLMPOD_STATE": ("state_file", lambda _, text: Path(text)),
     "LLMPOD_MODELS": ("models", lambda _, text: tuple(m for m in text.split(",") if m)),
+    "LLMPOD_MAX_MODEL_LEN": ("max_model_len", _count(1, 10**9)),
     "LLMPOD_PROXY_TOKEN": ("token", lambda _, text: text),
+    "UPSTREAM_USAGE": ("upstream_usage", _choice("asked", "always")),
+    "KEEPALIVE_SECONDS": ("keepalive_seconds", _none_or_seconds),
+    "KEEPALIVE_FORM": ("keepalive_form", _choice("auto", "comment", "event")),
+    "KEEPALIVE_JSON": ("keepalive_json", _flag),
+    "FINISH_SECONDS": ("finish_seconds", _none_or_seconds),
+    "LLMPOD_CONNECT_SECONDS": ("connect_seconds", _seconds),
     "LLMPOD_FIRST_BYTE_SECONDS": ("first_byte_seconds", _seconds),
     "LLMPOD_IDLE_SECONDS": ("idle_seconds", _seconds),
+    "LLMPOD_TOTAL_SECONDS": ("total_seconds", _seconds),
     "LLMPOD_DRAIN_SECONDS": ("drain_seconds", _seconds),
     "LLMPOD_KEEP_ALIVE_SECONDS": ("keep_alive_seconds", _seconds),
 }

@@ -13,6 +13,7 @@ from llmpod.config.caching import ALL_MASKS, LONGEST, WEEK, CacheMask, CacheMode
 from llmpod.model import EventKind
 
 Seconds = Annotated[int, Field(ge=0, le=31 * 24 * 3600)]
+Patience = Annotated[float, Field(gt=0, le=24 * 3600)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 HubId = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?(@[\w.\-/]+)?$")]
@@ -180,6 +181,40 @@ class PodConfig(BaseModel):
     ssl_key: Path | None = Field(None, strict=False)
     upstream_stream: Literal["auto", "always", "never"] = Field(
         "auto", description="Whether the model server is asked to stream for clients that did not ask."
+    )
+    upstream_usage: Literal["asked", "always"] = Field(
+        "asked",
+        description="`always`: streams are asked for with token counts, so that one serves every client.",
+    )
+    connect_seconds: Patience = Field(5.0, strict=False, description="To connect to the model server.")
+    first_byte_seconds: Patience = Field(
+        300.0, strict=False, description="Until the first byte of an answer's body."
+    )
+    idle_seconds: Patience = Field(120.0, strict=False, description="Between two reads of an answer.")
+    total_seconds: Patience = Field(3600.0, strict=False, description="For a whole answer.")
+    keepalive_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
+        15.0, strict=False, description="How often a client is told that its answer has not begun; 0: never."
+    )
+    keepalive_form: Literal["auto", "comment", "event"] = Field(
+        "auto", description="How streams are told; `auto`: events for clients that count only these."
+    )
+    keepalive_json: bool = Field(
+        False, description="White space for clients that wait for a JSON document; the status is then 200."
+    )
+    prewarm_cache: Path | None = Field(
+        None, strict=False, description="File with requests that are asked once a model is ready."
+    )
+    prewarm_prompts: Annotated[int, Field(ge=0, le=32)] = Field(
+        0, description="How many of the most used system prompts a server that became ready is shown."
+    )
+    prewarm_tokens: Annotated[int, Field(ge=1, le=10**7)] = Field(
+        32768, description="What these may have together, as estimated from their length."
+    )
+    prewarm_usd: Annotated[float, Field(ge=0, lt=1000)] = Field(
+        0.01, strict=False, description="What showing them may cost, at the machine's price per hour."
+    )
+    finish_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
+        0.0, strict=False, description="How long an answer may go on to be stored when nobody listens."
     )
 
     # where things are

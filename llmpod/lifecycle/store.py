@@ -231,6 +231,7 @@ class Target:
     served_name: str
     deadline: float | None
     usd_per_hour: float | None
+    max_model_len: int | None
     created_at: float | None
     ready_at: float | None
     error: str
@@ -260,6 +261,7 @@ class Follower:
             served_name=record.served_name or record.model,
             deadline=record.deadline,
             usd_per_hour=record.usd_per_hour,
+            max_model_len=length if isinstance(length := record.config.get("max_model_len"), int) else None,
             created_at=record.created_at,
             ready_at=record.ready_at,
             error=record.error or record.down_reason,

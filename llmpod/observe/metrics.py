@@ -161,7 +161,7 @@ def _counters(m: Metrics) -> Iterator[Metric]:
         ("requests", "Requests to /v1", m.requests_total),
         ("errors", "Answers with status 400 or above", m.errors_total),
         ("upstream_calls", "Calls to the model server", m.upstream_calls),
-        ("upstream_retries", "Calls repeated because a pooled connection was stale", m.upstream_retries),
+        ("upstream_retries", "Calls repeated because nothing had come of them", m.upstream_retries),
         ("truncated", "Answers that the model server cut off", m.truncated),
         ("cancelled", "Upstream calls cancelled because nobody listened any more", m.cancelled),
         ("client_gone", "Clients that left before the end of their answer", m.client_gone),

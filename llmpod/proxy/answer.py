@@ -43,6 +43,7 @@ class Answer:
         cache: ``HIT``, ``MISS``, ``JOIN``, ``BYPASS`` or empty; sent as ``X-Cache``.
         reason: why; sent as ``X-Cache-Reason``.
         events: the body is a stream of events, so an error can be said after it began.
+        blank: the body is to be JSON and holds nothing but white space yet, so an error can be said in its place.
         over: nothing more can be said, because all was said or the client left.
         when_over: called once, at the end.
         when_clear: called when the client has taken what was written (see ``congested``).
@@ -50,7 +51,7 @@ class Answer:
 
     __slots__ = (
         *("_ask", "_bodiless", "_chunked", "_journal", "_keep", "_pending", "_since", "_wire"),
-        *("bytes", "cache", "events", "model", "over", "reason", "started", "status"),
+        *("blank", "bytes", "cache", "events", "model", "over", "reason", "started", "status"),
         *("when_clear", "when_over"),
     )
 
@@ -67,6 +68,7 @@ class Answer:
         self.bytes = 0
         self.started = False
         self.events = False
+        self.blank = False
         self.over = False
         self.cache = ""
         self.reason = ""
@@ -149,11 +151,15 @@ class Answer:
             error = LlmpodError("Something in the proxy went wrong.", hint="Its log says more.")
         if not self.started:
             self.whole(error.status, error_headers(error), error_body(error))
-            return
+        else:
+            self.break_off(error_body(error))
+
+    def break_off(self, error: bytes) -> None:
+        """Say the JSON of an error where that is still possible, and cut: what has begun must not end cleanly."""
         if self.over:
             return
-        if self.events:
-            self.write(error_event(error))
+        if self.events or self.blank:
+            self.write(error_event(error) if self.events else error)
         self.flush()
         self._end(keep=False)
 

@@ -1,6 +1,7 @@
 """Not a module of logic: who owns what, in which order it opens and closes, and which half answers which path."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
@@ -18,9 +19,10 @@ from llmpod.observe.dashboard import load_page
 from llmpod.proxy.desk import Desk
 from llmpod.proxy.dispatch import Dispatch
 from llmpod.proxy.hits import Hits
+from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.ops import Ops, routes
-from llmpod.proxy.prewarm import Prewarmer
+from llmpod.proxy.prewarm import Prewarmer, Warmth
 from llmpod.proxy.relay import Relay
 from llmpod.proxy.upstream import Patience, Upstream
 
@@ -74,16 +76,28 @@ class Front:
                 self._log.warning("cache_degraded", reason=cache.degraded)
             upstream = Upstream(_patience(settings), metrics)
             stack.push_async_callback(upstream.aclose)
-            keeper = Keeper(settings, self._log)
+            keeper = Keeper(settings, self._log, changed=upstream.try_again)
             await keeper.start()
             stack.push_async_callback(keeper.aclose)
-            prewarmer = Prewarmer(settings, keeper, self._log)
+            warmth = Warmth(settings)
+            prewarmer = Prewarmer(settings, keeper, warmth, self._log)
             await prewarmer.start()
             stack.push_async_callback(prewarmer.aclose)
             hits = Hits(cache)
             desk = Desk(settings, keeper, hits, journal)
-            dispatch = Dispatch(settings, cache=cache, keeper=keeper, upstream=upstream, journal=journal)
-            relay = Relay(settings, desk, hits, cache=cache, keeper=keeper, dispatch=dispatch)
+            dispatch = Dispatch(
+                settings, cache=cache, keeper=keeper, upstream=upstream, journal=journal, warmth=warmth
+            )
+            keepalive = Keepalive(settings, clock=journal.clock)
+            relay = Relay(
+                settings,
+                desk,
+                hits,
+                cache=cache,
+                keeper=keeper,
+                dispatch=dispatch,
+                keepalive=keepalive,
+            )
             self.ops = Ops(settings, cache, keeper, journal)
             self._web.include_router(routes(self.ops, load_page()))
             yield {"desk": desk, "relay": relay}
@@ -113,6 +127,7 @@ def _patience(settings: ProxySettings) -> Patience:
         first_byte=settings.first_byte_seconds,
         idle=settings.idle_seconds,
         total=settings.total_seconds,
+        quiet=settings.keepalive_seconds or math.inf,
     )
 
 

@@ -8,22 +8,21 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from llmpod.cache import Head
+from llmpod.cache import Flight, Head
 from llmpod.cache.assemble import assemble
-from llmpod.cache.paths import converts
-from llmpod.cache.unroll import strip_usage, unroll
+from llmpod.cache.paths import converts, counts_on_request
+from llmpod.cache.unroll import UsageFilter, unroll
 from llmpod.errors import UpstreamInvalid
 from llmpod.proxy.answer import Answer
+from llmpod.proxy.ask import Ask
 from llmpod.proxy.fill import Fill, Form
 from llmpod.proxy.headers import Header, Headers, get, is_json, is_stream
-from llmpod.proxy.replies import JSON_TYPE, in_openai_shape
+from llmpod.proxy.keepalive import Keepalive
+from llmpod.proxy.replies import JSON_TYPE, SSE_TYPE, STREAM_FIELDS, in_openai_shape, truer_status
 
-SSE_TYPE: Final = (b"content-type", b"text/event-stream; charset=utf-8")
 _MAX_ERROR_BYTES: Final = 2**20
 _BIG: Final = 65536  # bodies above this are converted in a thread
-# what buffering proxies and browsers between us and the client must know about a stream
-_STREAM_FIELDS: Final = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
-_Whole = tuple[int, Headers, bytes]  # a complete answer: status, fields, body
+Whole = tuple[int, Headers, bytes]  # a complete answer: status, fields, body
 
 
 class Delivery:
@@ -32,28 +31,37 @@ class Delivery:
     Args:
         fill: what brings the bytes.
         answer: where they go.
-        path: of the request.
+        ask: the client's request.
         want: the form that the client asked for.
-        turn: makes what the client gets of the whole body of a good answer; None: it gets that body.
+        keepalive: what it hears while nothing comes.
+        turn: makes the answer to this client out of a whole one of status 200; None: it passes.
     """
 
-    __slots__ = ("_answer", "_fill", "_listener", "_parts", "_path", "_turned", "_want")
+    __slots__ = (
+        *("_answer", "_ask", "_fill", "_filter", "_keepalive", "_led", "_listener", "_parts", "_quiet"),
+        *("_turned", "_want"),
+    )
 
     def __init__(
         self,
         fill: Fill,
         answer: Answer,
+        ask: Ask,
         *,
-        path: str,
         want: Form,
+        keepalive: Keepalive,
         turn: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._fill = fill
         self._answer = answer
-        self._path = path
+        self._ask = ask
         self._want = want
+        self._keepalive = keepalive
         self._turned = turn
         self._parts: list[bytes] | None = None  # gathered for an answer in another form
+        self._filter: UsageFilter | None = None
+        self._led = False  # the answer was begun by a keepalive, before the model server had said anything
+        self._quiet = fill.flight.quiet
         self._listener = fill.flight.follow(self._go_on)
 
     def begin(self) -> None:
@@ -67,12 +75,14 @@ class Delivery:
     def _go_on(self) -> None:
         flight = self._fill.flight
         try:
+            if flight.quiet != self._quiet:
+                self._beat(flight)
             if self._advance(flight.head):
                 return
             if flight.error is not None:
                 self._answer.fail(flight.error)
             elif self._parts is None:
-                self._answer.finish()
+                self._finish()
             elif flight.head is not None:
                 self._turn(flight.head, b"".join(self._parts))
         except Exception as error:  # a bug met while one client is served must not reach the other ones
@@ -83,12 +93,28 @@ class Delivery:
         self._fill.listener_left()
 
     # --- inside -------------------------------------------------------------------------------------------
+    def _beat(self, flight: Flight) -> None:
+        """The model server has not begun yet: let the client hear that somebody is there."""
+        self._quiet = flight.quiet
+        answer, head = self._answer, flight.head
+        refused = head is not None and head.status != 200
+        if refused or answer.congested or self._turned is not None:
+            return
+        beat = self._keepalive.beat(self._ask, stream=self._want.stream, model=answer.model)
+        if beat is None or (answer.started and not self._led and not answer.events):
+            return
+        if not answer.started:
+            self._led = True
+            answer.events, answer.blank = beat.events, not beat.events
+            answer.start(200, beat.fields)
+        answer.write(beat.data)
+
     def _advance(self, head: Head | None) -> bool:
         """Hand on what has come; whether more may come."""
         flight, answer, take = self._fill.flight, self._answer, self._listener.take
         if head is None:
             return not flight.over
-        if not answer.started and self._parts is None:
+        if self._parts is None and (self._led or not answer.started):
             self._start(head)
         if self._parts is not None:
             while (chunk := take()) is not None:
@@ -99,31 +125,47 @@ class Delivery:
             if chunk is None:
                 answer.flush()
                 return not flight.over
-            answer.write(chunk)
+            answer.write(chunk if self._filter is None else self._filter.feed(chunk))
         return True
 
+    def _finish(self) -> None:
+        if self._filter is not None:
+            self._answer.write(self._filter.rest())
+        self._answer.finish()
+
     def _start(self, head: Head) -> None:
-        streams = is_stream(get(head.headers, b"content-type"))
-        converted = self._turned or (self._converted(streams=streams) and converts(self._path))
-        if head.status >= 400 or (head.status == 200 and converted):
+        kind = get(head.headers, b"content-type")
+        streams = is_stream(kind)
+        if head.status >= 400 or self._gathered(head, streams=streams):
             self._parts = []
             return
+        if streams and counts_on_request(self._ask.path) and self._fill.asked.usage and not self._want.usage:
+            self._filter = UsageFilter()
+        if self._led:
+            self._led = self._answer.blank = False
+            return
         self._answer.events = streams
-        self._answer.start(head.status, [*head.headers, *(_STREAM_FIELDS if streams else ())])
+        self._answer.start(head.status, [*head.headers, *(STREAM_FIELDS if streams else ())])
 
-    def _converted(self, *, streams: bool) -> bool:
-        """Whether the bytes that come must be turned into another form for this client."""
-        want, asked = self._want, self._fill.asked
-        if streams:
-            return not want.stream or (asked.usage and not want.usage)
-        return want.stream and not asked.stream
+    def _gathered(self, head: Head, *, streams: bool) -> bool:
+        """Whether the whole body must be there before this client can be given anything of it."""
+        if head.status != 200:
+            return False
+        if self._turned is not None:
+            return True
+        want = self._want
+        if self._led and want.stream != streams:  # it has been told what will come
+            return True
+        if not converts(self._ask.path):
+            return False
+        return not want.stream if streams else want.stream and not self._fill.asked.stream
 
     def _turn(self, head: Head, body: bytes) -> None:
         """Give the whole body in another form: an error in the shape that clients read, or a converted answer."""
         self._leave()
-        path, want, turn = self._path, self._want, self._turned
+        path, want, turn = self._ask.path, self._want, self._turned
 
-        def work() -> _Whole:
+        def work() -> Whole:
             if head.status >= 400:
                 return _error(head, body)
             if turn is not None:
@@ -136,30 +178,36 @@ class Delivery:
         task = asyncio.get_running_loop().run_in_executor(None, work)
         task.add_done_callback(lambda done: self._give(done.result))
 
-    def _give(self, work: Callable[[], _Whole]) -> None:
+    def _give(self, work: Callable[[], Whole]) -> None:
+        answer = self._answer
         try:
-            self._answer.whole(*work())
+            status, fields, body = work()
+            if not answer.started:
+                answer.whole(status, fields, body)
+            elif status >= 400:
+                answer.break_off(body)
+            else:
+                answer.write(body)
+                answer.finish()
         except Exception as error:  # a bug met while one client is served, as above
-            self._answer.fail(error)
+            answer.fail(error)
 
 
-def _convert(head: Head, body: bytes, path: str, want: Form) -> _Whole:
+def _convert(head: Head, body: bytes, path: str, want: Form) -> Whole:
     """Raises UpstreamInvalid when the frames cannot be put together."""
-    if not is_stream(get(head.headers, b"content-type")):
-        return 200, _with_type(SSE_TYPE, head), unroll(body, path=path, include_usage=want.usage)
-    if want.stream:
-        return 200, _with_type(SSE_TYPE, head), strip_usage(body)
-    return 200, _with_type(JSON_TYPE, head), assemble(body, path=path)
+    if is_stream(get(head.headers, b"content-type")):
+        return 200, _with_type(JSON_TYPE, head), assemble(body, path=path)
+    return 200, _with_type(SSE_TYPE, head), unroll(body, path=path, include_usage=want.usage)
 
 
-def _error(head: Head, body: bytes) -> _Whole:
+def _error(head: Head, body: bytes) -> Whole:
     """An error of the model server: its status and fields, its body in OpenAI's shape."""
     if len(body) > _MAX_ERROR_BYTES:
         raise UpstreamInvalid(f"The model server answered {head.status} with an error of {len(body)} bytes.")
     content_type = get(head.headers, b"content-type")
     shaped = in_openai_shape(head.status, content_type, body)
     kind = (b"content-type", content_type) if shaped is body and is_json(content_type) else JSON_TYPE
-    return head.status, _with_type(kind, head), shaped
+    return truer_status(head.status), _with_type(kind, head), shaped
 
 
 def _with_type(kind: Header, head: Head) -> Headers:

@@ -3,17 +3,19 @@
 import json
 from collections.abc import Callable
 from functools import partial
+from hashlib import sha256
 from typing import Final, NamedTuple
 
 from llmpod.cache import Cache, Entry, Flight, Flights, RequestKey, question_of
-from llmpod.cache.paths import converts
+from llmpod.cache.paths import converts, counts_on_request
 from llmpod.config import ProxySettings
 from llmpod.observe import Journal
-from llmpod.proxy.ask import Ask, key_policy
+from llmpod.proxy.ask import Ask, key_policy, partition
 from llmpod.proxy.fill import Fill, Form
-from llmpod.proxy.headers import Headers, to_upstream
-from llmpod.proxy.keeper import Keeper
+from llmpod.proxy.headers import Headers, get, to_upstream
+from llmpod.proxy.keeper import Keeper, Use
 from llmpod.proxy.origin import Origin, Request
+from llmpod.proxy.prewarm import Warmth
 from llmpod.proxy.route import Destination, streams_upstream
 from llmpod.proxy.upstream import Upstream
 from llmpod.proxy.wish import RECORD
@@ -37,14 +39,22 @@ class Job(NamedTuple):
 
     @property
     def want(self) -> Form:
-        return Form(self.key.stream, self.key.include_usage or not self.key.stream)
+        counted = self.key.include_usage or not self.key.stream or not counts_on_request(self.ask.path)
+        return Form(self.key.stream, counted)
 
 
 class Dispatch:
     """Starts upstream calls and knows which of them may be joined."""
 
     def __init__(
-        self, settings: ProxySettings, *, cache: Cache, keeper: Keeper, upstream: Upstream, journal: Journal
+        self,
+        settings: ProxySettings,
+        *,
+        cache: Cache,
+        keeper: Keeper,
+        upstream: Upstream,
+        journal: Journal,
+        warmth: Warmth,
     ) -> None:
         self._settings = settings
         self._policy = key_policy(settings)
@@ -54,6 +64,7 @@ class Dispatch:
         self._keeper = keeper
         self._upstream = upstream
         self._journal = journal
+        self._warmth = warmth
         self._flights = Flights()
         self._fills: dict[bytes, Fill] = {}
 
@@ -65,8 +76,7 @@ class Dispatch:
         want = job.want
         asked = self._asks(job, want)
         if not job.shared:
-            alone = Flight(job.key.digest, max_bytes=PRIVATE_BUFFER, ended=lambda _: None)
-            return self._lead(job, origin, asked, alone), False
+            return self._alone(job, origin, asked)
         # an answer with token counts serves everybody, one without them only those who do not want them
         digest = job.key.digest
         for name in (digest + _USAGE[want.usage], digest + _USAGE[True]):
@@ -79,16 +89,28 @@ class Dispatch:
         self._fills[name] = fill
         return fill, False
 
+    def _alone(self, job: Job, origin: Origin, asked: Form) -> tuple[Fill, bool]:
+        """A call that only the same caller may join, when it asks again because it lost patience."""
+        name, again = _attempt(job.ask)
+        running = self._fills.get(name) if again else None
+        if running is not None and not running.flight.spilled and not running.flight.over:
+            return running, True
+        fill = self._lead(job, origin, asked, Flight(name, max_bytes=PRIVATE_BUFFER, ended=lambda _: None))
+        if job.ask.method == "POST":
+            self._fills.setdefault(name, fill)
+        return fill, False
+
     def _lead(self, job: Job, origin: Origin, asked: Form, flight: Flight) -> Fill:
         path = job.ask.target.decode("latin-1")
         fill = Fill(
             flight,
             path,
             asked=asked,
-            use=self._keeper.use(job.destination.model_key),
+            use=self._keeper.use(job.destination.model_key) if self._warmth.is_use(job.ask) else Use(),
             journal=self._journal,
             store=(job.keep or self.store) if job.shared else None,
             question=self._question(job, path) if job.shared else b"",
+            finish=self._settings.finish_seconds,
             over=self._over,
         )
         fill.call = self._upstream.call(_request(job, origin, asked), fill)
@@ -105,13 +127,30 @@ class Dispatch:
 
     def _asks(self, job: Job, want: Form) -> Form:
         """In which form the model server is asked: as the client did, or for a stream to be put together."""
-        if (
-            not job.key.stream
-            and streams_upstream(job.destination, self._settings)
-            and converts(job.ask.path)
-        ):
+        streams = job.key.stream
+        if not streams and streams_upstream(job.destination, self._settings) and _may_stream(job):
+            return Form(stream=True, usage=True)
+        if streams and self._settings.upstream_usage == "always" and counts_on_request(job.ask.path):
             return Form(stream=True, usage=True)
         return want
+
+
+def _may_stream(job: Job) -> bool:
+    """Whether a request for a document may become one for a stream: not where the server is to keep the answer."""
+    path = job.ask.path
+    return converts(path) and (counts_on_request(path) or job.key.cacheable)
+
+
+def _attempt(ask: Ask) -> tuple[bytes, bool]:
+    """What a repetition of this request has in common with it, and whether this is one.
+
+    Never the same for two callers: their credentials count and, for those without any, their addresses. SDKs say so
+    when they ask again (``x-stainless-retry-count``) or name what they ask (``Idempotency-Key``).
+    """
+    once = get(ask.headers, b"idempotency-key")
+    parts = (partition(ask.headers), ask.client.encode(), ask.method.encode(), ask.target, once, ask.body)
+    name = sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).digest()
+    return name, bool(once) or get(ask.headers, b"x-stainless-retry-count") not in (b"", b"0")
 
 
 def _request(job: Job, origin: Origin, asked: Form) -> Request:
@@ -119,13 +158,15 @@ def _request(job: Job, origin: Origin, asked: Form) -> Request:
     headers: Headers = to_upstream(ask.headers, credentials=destination.passes_credentials)
     if destination.api_key is not None:
         headers.append((b"authorization", b"Bearer " + destination.api_key.encode("latin-1")))
-    body = ask.body if asked.stream == job.key.stream else _as_stream(ask.body)
-    return Request(origin, ask.method.encode(), ask.target, headers, body)
+    body = ask.body if asked == job.want else _as_stream(ask.body, ask.path)
+    method = "GET" if ask.method == "HEAD" else ask.method  # model servers know HEAD for hardly any path
+    return Request(origin, method.encode(), ask.target, headers, body)
 
 
-def _as_stream(body: bytes) -> bytes:
+def _as_stream(body: bytes, path: str) -> bytes:
     """The same request, for a stream with token counts. The body is a JSON object: its key was made from it."""
     question = json.loads(body)
     question["stream"] = True
-    question["stream_options"] = {**(question.get("stream_options") or {}), "include_usage": True}
+    if counts_on_request(path):
+        question["stream_options"] = {**(question.get("stream_options") or {}), "include_usage": True}
     return json.dumps(question, ensure_ascii=False).encode()

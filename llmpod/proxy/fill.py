@@ -15,15 +15,21 @@ from llmpod.cache import Entry, Flight, FrameScanner, verdict
 from llmpod.cache.paths import Shape, shape_of
 from llmpod.errors import LlmpodError, UpstreamInvalid, UpstreamUnreachable
 from llmpod.observe import Journal
-from llmpod.proxy.headers import Headers, get, is_json, is_stream, to_client
+from llmpod.proxy.headers import Headers, get, is_json, is_stream, media_type, to_client
 from llmpod.proxy.keeper import Use
 from llmpod.proxy.replies import redirected
 from llmpod.proxy.wire import Call
 
 MAX_ENTRY_BYTES: Final = 8 * 2**20
+MAX_FRAME_BYTES: Final = (
+    16 * 2**20
+)  # of one event; a response.completed repeats the whole answer and its tools
 TAIL_SECONDS: Final = 1.0  # what a server may take from its last event to the end of its answer, unheard
 _ENDS_WITH_EVENT: Final = frozenset({Shape.CHAT, Shape.TEXT, Shape.RESPONSES, Shape.MESSAGES})
 _NEVER_STORED: Final = frozenset({b"set-cookie", b"content-encoding"})
+_ANSWERS: Final = _ENDS_WITH_EVENT | {Shape.DOCUMENT}
+_PAGE: Final = b"text/html"
+_WHOSE_PAGE: Final = "Check the endpoint's URL: something else than a model server answers there."
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 # transformers' server ends its streams without [DONE]; a finish reason makes such an end believable
 _FINISH: Final = re.compile(rb'"finish_reason"\s*:\s*"')
@@ -46,6 +52,7 @@ class Fill:
         use: the model's counters.
         store: takes a complete answer, under the first 32 bytes of the flight's digest; None: it is not stored.
         question: what the answer is to; see ``RequestKey``.
+        finish: seconds that an answer to be stored may go on when nobody listens any more.
         over: told when the call is over.
     """
 
@@ -54,6 +61,7 @@ class Fill:
             "_asked_at",
             "_clock",
             "_content_type",
+            "_finish",
             "_log",
             "_loop",
             "_metrics",
@@ -85,6 +93,7 @@ class Fill:
         journal: Journal,
         store: Callable[[Entry], object] | None,
         question: bytes,
+        finish: float,
         over: Callable[["Fill"], None],
     ) -> None:
         self.flight = flight
@@ -97,6 +106,7 @@ class Fill:
         self._clock = journal.clock
         self._store = store
         self._question = question
+        self._finish = finish
         self._when_over = over
         self._loop = asyncio.get_running_loop()
         self._asked_at = self._loop.time()
@@ -119,6 +129,9 @@ class Fill:
             return
         if is_stream(self._content_type):
             self._scanner = FrameScanner(self._path)
+        elif status == 200 and media_type(self._content_type) == _PAGE and shape_of(self._path) in _ANSWERS:
+            self._stop(UpstreamInvalid("The model server answered with a web page.", hint=_WHOSE_PAGE))
+            return
         names = {name for name, _ in headers}
         self._storable = status == 200 and self._store is not None and names.isdisjoint(_NEVER_STORED)
         self._metrics.first_byte_seconds.observe(self._loop.time() - self._asked_at)
@@ -133,6 +146,10 @@ class Fill:
         flight.append(chunk)
         if self._scanner is not None and self._scanner.feed(chunk) and not self._settled:
             self._loop.call_soon(self._settle)  # after the bytes have left for those who listen
+        if self._scanner is not None and self._scanner.received - self._scanner.boundary > MAX_FRAME_BYTES:
+            if self.call is not None:
+                self.call.fail(UpstreamInvalid("The model server sent an event that does not end."))
+            return
         if flight.crowded and self.call is not None:
             self.call.pause()
             flight.when_room = self.call.resume
@@ -160,16 +177,28 @@ class Fill:
         self._log.warning("upstream", path=self._path, code=error.code, reason=error.message)
         self.flight.fail(error)
 
+    def quiet(self) -> None:
+        self.flight.still_waiting()
+
     # --- from listeners -----------------------------------------------------------------------------------
     def listener_left(self) -> None:
-        """Nobody listens any more: stop the model server, unless all that is missing is the end of the body."""
+        """Nobody listens any more: stop the model server, unless all that is missing is the end of the body.
+
+        By option an answer that can be stored gets a little time to end by itself.
+        """
         if self.call is None or self.call.over or self.flight.listeners:
             return
         if self._scanner is not None and self._scanner.done:
             self.call.deadline = min(self.call.deadline, self._loop.time() + TAIL_SECONDS)
-            return
-        self._metrics.cancelled += 1
-        self._stop(None)
+        elif self._finish and self._storable and not self.flight.spilled:
+            self._loop.call_later(self._finish, self._give_up)
+        else:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        if self.call is not None and not self.call.over and not self.flight.listeners:
+            self._metrics.cancelled += 1
+            self._stop(None)
 
     # --- inside -------------------------------------------------------------------------------------------
     def _end_of_stream(self) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from llmpod.cache import Cache, Entry, RequestKey
 from llmpod.cache.assemble import assemble
-from llmpod.cache.paths import converts
+from llmpod.cache.paths import converts, counts_on_request
 from llmpod.cache.unroll import strip_usage, unroll
 
 SMALL: Final = 65536  # bodies up to this size are converted on the event loop
@@ -42,7 +42,7 @@ def body_for(entry: Entry, key: RequestKey) -> tuple[str, bytes]:
         return _JSON, assemble(entry.body, path=entry.path)
     if key.stream and not entry.stream:
         return _SSE, unroll(entry.body, path=entry.path, include_usage=key.include_usage)
-    if entry.stream and entry.has_usage and not key.include_usage and converts(entry.path):
+    if entry.stream and entry.has_usage and not key.include_usage and counts_on_request(entry.path):
         return entry.content_type, strip_usage(entry.body)
     return entry.content_type, entry.body
 

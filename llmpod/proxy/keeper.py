@@ -49,12 +49,21 @@ class Keeper:
     Args:
         settings: a fixed endpoint, or the state file to follow.
         log: told of changes.
+        changed: called when a model server came, went or changed its phase.
         clock: seconds since the epoch.
     """
 
-    def __init__(self, settings: ProxySettings, log: Log, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: ProxySettings,
+        log: Log,
+        *,
+        changed: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._settings = settings
         self._log = log
+        self._changed = changed
         self._clock = clock
         self._stamp: tuple[int, int, int] | None = None
         self._complaint = ""
@@ -138,6 +147,7 @@ class Keeper:
         self._complaint = ""
         before, self.destinations = self.destinations, followed(targets, self._settings)
         if before != self.destinations:
+            self._changed()
             for d in self.destinations:
                 self._log.info("target", model=d.identity, phase=d.phase, origin=d.origin)
 

@@ -1,13 +1,19 @@
-"""Not a cache: asks given questions through our own front door once a model is ready, so that they are answered later.
+"""Not a cache: asks questions through our own front door once a model is ready, so that others are answered sooner.
 
 ``PREWARM_CACHE`` names a file with one request a line: a JSON body for ``/v1/chat/completions``, or
 ``{"path": "/v1/…", "body": {…}}``. What is stored already costs nothing; the rest is asked two at a time.
+``PREWARM_PROMPTS`` is how many of the most used beginnings of conversations the server is shown again, one after the
+other, until their tokens or the time they take at the machine's price are used up.
+
+None of this counts as use, or a pod would be kept awake by its own start: requests bear a word that only we know.
 """
 
 import asyncio
 import contextlib
 import json
+import secrets
 import ssl
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +23,42 @@ import httpx
 
 from llmpod.config import ProxySettings
 from llmpod.observe import Log
+from llmpod.proxy.ask import Ask
+from llmpod.proxy.headers import get
 from llmpod.proxy.keeper import LOOK_SECONDS, Keeper
+from llmpod.proxy.prefixes import Prefixes
 from llmpod.proxy.wish import REPLAY_ONLY
 
 MAX_QUESTIONS: Final = 100
 AT_ONCE: Final = 2
+
+
+class Warmth:
+    """What warming up and serving know of each other.
+
+    Attributes:
+        prefixes: how conversations began; None when nobody wants to know.
+    """
+
+    _FIELD: Final = "x-llmpod-warming"
+
+    def __init__(self, settings: ProxySettings) -> None:
+        self._word = secrets.token_hex(16)
+        self._wanted = bool(settings.prewarm_cache or settings.prewarm_prompts)
+        self.prefixes = Prefixes() if settings.prewarm_prompts else None
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What the requests of a warm-up bear."""
+        return {self._FIELD: self._word}
+
+    def is_use(self, ask: Ask) -> bool:
+        """Whether a request that goes to the model server is somebody's; it is taken note of if so."""
+        if self._wanted and get(ask.headers, self._FIELD.encode()) == self._word.encode():
+            return False
+        if self.prefixes is not None:
+            self.prefixes.note(ask)
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +75,22 @@ class Prewarmer:
     Args:
         settings: names the file, and says where our own front door is.
         keeper: knows when a model server is ready.
+        warmth: how conversations began, and what keeps our requests from counting.
         log: told of what was asked, and of lines that are no requests.
     """
 
-    def __init__(self, settings: ProxySettings, keeper: Keeper, log: Log) -> None:
+    def __init__(self, settings: ProxySettings, keeper: Keeper, warmth: Warmth, log: Log) -> None:
         self._settings = settings
         self._keeper = keeper
+        self._warmth = warmth
         self._log = log
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Go to work in the background, when there is a file and a model server may be asked."""
-        if self._settings.prewarm_cache and self._settings.cache_mode != REPLAY_ONLY:
-            self._task = asyncio.create_task(self._run(Path(self._settings.prewarm_cache)))
+        """Go to work in the background, when there is something to ask and a model server may be asked."""
+        wanted = self._settings.prewarm_cache or self._settings.prewarm_prompts
+        if wanted and self._settings.cache_mode != REPLAY_ONLY:
+            self._task = asyncio.create_task(self._run())
 
     async def aclose(self) -> None:
         """Stop asking."""
@@ -59,14 +99,34 @@ class Prewarmer:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _run(self, path: Path) -> None:
-        warmed: object = None
+    async def _run(self) -> None:
+        warmed: object = ()
+        prefixes, file = self._warmth.prefixes, self._settings.prewarm_cache
         while True:
+            if prefixes is not None and prefixes.noted:
+                await asyncio.to_thread(prefixes.read)
             ready = tuple(d.origin for d in self._keeper.destinations if d.origin is not None)
-            if ready and ready != warmed:
+            if ready != warmed:
                 warmed = ready
-                await self._ask_all(await asyncio.to_thread(self._questions, path))
+                if ready and prefixes is not None:
+                    await self._show(prefixes)
+                if ready and file:
+                    await self._ask_all(await asyncio.to_thread(self._questions, Path(file)))
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def _show(self, prefixes: Prefixes) -> None:
+        """Let the server see the most used beginnings, within the bounds."""
+        settings = self._settings
+        chosen = prefixes.top(settings.prewarm_prompts, tokens=settings.prewarm_tokens)
+        rate = max((d.usd_per_hour or 0.0 for d in self._keeper.destinations), default=0.0)
+        began, shown = time.monotonic(), 0
+        async with self._client({"cache-control": "no-store"}) as client:
+            for body in chosen:
+                if (time.monotonic() - began) / 3600 * rate > settings.prewarm_usd:
+                    break
+                shown += await self._answered(client, Question("/v1/chat/completions", body))
+        if chosen:
+            self._log.info("prewarmed_prompts", known=len(chosen), shown=shown)
 
     def _questions(self, path: Path) -> list[Question]:
         try:
@@ -89,10 +149,8 @@ class Prewarmer:
                 self._log.warning("prewarm_bad_line", line=number, reason=str(e))
 
     async def _ask_all(self, questions: list[Question]) -> None:
-        slots, patience = asyncio.Semaphore(AT_ONCE), self._settings.total_seconds
-        async with httpx.AsyncClient(
-            verify=_trust(self._settings), trust_env=False, timeout=patience
-        ) as client:
+        slots = asyncio.Semaphore(AT_ONCE)
+        async with self._client({}) as client:
 
             async def ask(question: Question) -> bool:
                 async with slots:
@@ -100,6 +158,14 @@ class Prewarmer:
 
             failed = (await asyncio.gather(*(ask(question) for question in questions))).count(False)
         self._log.info("prewarmed", asked=len(questions), failed=failed)
+
+    def _client(self, fields: dict[str, str]) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            headers={**self._warmth.fields, **fields},
+            verify=_trust(self._settings),
+            trust_env=False,
+            timeout=self._settings.total_seconds,
+        )
 
     async def _answered(self, client: httpx.AsyncClient, question: Question) -> bool:
         scheme = "https" if self._settings.use_https else "http"

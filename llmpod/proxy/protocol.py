@@ -23,6 +23,7 @@ from llmpod.proxy.headers import Headers
 from llmpod.proxy.intake import Intake
 from llmpod.proxy.relay import Relay
 from llmpod.proxy.replies import refusal
+from llmpod.proxy.route import is_model_path
 
 LINGER_SECONDS: Final = (
     1.0  # after a refusal: time to read it before the close discards unread input (RFC 9112 9.6)
@@ -162,7 +163,7 @@ class EdgeProtocol(Intake):
             self._flow.resume_reading()
 
     def _serve(self, ask: Ask) -> None:
-        if not ask.target.startswith(b"/v1/"):
+        if not ask.target.startswith(b"/v1/") and not is_model_path(ask.path):
             self._current = self._stage.run(ask, lambda: self.answered(keep=ask.keep))
             return
         plain = ask.keep and ask.method == "POST" and not self._flow.write_paused and not self._closing

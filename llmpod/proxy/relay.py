@@ -8,14 +8,15 @@ call that brought the request; a task is made only for what must be read from th
 import asyncio
 import json
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 
 from llmpod.cache import Cache, RequestKey
 from llmpod.cache.items import EMBEDDINGS
 from llmpod.cache.key import request_key
 from llmpod.config import ProxySettings
 from llmpod.errors import Overloaded
-from llmpod.proxy import guard
+from llmpod.proxy import guard, models
 from llmpod.proxy.answer import Answer
 from llmpod.proxy.ask import Ask, partition
 from llmpod.proxy.batch import Batches
@@ -24,6 +25,7 @@ from llmpod.proxy.desk import BIG_BODY, Desk
 from llmpod.proxy.dispatch import Dispatch, Job
 from llmpod.proxy.headers import NOSNIFF
 from llmpod.proxy.hits import Hits
+from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.origin import Origin
 from llmpod.proxy.replies import JSON_TYPE
@@ -46,9 +48,11 @@ class Relay:
         cache: Cache,
         keeper: Keeper,
         dispatch: Dispatch,
+        keepalive: Keepalive,
     ) -> None:
         self._mode = settings.cache_mode
         self._desk = desk
+        self._keepalive = keepalive
         self._stored = Stored(hits, pace=settings.cache_pace)
         self._batches = Batches(cache, dispatch.store, desk.policy, desk.journal.clock)
         self._cache = cache
@@ -145,14 +149,29 @@ class Relay:
     # --- from upstream ------------------------------------------------------------------------------------
     def _plain(self, ask: Ask, answer: Answer) -> None:
         """Everything that is not a POST: forwarded, never stored."""
-        destination = self._keeper.destination(None)
-        replays = self._mode == REPLAY_ONLY
-        if ask.path == "/v1/models" and ask.method in ("GET", "HEAD") and (replays or not destination.origin):
-            answer.whole(200, [JSON_TYPE, NOSNIFF], models(self._keeper.destinations))
-            return
-        if replays:
+        name = models.names_one(ask.path)
+        if ask.method in ("GET", "HEAD") and (ask.path == models.PATH or name is not None):
+            self._models(ask, name, answer)
+        elif self._mode == REPLAY_ONLY:
             raise under(self._mode, ANYTHING).not_cached()
-        self._fetch(Job(ask, destination), answer)
+        else:
+            self._fetch(Job(ask, self._keeper.destination(None)), answer)
+
+    def _models(self, ask: Ask, name: str | None, answer: Answer) -> None:
+        """The list of models or one of it; vLLM itself has only the list."""
+        destinations, now = self._keeper.destinations, time.time()
+
+        def from_server(body: bytes) -> bytes:
+            listing = models.merged(body, destinations, now=now)
+            return listing if name is None else models.picked(listing, name)
+
+        destination = self._keeper.destination(name)
+        if destination.origin is not None and self._mode != REPLAY_ONLY:
+            listing_ask = replace(ask, path=models.PATH, target=models.PATH.encode())
+            self._fetch(Job(listing_ask, destination), answer, turn=from_server)
+            return
+        body = models.listed(destinations, now=now)
+        answer.whole(200, [JSON_TYPE, NOSNIFF], body if name is None else models.picked(body, name))
 
     def _ask_upstream(
         self, job: Job, wish: Wish, answer: Answer, reason: str, *, turn: Turn | None = None
@@ -169,27 +188,10 @@ class Relay:
         """Listen to the call that brings the answer; the last one to leave ends it."""
         fill, joined = self._dispatch.take(job, self._origin(job.destination))
         if joined:
-            answer.cache, answer.reason = "JOIN", "in flight"
-        Delivery(fill, answer, path=job.ask.path, want=job.want, turn=turn).begin()
+            answer.cache, answer.reason = "JOIN", "in flight" if job.shared else "asked again"
+        Delivery(fill, answer, job.ask, want=job.want, keepalive=self._keepalive, turn=turn).begin()
 
     def _origin(self, destination: Destination) -> Origin:
         if destination.origin is None:
             raise self._keeper.not_ready(destination)
         return destination.origin
-
-
-def models(destinations: Iterable[Destination]) -> bytes:
-    """``GET /v1/models`` while nothing runs: what would answer if it did."""
-    entries = [
-        {
-            "id": destination.names[0],
-            "object": "model",
-            "created": int(destination.created_at or time.time()),
-            "owned_by": "llmpod",
-            "root": destination.identity,
-            "status": str(destination.phase or "unknown"),
-        }
-        for destination in destinations
-        if destination.names
-    ]
-    return json.dumps({"object": "list", "data": entries}).encode()

@@ -9,6 +9,10 @@ from llmpod.proxy.headers import NOSNIFF, Headers, is_json
 from llmpod.proxy.wish import NotCached
 
 JSON_TYPE: Final = (b"content-type", b"application/json")
+SSE_TYPE: Final = (b"content-type", b"text/event-stream; charset=utf-8")
+# what buffering proxies and browsers between us and the client must know about a stream
+STREAM_FIELDS: Final = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+GATEWAY_GAVE_UP: Final = 524  # Cloudflare, and so RunPod's HTTP proxy, after 100 s without a byte (F12)
 ORIGINAL_CHARS: Final = 4096  # of a foreign error text that is kept inside ours
 _TYPES: Final = {
     401: "authentication_error",
@@ -33,9 +37,14 @@ def error_headers(error: LlmpodError) -> Headers:
     return headers
 
 
-def error_event(error: LlmpodError) -> bytes:
-    """The same as one event of a stream that has already begun."""
-    return b"data: " + error_body(error) + b"\n\n"
+def error_event(body: bytes) -> bytes:
+    """The JSON of an error as one event of a stream that has already begun; line ends in it are white space."""
+    return b"data: " + body.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n\n"
+
+
+def truer_status(status: int) -> int:
+    """The status that clients know, where the model server's network has one of its own."""
+    return 504 if status == GATEWAY_GAVE_UP else status
 
 
 def whole(status: int, headers: Headers, body: bytes) -> bytes:
@@ -61,13 +70,22 @@ def in_openai_shape(status: int, content_type: bytes, body: bytes) -> bytes:
         return body
     original = parsed if parsed is not None else body.decode("utf-8", "replace")[:ORIGINAL_CHARS]
     error: dict[str, Any] = {
-        "message": _message(original) or f"The model server answered {status}.",
+        "message": _message(original) or _plainly(status),
         "type": _TYPES.get(status, "invalid_request_error" if status < 500 else "upstream_error"),
         "param": None,
         "code": f"upstream_{status}",
         "original": original,
     }
     return json.dumps({"error": error}).encode()
+
+
+def _plainly(status: int) -> str:
+    if status == GATEWAY_GAVE_UP:
+        return (
+            "The network before the model server gave up (524) since no byte of the answer came in time."
+            " Ask for a stream, or set UPSTREAM_STREAM=always."
+        )
+    return f"The model server answered {status}."
 
 
 def redirected(status: int) -> UpstreamInvalid:

@@ -14,6 +14,28 @@ _CUTS_SILENCE: Final = (".proxy.runpod.net", ".api.runpod.ai")
 _OPEN: Final = frozenset({Phase.READY, Phase.UNHEALTHY})  # an unhealthy server may still answer; it decides
 
 
+# what vLLM serves beside /v1; not all it has: its other paths change the server or need no key (T: CVE list, 3.1)
+_AT_ROOT: Final = frozenset(
+    {
+        *(
+            "/tokenize",
+            "/detokenize",
+            "/pooling",
+            "/classify",
+            "/score",
+            "/rerank",
+            "/v2/rerank",
+            "/v2/embed",
+        ),
+    }
+)
+
+
+def is_model_path(path: str) -> bool:
+    """Whether a path that is not under ``/v1/`` is the model server's all the same."""
+    return path in _AT_ROOT
+
+
 @dataclass(frozen=True, slots=True)
 class Destination:
     """One model as the proxy sees it, whether or not anything runs for it now.
@@ -39,6 +61,7 @@ class Destination:
     phase: Phase | None = None
     deadline: float | None = None
     usd_per_hour: float | None = None
+    max_model_len: int | None = None
     created_at: float | None = None
     ready_at: float | None = None
     error: str = ""
@@ -60,10 +83,9 @@ def fixed(settings: ProxySettings) -> Destination:
 
 def followed(targets: Mapping[str, Target], settings: ProxySettings) -> tuple[Destination, ...]:
     """The models of the state file; with no record at all, the one the configuration names."""
-    if not targets:
-        return tuple(
-            Destination(identity=name, names=(name,), phase=Phase.STOPPED) for name in settings.models[:1]
-        )
+    if not targets and settings.models:
+        names, length = settings.models, settings.max_model_len
+        return (Destination(identity=names[-1], names=names, phase=Phase.STOPPED, max_model_len=length),)
     return tuple(_from_target(target) for target in targets.values())
 
 
@@ -97,6 +119,7 @@ def _from_target(target: Target) -> Destination:
         phase=target.phase,
         deadline=target.deadline,
         usd_per_hour=target.usd_per_hour,
+        max_model_len=target.max_model_len,
         created_at=target.created_at,
         ready_at=target.ready_at,
         error=target.error,

@@ -1,8 +1,8 @@
 """Not httpx: a lean client for traffic to model servers, because per request its cost is ours to pay.
 
 Why: httpx takes 2.7 ms of CPU a request at 64 connections, this about 0.05. It pools connections per server,
-verifies TLS, splits time-outs, follows no redirect, asks for no encoding, and knows one retry: when a pooled
-connection turns out stale before a single byte of an answer came.
+verifies TLS, splits time-outs, follows no redirect, asks for no encoding, and knows one retry: when nothing of the
+request was sent (refused), or a pooled connection turns out stale before a single byte of an answer came.
 """
 
 import asyncio
@@ -12,25 +12,32 @@ import ssl
 from dataclasses import dataclass
 from typing import Final
 
-from llmpod.errors import LlmpodError, UpstreamTimeout, UpstreamUnreachable
+from llmpod.errors import LlmpodError, UpstreamTimeout, UpstreamUnreachable, UpstreamUntrusted
 from llmpod.observe import Metrics
+from llmpod.proxy.breaker import Breaker
 from llmpod.proxy.origin import Origin, Request
 from llmpod.proxy.wire import Call, Connection, Sink
 
 TICK_SECONDS: Final = 0.2  # how often deadlines are looked at; one timer for all calls
 POOL_SECONDS: Final = 30.0  # how long an unused connection is kept
 POOL_SIZE: Final = 256  # unused connections per server
+MAX_DIALS: Final = 2  # of one call: while nothing was sent, one more attempt harms nobody (F1)
 DEAD_PEER_MS: Final = 30_000  # unacknowledged data for this long means the peer is gone (F6)
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait for what, in seconds: ``idle`` between two reads, ``total`` for the whole answer."""
+    """How long to wait for what, in seconds.
+
+    ``first_byte``: of the body; a server may send its head at once and then think. ``idle``: between two reads after
+    it. ``total``: for the whole answer. ``quiet``: how often the sink is told that the body has not begun.
+    """
 
     connect: float = 5.0
     first_byte: float = 300.0
     idle: float = 120.0
     total: float = 3600.0
+    quiet: float = 15.0
 
 
 class Upstream:
@@ -53,6 +60,7 @@ class Upstream:
         self._calls: set[Call] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
+        self._breaker = Breaker(probe_seconds=patience.connect)
 
     def call(self, request: Request, sink: Sink) -> Call:
         """Send a request; the answer or the failure goes to ``sink``, never before this returns."""
@@ -60,15 +68,21 @@ class Upstream:
         now = self._loop.time()
         call.total = now + self._patience.total
         call.deadline = now + self._patience.first_byte
+        call.quiet_at = now + self._patience.quiet
         self._metrics.upstream_calls += 1
         self._calls.add(call)
         if self._ticker is None:
             self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)
         if (connection := self._take(request.origin)) is not None:
+            call.dials = 1
             connection.send(call)
         else:
             self._dial(call)
         return call
+
+    def try_again(self) -> None:
+        """Something has changed about the servers: those that could not be reached may be tried at once."""
+        self._breaker.forget()
 
     async def aclose(self) -> None:
         """Cancel what runs, close every connection; harmless when repeated."""
@@ -99,7 +113,7 @@ class Upstream:
 
     def again(self, call: Call) -> None:
         self._metrics.upstream_retries += 1
-        self._dial(call)
+        self._connect_for(call)
 
     def over(self, call: Call) -> None:
         self._calls.discard(call)
@@ -115,28 +129,47 @@ class Upstream:
         return None
 
     def _dial(self, call: Call) -> None:
+        refusal = self._breaker.refusal(call.request.origin, self._loop.time())
+        if refusal is not None:
+            self._loop.call_soon(call.fail, refusal)
+        else:
+            self._connect_for(call)
+
+    def _connect_for(self, call: Call) -> None:
         task = self._loop.create_task(self._connect(call))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
     async def _connect(self, call: Call) -> None:
         origin = call.request.origin
+        call.dials += 1
         try:
             async with asyncio.timeout(self._patience.connect):
                 connection = await self._open_to(origin)
         except TimeoutError:
-            call.fail(
+            self._unconnected(
+                call,
                 UpstreamTimeout(
                     f"No connection to the model server ({origin}) in {self._patience.connect:g} s."
-                )
+                ),
             )
+        except ConnectionError as e:
+            if call.dials < MAX_DIALS and not call.over:
+                self.again(call)
+            else:
+                self._unconnected(call, _unreachable(origin, e))
         except OSError as e:
-            call.fail(_unreachable(origin, e))
+            self._unconnected(call, _unreachable(origin, e))
         else:
+            self._breaker.worked(origin)
             if call.over:
                 self.released(connection, reusable=connection.usable)
             else:
                 connection.send(call)
+
+    def _unconnected(self, call: Call, error: LlmpodError) -> None:
+        self._breaker.failed(call.request.origin, self._loop.time())
+        call.fail(error)
 
     async def _open_to(self, origin: Origin) -> Connection:
         context = (self._tls or _default_tls()) if origin.tls else None
@@ -160,6 +193,9 @@ class Upstream:
                 call.fail(UpstreamTimeout(f"The answer took longer than {self._patience.total:g} s."))
             elif now > call.deadline and not call.paused:
                 call.fail(self._late(call))
+            elif now > call.quiet_at and not call.begun:
+                call.quiet_at = now + self._patience.quiet
+                call.sink.quiet()
         for stack in self._idle.values():
             for connection in [c for c in stack if now - c.idle_since > POOL_SECONDS]:
                 connection.abandon()
@@ -167,7 +203,7 @@ class Upstream:
         self._ticker = self._loop.call_later(TICK_SECONDS, self._tick) if alive else None
 
     def _late(self, call: Call) -> LlmpodError:
-        if call.received:
+        if call.begun:
             return UpstreamTimeout(f"The model server sent nothing for {self._patience.idle:g} s.")
         return UpstreamTimeout(
             f"The model server did not begin its answer in {self._patience.first_byte:g} s.",
@@ -184,7 +220,7 @@ def _default_tls() -> ssl.SSLContext:
 def _unreachable(origin: Origin, error: OSError) -> UpstreamUnreachable:
     if isinstance(error, ssl.SSLError):
         reason = getattr(error, "verify_message", "") or error.reason or "handshake failed"
-        return UpstreamUnreachable(f"TLS with the model server ({origin}) failed: {reason}.")
+        return UpstreamUntrusted(f"TLS with the model server ({origin}) failed: {reason}.")
     if isinstance(error, socket.gaierror):
         return UpstreamUnreachable(f"The model server's name ({origin.host}) cannot be resolved.")
     return UpstreamUnreachable(f"The model server ({origin}) cannot be reached: {error.strerror or error}.")

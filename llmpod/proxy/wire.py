@@ -21,13 +21,15 @@ _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 class Sink(Protocol):
     """Takes one answer: ``head``, then ``data`` any number of times, then ``end``; or ``failed`` at any time.
 
-    ``more``: bytes of the body came along with the head; ``data`` is called next.
+    ``more``: bytes of the body came along with the head; ``data`` is called next. ``quiet``: there is still no byte
+    of the body, as after every such interval.
     """
 
     def head(self, status: int, headers: Headers, *, more: bool) -> None: ...
     def data(self, chunk: bytes) -> None: ...
     def end(self) -> None: ...
     def failed(self, error: LlmpodError) -> None: ...
+    def quiet(self) -> None: ...
 
 
 class Owner(Protocol):
@@ -42,18 +44,17 @@ class Owner(Protocol):
 
 
 class Call:
-    """One request on its way. ``cancel`` closes its connection; the sink then hears nothing more."""
+    """One request on its way. ``cancel`` closes its connection; the sink then hears nothing more.
+
+    Attributes:
+        received: a byte of the answer came, so it may not be asked again.
+        begun: a byte of its body came, so what counts from now on is the silence between two reads.
+        quiet_at: when the sink is to be told that the body has still not begun.
+    """
 
     __slots__ = (
-        "connection",
-        "deadline",
-        "over",
-        "owner",
-        "paused",
-        "received",
-        "request",
-        "sink",
-        "total",
+        *("begun", "connection", "deadline", "dials", "over", "owner", "paused", "quiet_at", "received"),
+        *("request", "sink", "total"),
     )
 
     def __init__(self, request: Request, sink: Sink, owner: Owner) -> None:
@@ -63,9 +64,12 @@ class Call:
         self.connection: Connection | None = None
         self.deadline = 0.0
         self.total = 0.0
+        self.quiet_at = 0.0
+        self.dials = 0
         self.over = False
         self.paused = False
         self.received = False
+        self.begun = False
 
     def cancel(self) -> None:
         """Give up: the model server sees its connection close. Harmless when the call is over."""
@@ -177,7 +181,8 @@ class Connection(asyncio.Protocol):
             self.abandon()
             return
         call.received = True
-        call.deadline = self._loop.time() + self._owner.idle_seconds
+        if call.begun:
+            call.deadline = self._loop.time() + self._owner.idle_seconds
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as e:
@@ -229,9 +234,6 @@ class Connection(asyncio.Protocol):
         self._head_done = True
         self._reusable = self._parser.should_keep_alive()
         self._until_close = not self._framed and status not in (204, 304)
-        assert self._call is not None
-        if self._call.request.method == b"HEAD":  # llhttp cannot know, and would wait for the body
-            self._complete, self._reusable = True, False
 
     def on_body(self, body: bytes) -> None:
         if not self._complete:
@@ -261,6 +263,9 @@ class Connection(asyncio.Protocol):
             call.sink.head(self._status, self._headers, more=bool(self._parts))
         if self._parts and not call.over:
             parts, self._parts = self._parts, []
+            if not call.begun:
+                call.begun = True
+                call.deadline = self._loop.time() + self._owner.idle_seconds
             call.sink.data(parts[0] if len(parts) == 1 else b"".join(parts))
         if self._error is not None:
             call.fail(self._error)

@@ -130,8 +130,8 @@ def test_one_key_for_both_forms(stream: object, options: dict[str, Any] | None) 
 
 def test_where_one_entry_cannot_serve_both_forms_stream_counts() -> None:
     body = {"model": "m", "input": "x"}
-    assert key(body, "/v1/responses") != key({**body, "stream": True}, "/v1/responses")
-    assert key(body, "/v1/responses") == key({**body, "stream": False}, "/v1/responses")
+    assert key(body, "/v1/embeddings") != key({**body, "stream": True}, "/v1/embeddings")
+    assert key(body, "/v1/embeddings") == key({**body, "stream": False}, "/v1/embeddings")
 
 
 def test_context_counts_and_cannot_be_shifted_between_parts() -> None:

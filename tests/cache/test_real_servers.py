@@ -41,8 +41,7 @@ def test_recorded_exchange(file: Path) -> None:
     assert found.complete is not no_done, found.reason
     if stream:
         check_scanner(body, path, done=not no_done)
-    if path in {CHAT, TEXT}:
-        check_conversion(body, path, stream=stream)
+    check_conversion(body, path, stream=stream)
 
 
 def check_scanner(body: bytes, path: str, *, done: bool) -> None:

@@ -136,13 +136,13 @@ def plain(turn: Turn) -> None:
 class Stub:
     """The server. ``script`` may be changed at any time; ``turns`` are the requests so far."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self._tls = tls
         self.script: Script = plain
         self.turns: list[Turn] = []
         self.connections = 0
         self._open: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((host, port))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -202,8 +202,8 @@ class Stub:
 
 
 @contextmanager
-def stub(*, tls: ssl.SSLContext | None = None) -> Iterator[Stub]:
-    server = Stub(tls)
+def stub(*, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0) -> Iterator[Stub]:
+    server = Stub(tls, host=host, port=port)
     try:
         yield server
     finally:

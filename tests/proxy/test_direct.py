@@ -210,6 +210,9 @@ class _Slow:
     def failed(self, error: LlmpodError) -> None:
         raise error
 
+    def quiet(self) -> None:
+        raise AssertionError("it answers at once")
+
 
 def test_a_connection_that_was_stopped_by_the_last_bytes_is_heard_again(server: Stub) -> None:
     async def test() -> None:

@@ -11,6 +11,7 @@ from tests.support.wait import eventually
 
 
 def test_refused(cache_dir: Path, env: dict[str, str]) -> None:
+    """F1: a 502 within a second."""
     with proxy(env | settings(cache_dir, f"http://127.0.0.1:{free_port()}")) as front:
         began = time.monotonic()
         reply = front.ask(chat_body())
@@ -20,6 +21,7 @@ def test_refused(cache_dir: Path, env: dict[str, str]) -> None:
 
 
 def test_no_such_name(cache_dir: Path, env: dict[str, str]) -> None:
+    """F7: a 502 that names the name."""
     with proxy(env | settings(cache_dir, "http://no-such-host.invalid:1")) as front:
         reply = front.ask(chat_body())
         assert reply.status == 502
@@ -27,7 +29,7 @@ def test_no_such_name(cache_dir: Path, env: dict[str, str]) -> None:
 
 
 def test_a_full_backlog_is_a_time_out(cache_dir: Path, env: dict[str, str]) -> None:
-    """Nobody accepts and the queue is full, so connecting hangs as it does to a machine that drops packets."""
+    """F6: nobody accepts and the queue is full, so connecting hangs as it does to a machine that drops packets."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:
         waiting = [socket.socket() for _ in range(3)]
         for sock in waiting:
@@ -53,6 +55,7 @@ def test_a_prefix_and_a_key_of_its_own(cache_dir: Path, env: dict[str, str]) -> 
 
 
 def test_a_document_is_put_together_from_a_stream(cache_dir: Path, env: dict[str, str]) -> None:
+    """F12: nothing on the way falls silent for 100 s."""
     with stub() as server, proxy(env | settings(cache_dir, server.url, UPSTREAM_STREAM="always")) as front:
         reply = front.ask(chat_body("be quick"))
         assert reply.json["choices"][0]["message"]["content"] == "yousaidbequick"

@@ -173,6 +173,7 @@ def test_https(cache_dir: Path, tmp_path: Path, env: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("issuer", ["known", "stranger"])
 def test_tls_upstream_is_verified(cache_dir: Path, tmp_path: Path, env: dict[str, str], issuer: str) -> None:
+    """F9: a name that nobody vouches for is a 502; nothing is ever sent in spite of that."""
     authority, stranger = trustme.CA(), trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
@@ -188,7 +189,7 @@ def test_tls_upstream_is_verified(cache_dir: Path, tmp_path: Path, env: dict[str
             assert [r.body for r in replies] == [chat("you said tls 0"), chat("you said tls 1")]
             assert server.connections == 1
         else:
-            assert {(r.status, r.json["error"]["code"]) for r in replies} == {(502, "upstream_unreachable")}
+            assert {(r.status, r.json["error"]["code"]) for r in replies} == {(502, "upstream_tls")}
             assert "TLS" in replies[0].json["error"]["message"]
             assert not server.turns
 

@@ -117,7 +117,7 @@ def test_the_connection_of_such_a_stream_is_used_again(front: Proxy, server: Stu
 
 @pytest.mark.parametrize("end", ["reset", "close", "clean", "stall", "garbage"])
 def test_an_answer_that_dies_never_ends_cleanly(front: Proxy, server: Stub, end: str) -> None:
-    """Reset, early close, a clean end without the last event, silence, a malformed chunk."""
+    """F3, F4, F5, F6, F13: reset, early close, a clean end without the last event, silence, a malformed chunk."""
     arrived = threading.Event()
 
     def script(turn: Turn) -> None:
@@ -171,6 +171,8 @@ def test_a_server_that_never_says_done_is_believed_when_it_gave_a_reason(front: 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
 def test_a_document_that_is_cut_breaks_the_connection(front: Proxy, server: Stub, framing: str) -> None:
+    """F3, F13: whatever says where it should have ended."""
+
     def script(turn: Turn) -> None:
         half = b'{"id": "c1", "choices": ['
         match framing:
@@ -190,6 +192,7 @@ def test_a_document_that_is_cut_breaks_the_connection(front: Proxy, server: Stub
 
 
 def test_who_leaves_takes_the_upstream_call_along(front: Proxy, server: Stub) -> None:
+    """F56: in the middle of a stream, within 250 ms."""
     left: list[float] = []
 
     def script(turn: Turn) -> None:
@@ -208,6 +211,7 @@ def test_who_leaves_takes_the_upstream_call_along(front: Proxy, server: Stub) ->
 
 
 def test_leaving_before_the_first_byte_cancels_too(front: Proxy, server: Stub) -> None:
+    """F56: before the first byte."""
     left: list[float] = []
 
     def script(turn: Turn) -> None:

@@ -23,6 +23,7 @@ def test_a_connection_that_the_server_closed_is_not_used(front: Proxy, server: S
 
 
 def test_a_stale_connection_is_tried_once_more_on_a_fresh_one(front: Proxy, server: Stub) -> None:
+    """F2: no byte of an answer came, and the server closes idle connections when it likes."""
     front.ask(chat_body("fresh"))
     calls: list[Turn] = []
 
@@ -58,6 +59,8 @@ def test_what_has_begun_is_not_tried_again(front: Proxy, server: Stub) -> None:
 
 
 def test_a_cancelled_answer_never_reaches_the_next_client(front: Proxy, server: Stub) -> None:
+    """F56: the connection of a call that was given up is not used again."""
+
     def script(turn: Turn) -> None:
         if b"first" in turn.body:
             turn.head("content-type: application/json", "content-length: 100")
@@ -105,6 +108,8 @@ def test_no_first_byte_in_time(front: Proxy, server: Stub) -> None:
     ],
 )
 def test_a_hostile_answer_is_refused(front: Proxy, server: Stub, raw: bytes) -> None:
+    """F13: what is no proper HTTP is a 502."""
+
     def script(turn: Turn) -> None:
         turn.send(raw)
         turn.wait_gone(within=3)
@@ -159,7 +164,7 @@ def test_an_answer_that_ends_with_the_connection(front: Proxy, server: Stub) -> 
         (("404 Not Found", "application/json", b'{"detail":"Not Found"}'), "Not Found"),
         (("422 X", "application/json", b'{"detail":[{"loc":["body"],"msg":"bad"}]}'), "bad"),
         (("500 X", "text/plain", b"Internal Server Error"), "Internal Server Error"),
-        (("524 X", "text/html", b"<html><h1>A timeout occurred</h1></html>"), "524"),
+        (("520 X", "text/html", b"<html><h1>Unknown error</h1></html>"), "520"),
         (("503 X", "application/json", b""), "503"),
     ],
 )

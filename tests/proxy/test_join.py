@@ -1,0 +1,247 @@
+"""Who gets whose answer: all who ask the same, an SDK that asks again, and nobody else."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.proxy.conftest import _base
+from tests.proxy.front import Client, Proxy, Reply, chat_body, proxy, settings
+from tests.proxy.stub import CHAT, Stub, Turn, chat, frames
+from tests.support.wait import eventually
+
+AGAIN = {"x-stainless-retry-count": "1"}
+AUDIO = "/v1/audio/speech"  # never stored
+NO_STORE = {"Cache-Control": "no-store"}
+
+
+@pytest.fixture(scope="module")
+def generous(_server: Stub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """A proxy that asks for token counts in every stream, and lets an answer end when all have left."""
+    cache = tmp_path_factory.mktemp("cache") / "entries"
+    environ = settings(cache, _server.url, UPSTREAM_USAGE="always", FINISH_SECONDS="1")
+    with proxy({**_base(), **environ}) as running:
+        yield running
+
+
+def held(server: Stub, text: str = "Hello") -> threading.Event:
+    """The server answers when it is told to, in the form it is asked for."""
+    go = threading.Event()
+
+    def script(turn: Turn) -> None:
+        assert go.wait(10)
+        asked = turn.json
+        if not asked.get("stream"):
+            turn.reply(chat(text))
+            return
+        turn.stream()
+        for frame in frames(text, usage=bool((asked.get("stream_options") or {}).get("include_usage"))):
+            turn.chunk(frame)
+        turn.last()
+
+    server.script = script
+    return go
+
+
+def ask(client: Client, body: Any, headers: dict[str, str] | None = None, *, path: str = CHAT) -> None:
+    client.send("POST", path, json.dumps(body).encode(), headers)
+
+
+# --- all who ask the same ---------------------------------------------------------------------------------------
+def test_fifty_in_both_forms_are_one_call(generous: Proxy, server: Stub) -> None:
+    """F57: streams and documents, one after the other; the first byte comes to all who can have one."""
+    go = held(server, "both")
+    clients = [generous.client() for _ in range(50)]
+    for number, client in enumerate(clients):
+        ask(client, chat_body("both forms", **({"stream": True} if number % 2 == 0 else {})))
+        if number == 0:
+            server.wait_turns(1)
+    generous.metrics()  # answered after they were read: one loop serves all
+    go.set()
+    replies = [client.reply() for client in clients]
+    for client in clients:
+        client.close()
+    assert len(server.turns) == 1
+    assert [reply.cache for reply in replies] == ["MISS"] + ["JOIN"] * 49
+    assert {reply.body for reply in replies[::2]} == {b"".join(frames("both"))}
+    documents = {reply.body for reply in replies[1::2]}
+    assert len(documents) == 1
+    document = json.loads(documents.pop())
+    assert document["choices"][0]["message"]["content"] == "both"
+    assert document["usage"]["total_tokens"] == 3
+
+
+def test_a_stream_without_counts_is_live_though_they_are_asked_for(generous: Proxy, server: Stub) -> None:
+    """Frame by frame, each sent only after the client has the one before, and the frame with the counts taken out."""
+    got = threading.Semaphore(1)
+    sent = frames("a", "b", usage=True)
+
+    def script(turn: Turn) -> None:
+        assert turn.json["stream_options"] == {"include_usage": True}
+        turn.stream()
+        for frame in sent:
+            if b'"choices": []' not in frame:
+                assert got.acquire(timeout=5)
+            for piece in (frame[:10], frame[10:]):
+                turn.chunk(piece)
+        turn.last()
+
+    server.script = script
+    with generous.client() as client:
+        ask(client, chat_body("live", stream=True))
+        response = client.open_reply()
+        for frame in frames("a", "b"):
+            assert response.read(len(frame)) == frame
+            got.release()
+        assert response.read() == b""
+    assert generous.ask(chat_body("live")).cache == "HIT"
+    counted = generous.ask(chat_body("live", stream=True, stream_options={"include_usage": True}))
+    assert (counted.cache, counted.body) == ("HIT", b"".join(sent))
+
+
+def test_a_leader_that_leaves_hands_over(front: Proxy, server: Stub) -> None:
+    """F57: documents too; the second one gets the answer of the first one's call."""
+    go = held(server, "handed over")
+    with front.client() as first, front.client() as second:
+        ask(first, chat_body("hand over"))
+        server.wait_turns(1)
+        ask(second, chat_body("hand over"))
+        front.metrics()
+        first.close()
+        eventually(lambda: front.metrics()["client_gone_total"] >= 1)
+        go.set()
+        reply = second.reply()
+    assert (reply.cache, reply.body) == ("JOIN", chat("handed over"))
+    assert len(server.turns) == 1
+
+
+def test_a_server_that_refuses_refuses_all_and_the_next_one_asks_anew(front: Proxy, server: Stub) -> None:
+    """F57: what the server said to the leader is true for those who asked the same; it is not kept."""
+    go = threading.Event()
+
+    def script(turn: Turn) -> None:
+        assert go.wait(10)
+        turn.reply(b'{"error": {"message": "full"}}', status="503 X")
+
+    server.script = script
+    with front.client() as first, front.client() as second:
+        for client in (first, second):
+            ask(client, chat_body("full"))
+        server.wait_turns(1)
+        front.metrics()
+        go.set()
+        assert [client.reply().status for client in (first, second)] == [503, 503]
+    held(server).set()
+    assert front.ask(chat_body("full")).status == 200
+    assert len(server.turns) == 2
+
+
+# --- an answer that nobody waits for any more -------------------------------------------------------------------
+def _hit(reply: Reply) -> Reply | None:
+    return reply if reply.cache == "HIT" else None
+
+
+def begun(turn: Turn) -> None:
+    turn.stream()
+    turn.chunk(b"".join(frames("almost", usage=True)[:2]))
+
+
+def test_an_answer_may_end_by_itself_when_that_is_wanted(generous: Proxy, server: Stub) -> None:
+    left = threading.Event()
+
+    def script(turn: Turn) -> None:
+        begun(turn)
+        assert left.wait(5)
+        turn.chunk(b"".join(frames("almost", usage=True)[2:]))
+        turn.last()
+
+    server.script = script
+    gone = generous.metrics()["client_gone_total"]
+    with generous.client() as client:
+        ask(client, chat_body("almost done", stream=True))
+        client.open_reply().read1(65536)
+    eventually(lambda: generous.metrics()["client_gone_total"] > gone)
+    left.set()
+    stored = {"Cache-Control": "only-if-cached"}
+    hit = eventually(lambda: _hit(generous.ask(chat_body("almost done"), headers=stored)))
+    assert hit is not None
+    assert hit.json["choices"][0]["message"]["content"] == "almost"
+    assert len(server.turns) == 1
+
+
+def test_but_not_for_ever(generous: Proxy, server: Stub) -> None:
+    gone: list[float] = []
+
+    def script(turn: Turn) -> None:
+        begun(turn)
+        if turn.wait_gone():
+            gone.append(time.monotonic())
+
+    server.script = script
+    with generous.client() as client:
+        ask(client, chat_body("not for ever", stream=True))
+        client.open_reply().read1(65536)
+        left = time.monotonic()
+    eventually(lambda: gone)
+    assert gone[0] - left >= 0.9
+
+
+# --- an SDK that asks again -------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, AGAIN),
+        ({"Idempotency-Key": "k1"}, {"Idempotency-Key": "k1"}),
+        ({"Idempotency-Key": "k1", "x-stainless-retry-count": "0"}, {"Idempotency-Key": "k1", **AGAIN}),
+    ],
+)
+@pytest.mark.parametrize("path", [CHAT, AUDIO])
+def test_asking_again_joins_the_first_attempt(
+    front: Proxy, server: Stub, path: str, first: dict[str, str], second: dict[str, str]
+) -> None:
+    """Where nothing is stored: the client said so, or the path is none whose answers are."""
+    go = held(server, "once")
+    with front.client() as one, front.client() as two:
+        ask(one, chat_body(f"again {first}"), first | NO_STORE, path=path)
+        server.wait_turns(1)
+        ask(two, chat_body(f"again {first}"), second | NO_STORE, path=path)
+        front.metrics()
+        go.set()
+        replies = [client.reply() for client in (one, two)]
+    assert [reply.body for reply in replies] == [chat("once")] * 2
+    assert [reply.cache for reply in replies] == ["BYPASS", "JOIN"]
+    assert len(server.turns) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "other"),
+    [
+        ({}, {}, {}),
+        ({}, {"x-stainless-retry-count": "0"}, {}),
+        ({"Authorization": "Bearer a"}, {"Authorization": "Bearer b", **AGAIN}, {}),
+        ({"x-api-key": "a"}, AGAIN, {}),
+        ({"Idempotency-Key": "k1"}, {"Idempotency-Key": "k2", **AGAIN}, {}),
+        ({}, AGAIN, {"temperature": 0.5}),
+    ],
+    ids=["no retry", "retry 0", "another caller", "caller without a key", "another idea", "another body"],
+)
+def test_nobody_else_joins_it(
+    front: Proxy, server: Stub, first: dict[str, str], second: dict[str, str], other: dict[str, Any]
+) -> None:
+    go = held(server)
+    with front.client() as one, front.client() as two:
+        ask(one, chat_body("mine alone"), first | NO_STORE)
+        server.wait_turns(1)
+        ask(two, chat_body("mine alone", **other), second | NO_STORE)
+        server.wait_turns(2)
+        go.set()
+        assert [client.reply().cache for client in (one, two)] == ["BYPASS", "BYPASS"]
+
+
+def test_what_is_over_is_not_joined(front: Proxy, server: Stub) -> None:
+    for _ in range(2):
+        assert front.ask(chat_body("over"), headers=AGAIN | NO_STORE).cache == "BYPASS"
+    assert len(server.turns) == 2
