@@ -57,30 +57,9 @@ class Fill:
     """
 
     __slots__ = (
-        *(
-            "_asked_at",
-            "_clock",
-            "_content_type",
-            "_finish",
-            "_log",
-            "_loop",
-            "_metrics",
-            "_path",
-            "_question",
-            "_scanner",
-        ),
-        *(
-            "_settled",
-            "_status",
-            "_storable",
-            "_store",
-            "_unframed",
-            "_use",
-            "_when_over",
-            "asked",
-            "call",
-            "flight",
-        ),
+        *("_asked_at", "_clock", "_content_type", "_finish", "_log", "_loop", "_metrics", "_path"),
+        *("_question", "_scanner", "_settled", "_status", "_storable", "_store", "_unframed", "_use"),
+        *("_when_over", "asked", "call", "flight"),
     )
 
     def __init__(
