@@ -19,7 +19,7 @@ from llmpod.config.caching import (
 from llmpod.errors import ConfigError
 
 UpstreamStream = Literal["auto", "always", "never"]
-UpstreamUsage = Literal["asked", "always"]
+UpstreamUsage = Literal["auto", "always", "asked"]
 KeepaliveForm = Literal["auto", "comment", "event"]
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
 
@@ -60,7 +60,7 @@ class ProxySettings:
     ssl_key: Path | None = None
     log_level: str = "INFO"
     upstream_stream: UpstreamStream = "auto"
-    upstream_usage: UpstreamUsage = "asked"
+    upstream_usage: UpstreamUsage = "auto"
     keepalive_seconds: float = 15.0
     keepalive_form: KeepaliveForm = "auto"
     keepalive_json: bool = False
@@ -195,7 +195,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LLMPOD_MODELS": ("models", lambda _, text: tuple(m for m in text.split(",") if m)),
     "LLMPOD_MAX_MODEL_LEN": ("max_model_len", _count(1, 10**9)),
     "LLMPOD_PROXY_TOKEN": ("token", lambda _, text: text),
-    "UPSTREAM_USAGE": ("upstream_usage", _choice("asked", "always")),
+    "UPSTREAM_USAGE": ("upstream_usage", _choice("auto", "always", "asked")),
     "KEEPALIVE_SECONDS": ("keepalive_seconds", _none_or_seconds),
     "KEEPALIVE_FORM": ("keepalive_form", _choice("auto", "comment", "event")),
     "KEEPALIVE_JSON": ("keepalive_json", _flag),

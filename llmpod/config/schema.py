@@ -182,8 +182,8 @@ class PodConfig(BaseModel):
     upstream_stream: Literal["auto", "always", "never"] = Field(
         "auto", description="Whether the model server is asked to stream for clients that did not ask."
     )
-    upstream_usage: Literal["asked", "always"] = Field(
-        "asked",
+    upstream_usage: Literal["auto", "always", "asked"] = Field(
+        "auto",
         description="`always`: streams are asked for with token counts, so that one serves every client.",
     )
     connect_seconds: Patience = Field(5.0, strict=False, description="To connect to the model server.")

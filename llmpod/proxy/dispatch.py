@@ -16,7 +16,7 @@ from llmpod.proxy.headers import Headers, get, to_upstream
 from llmpod.proxy.keeper import Keeper, Use
 from llmpod.proxy.origin import Origin, Request
 from llmpod.proxy.prewarm import Warmth
-from llmpod.proxy.route import Destination, streams_upstream
+from llmpod.proxy.route import Destination, counts_upstream, streams_upstream
 from llmpod.proxy.upstream import Upstream
 from llmpod.proxy.wish import RECORD
 
@@ -127,10 +127,15 @@ class Dispatch:
 
     def _asks(self, job: Job, want: Form) -> Form:
         """In which form the model server is asked: as the client did, or for a stream to be put together."""
-        streams = job.key.stream
-        if not streams and streams_upstream(job.destination, self._settings) and _may_stream(job):
+        streams, destination, settings = job.key.stream, job.destination, self._settings
+        if not streams and streams_upstream(destination, settings) and _may_stream(job):
             return Form(stream=True, usage=True)
-        if streams and self._settings.upstream_usage == "always" and counts_on_request(job.ask.path):
+        if (
+            streams
+            and job.shared
+            and counts_upstream(destination, settings)
+            and counts_on_request(job.ask.path)
+        ):
             return Form(stream=True, usage=True)
         return want
 

@@ -99,6 +99,15 @@ def choose(destinations: Iterable[Destination], model: str | None) -> Destinatio
     return first
 
 
+def counts_upstream(destination: Destination, settings: ProxySettings) -> bool:
+    """Whether token counts are asked for in a stream for a client that did not ask, so that one call serves all.
+
+    On its own only where the model server is one that we run: a stranger gets the request as it was sent.
+    """
+    chosen = settings.upstream_usage
+    return chosen == "always" or (chosen == "auto" and destination.phase is not None)
+
+
 def streams_upstream(destination: Destination, settings: ProxySettings) -> bool:
     """Whether a client's request for one JSON document is sent as a request for a stream."""
     if settings.upstream_stream == "auto":
