@@ -4,6 +4,7 @@ import argparse
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -11,6 +12,16 @@ from urllib.parse import urlsplit
 from llmpod.errors import ConfigError
 
 UpstreamStream = Literal["auto", "always", "never"]
+
+
+class Auth(StrEnum):
+    """Who may call the proxy."""
+
+    OPEN = "open"  # every program on this machine, as editors expect of a local server
+    SAME_USER = "same-user"  # programs of the user who runs it
+    KEYS = "keys"  # who has a key (``manage_pod.py keys``)
+
+
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
 
 
@@ -46,6 +57,16 @@ class ProxySettings:
     keep_alive_seconds: float = 75.0
     max_body_bytes: int = 32 * 2**20
     max_header_bytes: int = 32 * 2**10
+    auth: Auth = Auth.OPEN
+    keys_file: Path | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    allow_insecure_bind: bool = False
+    header_seconds: float = 10.0
+    body_idle_seconds: float = 30.0
+    stall_seconds: float = 60.0
+    max_connections: int = 4096
+    max_connections_per_source: int = 256
 
     def __repr__(self) -> str:
         return f"ProxySettings(http{'s' if self.use_https else ''}://{self.host}:{self.port})"
@@ -121,6 +142,10 @@ def _seconds(name: str, text: str) -> float:
     return value
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 # environment variable -> (field, how to read it); names up to PORT are the mission's
 _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
@@ -144,6 +169,17 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LLMPOD_IDLE_SECONDS": ("idle_seconds", _seconds),
     "LLMPOD_DRAIN_SECONDS": ("drain_seconds", _seconds),
     "LLMPOD_KEEP_ALIVE_SECONDS": ("keep_alive_seconds", _seconds),
+    "LLMPOD_HEADER_SECONDS": ("header_seconds", _seconds),
+    "LLMPOD_BODY_IDLE_SECONDS": ("body_idle_seconds", _seconds),
+    "LLMPOD_STALL_SECONDS": ("stall_seconds", _seconds),
+    "LLMPOD_MAX_CONNECTIONS": ("max_connections", _count(1, 10**6)),
+    "LLMPOD_MAX_CONNECTIONS_PER_SOURCE": ("max_connections_per_source", _count(1, 10**6)),
+    "LLMPOD_HOST": ("host", lambda _, text: text.strip()),
+    "LLMPOD_AUTH": ("auth", lambda name, text: Auth(_choice(*Auth)(name, text))),
+    "LLMPOD_KEYS_FILE": ("keys_file", lambda _, text: Path(text).expanduser()),
+    "LLMPOD_ALLOWED_HOSTS": ("allowed_hosts", lambda _, text: _words(text)),
+    "LLMPOD_CORS_ORIGINS": ("cors_origins", lambda _, text: _words(text)),
+    "LLMPOD_ALLOW_INSECURE_BIND": ("allow_insecure_bind", _flag),
 }
 
 
@@ -185,6 +221,8 @@ def proxy_settings(
     settings = ProxySettings(**values)
     if settings.use_https and not (settings.ssl_cert and settings.ssl_key):
         raise ConfigError("USE_HTTPS needs SSL_CERT and SSL_KEY.", hint="Name both files.")
+    if settings.auth is Auth.KEYS and settings.keys_file is None:
+        raise ConfigError("LLMPOD_AUTH=keys needs LLMPOD_KEYS_FILE.", hint="Make it: manage_pod.py keys add.")
     return settings
 
 

@@ -1,6 +1,7 @@
 """Not a module of logic: who owns what, in which order it opens and closes, and which half answers which path."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
@@ -12,19 +13,23 @@ from fastapi.responses import JSONResponse
 from llmpod import __version__
 from llmpod.cache import Cache
 from llmpod.config import ProxySettings
-from llmpod.errors import NotRouted
 from llmpod.observe import Journal, Log, Metrics
 from llmpod.observe.dashboard import load_page
+from llmpod.proxy.bounds import open_files
 from llmpod.proxy.desk import Desk
 from llmpod.proxy.dispatch import Dispatch
+from llmpod.proxy.gate import Gate
 from llmpod.proxy.hits import Hits
+from llmpod.proxy.house import House
 from llmpod.proxy.keeper import Keeper
-from llmpod.proxy.ops import Ops, routes
+from llmpod.proxy.ops import SAFE, Ops, routes
 from llmpod.proxy.prewarm import Prewarmer
 from llmpod.proxy.relay import Relay
+from llmpod.proxy.sweep import Deadlines, Door, Sweep
 from llmpod.proxy.upstream import Patience, Upstream
 
 FLUSH_SECONDS: Final = 0.1
+RESERVED_FILES: Final = 256  # of those that may be open: for the cache, the log and model servers
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -40,6 +45,7 @@ class Front:
     def __init__(self, settings: ProxySettings, log: Log) -> None:
         self._settings = settings
         self._log = log
+        self._gate = Gate(settings, log, clock=time.monotonic)
         self.ops: Ops | None = None
         self._web = FastAPI(
             title="llmpod",
@@ -50,7 +56,7 @@ class Front:
             lifespan=self._lifespan,
         )
         self._web.add_exception_handler(HTTPException, _refused)
-        self._web.add_exception_handler(404, _not_found)
+        self._web.add_exception_handler(404, _refused)
         self._web.add_exception_handler(405, _refused)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,7 +89,32 @@ class Front:
             relay = Relay(desk, hits, cache=cache, keeper=keeper, dispatch=dispatch)
             self.ops = Ops(settings, cache, keeper, journal)
             self._web.include_router(routes(self.ops, load_page()))
-            yield {"desk": desk, "relay": relay}
+            sweep = self._sweep(self._gate)
+            stack.callback(sweep.close)
+            yield {"house": House(self._door(), self._gate, desk, relay, sweep)}
+
+    def _sweep(self, gate: Gate) -> Sweep:
+        """Starts looking after connections, and after the file of keys."""
+        seen = gate.version
+
+        def follow_keys() -> None:
+            nonlocal seen
+            if gate.keyring is not None:
+                gate.keyring.refresh()
+            if gate.version != seen:
+                seen = gate.version
+                sweep.forget()
+
+        sweep = Sweep(Deadlines.of(self._settings), asyncio.get_running_loop(), chores=(follow_keys,))
+        return sweep
+
+    def _door(self) -> Door:
+        def say(refused: int) -> None:
+            self._log.warning("too_many_connections", refused=refused)
+
+        s = self._settings
+        most = max(1, min(s.max_connections, open_files() - RESERVED_FILES))
+        return Door(most, s.max_connections_per_source, say=say, clock=time.monotonic)
 
 
 def _flushed(journal: Journal) -> Callable[[], Awaitable[None]]:
@@ -113,16 +144,6 @@ def _patience(settings: ProxySettings) -> Patience:
     )
 
 
-async def _not_found(request: Request, error: Exception) -> JSONResponse:
-    detail = getattr(error, "detail", "")
-    known = (
-        "OpenAI's API is under /v1; besides it there are /health, /livez, /readyz, /metrics and /dashboard."
-    )
-    path = request.scope["path"]
-    message = f"There is no {path} here. {known}" if detail in ("", "Not Found") else str(detail)
-    return JSONResponse(NotRouted(message).as_openai(), 404)
-
-
 async def _refused(_: Request, error: Exception) -> JSONResponse:
     status = getattr(error, "status_code", 500)
     body = {
@@ -131,4 +152,4 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
         "param": None,
         "code": None,
     }
-    return JSONResponse({"error": body}, status, headers=getattr(error, "headers", None))
+    return JSONResponse({"error": body}, status, headers={**SAFE, **(getattr(error, "headers", None) or {})})

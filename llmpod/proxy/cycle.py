@@ -37,7 +37,7 @@ class Stage:
             logger=_LOGGER,
             access_logger=_LOGGER,
             access_log=False,
-            default_headers=self.server_state.default_headers,
+            default_headers=[*self.server_state.default_headers, *ask.leave.fields],
             message_event=asyncio.Event(),
             expect_100_continue=False,
             keep_alive=ask.keep,
@@ -67,5 +67,5 @@ class Stage:
             "raw_path": raw_path,
             "query_string": query,
             "headers": ask.headers,
-            "state": self.app_state.copy(),
+            "state": {**self.app_state, "known": not ask.leave.anonymous},
         }

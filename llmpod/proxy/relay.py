@@ -15,9 +15,9 @@ from llmpod.cache.key import request_key
 from llmpod.errors import Overloaded, UpstreamInvalid
 from llmpod.proxy import guard
 from llmpod.proxy.answer import Answer
-from llmpod.proxy.ask import Ask, partition
+from llmpod.proxy.ask import Ask
 from llmpod.proxy.deliver import Delivery
-from llmpod.proxy.desk import BIG_BODY, Desk
+from llmpod.proxy.desk import BIG_BODY, Desk, check_model
 from llmpod.proxy.dispatch import Dispatch, Job
 from llmpod.proxy.headers import NOSNIFF
 from llmpod.proxy.hits import SMALL, Hits, form_of, render, split
@@ -101,10 +101,11 @@ class Relay:
             request_key,
             ask.target.decode("latin-1"),
             ask.body,
-            partition=partition(ask.headers) if destination.passes_credentials else b"",
+            partition=ask.owner(passes_credentials=destination.passes_credentials),
             identity=destination.identity,
             content_type=ask.content_type,
         )
+        check_model(ask, ask.key)
         self._answer(ask, ask.key, destination, answer)
 
     async def _from_store(self, job: Job, wish: Wish, answer: Answer) -> None:

@@ -1,0 +1,19 @@
+"""Not a holder of state: what every connection of this process shares, in one place."""
+
+from dataclasses import dataclass
+
+from llmpod.proxy.desk import Desk
+from llmpod.proxy.gate import Gate
+from llmpod.proxy.relay import Relay
+from llmpod.proxy.sweep import Door, Sweep
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """Door, gate, desk and relay, in the order in which a request meets them; the sweep ends what takes too long."""
+
+    door: Door
+    gate: Gate
+    desk: Desk
+    relay: Relay
+    sweep: Sweep
