@@ -9,6 +9,7 @@ from llmpod.cli.connect import COMMAND as CONNECT
 from llmpod.cli.cost import COMMAND as COST
 from llmpod.cli.doctor import COMMAND as DOCTOR
 from llmpod.cli.init import COMMAND as INIT
+from llmpod.cli.keys import COMMAND as KEYS
 from llmpod.cli.logs import COMMAND as LOGS
 from llmpod.cli.panic import COMMAND as PANIC
 from llmpod.cli.passes import DOWN, PASS, PLAN, STATUS, UP
@@ -28,6 +29,7 @@ COMMANDS: Sequence[Command] = (
     DOCTOR,
     PANIC,
     CONNECT,
+    KEYS,
     INIT,
     COMPLETION,
     RUN,

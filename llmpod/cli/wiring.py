@@ -13,7 +13,7 @@ from llmpod.backends.runpod_logs import tail
 from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.backends.runpod_spec import digest
 from llmpod.cli.draw import Drawer
-from llmpod.config import Config, PodConfig, Secret
+from llmpod.config import KEYS_FILE, Auth, Config, PodConfig, Secret
 from llmpod.errors import StateError
 from llmpod.lifecycle import failpoint, files
 from llmpod.lifecycle.act import Actor, Managed
@@ -29,7 +29,7 @@ from llmpod.lifecycle.purse import Purse
 from llmpod.lifecycle.reconcile import Reconciler
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.state import State
-from llmpod.lifecycle.store import Store
+from llmpod.lifecycle.store import Store, directory_of
 from llmpod.model import Direction, Event, Record, Want
 
 HOME = Path(__file__).resolve().parents[2]
@@ -222,10 +222,25 @@ def proxy_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
         "LLMPOD_STATE": str(config.state_file),
         "LLMPOD_MODELS": c.served_model_name or c.hub_id.partition("@")[0],
         "PYTHONUNBUFFERED": "1",
+        **_edge_environ(c),
     }
+    if c.auth is Auth.KEYS:
+        values["LLMPOD_KEYS_FILE"] = str(directory_of(config.state_file) / KEYS_FILE)
     if c.use_https:
         values |= {"USE_HTTPS": "true", "SSL_CERT": str(c.ssl_cert), "SSL_KEY": str(c.ssl_key)}
     return {name: environ[name] for name in INHERITED if name in environ} | values
+
+
+def _edge_environ(c: PodConfig) -> dict[str, str]:
+    """Who may call the proxy; nothing where that is as ever."""
+    values = {
+        "LLMPOD_HOST": "" if c.proxy_host == "127.0.0.1" else c.proxy_host,
+        "LLMPOD_AUTH": "" if c.auth is Auth.OPEN else str(c.auth),
+        "LLMPOD_ALLOWED_HOSTS": ",".join(c.allowed_hosts),
+        "LLMPOD_CORS_ORIGINS": ",".join(c.cors_origins),
+        "LLMPOD_ALLOW_INSECURE_BIND": "true" if c.allow_insecure_bind else "",
+    }
+    return {name: value for name, value in values.items() if value}
 
 
 def with_port(config: Config, port: int) -> Config:

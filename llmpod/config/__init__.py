@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from llmpod.config import jsonc
+from llmpod.config.callers import FILE_NAME as KEYS_FILE
 from llmpod.config.callers import CallerKey, Scope, digest_of, new_key, read_keys, written
 from llmpod.config.credentials import Secret, has_runpod_key, key_file, runpod_key
 from llmpod.config.proxy import Auth, ProxySettings, base_url, proxy_settings
@@ -25,6 +26,7 @@ from llmpod.errors import ConfigError
 
 __all__ = [
     "AUTO_GPU",
+    "KEYS_FILE",
     "VLLM_PRESET",
     "Auth",
     "Budget",

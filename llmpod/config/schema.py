@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from llmpod.config.proxy import Auth
 from llmpod.model import EventKind
 
 Seconds = Annotated[int, Field(ge=0, le=31 * 24 * 3600)]
@@ -155,6 +156,21 @@ class PodConfig(BaseModel):
 
     # the front
     proxy_port: Port = 8000
+    proxy_host: Name = Field("127.0.0.1", description="Address the proxy listens on.")
+    auth: Annotated[Auth, Field(strict=False)] = Field(
+        Auth.OPEN,
+        description="Who may call the proxy: every program here, those of this user, or who has a key"
+        " (`manage_pod.py keys`).",
+    )
+    allowed_hosts: tuple[Name, ...] = Field(
+        (), strict=False, description="More names, without port, under which the proxy is reached."
+    )
+    cors_origins: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^/,\s*]+$")], ...] = Field(
+        (), strict=False, description="Web pages that may use the proxy, as scheme://host[:port]."
+    )
+    allow_insecure_bind: bool = Field(
+        False, description="Listen beyond this machine without keys or without TLS."
+    )
     cache_dir: Path = Field(Path("/tmp/llm_cache"), strict=False)  # noqa: S108 - the mission fixed this default
     max_cache_size: Annotated[int, Field(ge=0)] = Field(1000, description="Entries.")
     max_cache_bytes: Annotated[int, Field(ge=0)] = Field(2**30, description="Bytes on disk.")

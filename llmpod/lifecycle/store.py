@@ -27,6 +27,11 @@ from llmpod.lifecycle.typed import typed
 from llmpod.model import Phase, Record, Usage, Want
 
 
+def directory_of(state_file: Path) -> Path:
+    """Where the files beside a state file are; it need not exist."""
+    return state_file.parent / ".llmpod" / state_file.stem
+
+
 class Store:
     """The files of one installation.
 
@@ -39,7 +44,7 @@ class Store:
 
     def __init__(self, state_file: Path) -> None:
         self.state_file = state_file
-        self.directory = files.private_dir(state_file.parent / ".llmpod" / state_file.stem)
+        self.directory = files.private_dir(directory_of(state_file))
         self.log_file = self.directory / "proxy.log"
         self.catalog_file = self.directory / "catalog.json"
         self.starts_file = self.directory / "starts.jsonl"

@@ -58,7 +58,7 @@ class Gate:
     def __init__(self, settings: ProxySettings, log: Log, *, clock: Callable[[], float]) -> None:
         self._auth = settings.auth
         self._pages = Pages(
-            hosts=frozenset(name.lower().encode() for name in settings.allowed_hosts),
+            hosts=frozenset(name.lower().encode() for name in (*settings.allowed_hosts, settings.host)),
             origins=frozenset(origin.encode() for origin in settings.cors_origins),
         )
         self.keyring = Keyring(settings.keys_file, log) if settings.keys_file is not None else None
@@ -103,21 +103,28 @@ class Gate:
     def _with_key(
         self, wanted: Need, headers: Headers, visitor: Visitor, fields: tuple[tuple[bytes, bytes], ...]
     ) -> Leave:
-        assert self.keyring is not None
         anonymous = Leave(fields=fields, anonymous=True)
         if wanted is Need.NOTHING and not any(name in SECRETS for name, _ in headers):
             return anonymous
         try:
-            key = self.keyring.find(headers)
-        except Unauthorized:
-            self._count_guess(visitor.ends.client)
-            if wanted is Need.NOTHING:
+            key = self._key(headers, visitor.ends.client)
+        except (Unauthorized, TooManyGuesses):
+            if wanted is Need.NOTHING:  # supervisors get their answer, whatever they send along
                 return anonymous
             raise
         if wanted is not Need.NOTHING and not _allows(key, wanted):
             raise Forbidden(f"This key is not for this address; it lacks the scope `{wanted}`.")
         headers[:] = [item for item in headers if item[0] not in SECRETS]
         return Leave(key.id, key.models, fields)
+
+    def _key(self, headers: Headers, client: str) -> CallerKey:
+        """Raises Unauthorized, TwoCredentials, TooManyGuesses."""
+        assert self.keyring is not None
+        try:
+            return self.keyring.find(headers)
+        except Unauthorized:
+            self._count_guess(client)
+            raise
 
     def _count_guess(self, client: str) -> None:
         """A wrong key came. Raises TooManyGuesses when that is too much; a right one is never held up by them."""

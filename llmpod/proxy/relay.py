@@ -154,15 +154,16 @@ class Relay:
 
     def _fetch(self, job: Job, answer: Answer) -> None:
         """Listen to the call that brings the answer; the last one to leave ends it."""
-        fill, joined = self._dispatch.take(job, self._origin(job.destination))
+        fill, joined = self._dispatch.take(job, self._origin(job))
         if joined:
             answer.cache, answer.reason = "JOIN", "in flight"
         Delivery(fill, answer, path=job.ask.path, want=job.want).begin()
 
-    def _origin(self, destination: Destination) -> Origin:
-        if destination.origin is None:
-            raise self._keeper.not_ready(destination)
-        return destination.origin
+    def _origin(self, job: Job) -> Origin:
+        """Raises ModelNotReady; only a POST wishes for the model: a link or an image must not start anything (T1)."""
+        if job.destination.origin is None:
+            raise self._keeper.not_ready(job.destination, wished=job.ask.method == "POST")
+        return job.destination.origin
 
 
 def models(destinations: Iterable[Destination]) -> bytes:

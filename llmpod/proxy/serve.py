@@ -18,6 +18,7 @@ import uvicorn
 from llmpod.config import ProxySettings, environment, proxy_settings
 from llmpod.errors import ConfigError, LlmpodError, PortTaken
 from llmpod.observe import Log, open_log
+from llmpod.proxy import exposure
 from llmpod.proxy.app import Front
 from llmpod.proxy.protocol import EdgeProtocol
 
@@ -159,6 +160,7 @@ def main(settings: ProxySettings) -> int:
 
 
 def _run(settings: ProxySettings, log: Log) -> int:
+    exposure.check(settings, log)
     front = Front(settings, log)
     config = _config(settings, front)
     listener = bind(settings)

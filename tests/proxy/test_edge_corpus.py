@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.proxy.corpus import ACCEPTED, ENDLESS, REFUSED, mutants
+from tests.proxy.corpus_heads import ACCEPTED, ENDLESS, REFUSED, mutants
 from tests.proxy.front import Client, Proxy
 from tests.proxy.stub import Stub
 
