@@ -15,7 +15,7 @@ from llmpod.proxy.body import Body
 from llmpod.proxy.guard import MAX_FIELDS, MethodNotAllowed
 from llmpod.proxy.headers import Headers
 from llmpod.proxy.strict import RequestTimeout, check_head, check_line, reason, too_large
-from llmpod.proxy.sweep import LOWEST_RATE, RATE_GRACE_SECONDS, Deadlines
+from llmpod.proxy.sweep import LOWEST_RATE, Deadlines
 
 MAX_FRAMING = 16 * 2**10  # of what stands around one chunk: extensions, trailers
 
@@ -117,7 +117,8 @@ class Intake(asyncio.Protocol):
         if self._in_head:
             late = taken >= deadlines.header
         else:
-            slow = taken > RATE_GRACE_SECONDS and self._body.size < LOWEST_RATE * (taken - RATE_GRACE_SECONDS)
+            counted = taken - deadlines.rate_grace
+            slow = counted > 0 and self._body.size < LOWEST_RATE * counted
             late = quiet >= deadlines.body_idle or slow
         part = "header" if self._in_head else "body"
         return RequestTimeout(f"The request's {part} did not come in time.") if late else ""

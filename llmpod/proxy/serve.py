@@ -23,6 +23,7 @@ from llmpod.proxy.app import Front
 from llmpod.proxy.protocol import EdgeProtocol
 
 BACKLOG: Final = 2048
+SEND_BUFFER: Final = 128 * 2**10  # of a client's socket; left alone it grows to 4 MiB for one that never reads
 POLL_SECONDS: Final = 0.05
 LAST_WORDS_SECONDS: Final = 1.0  # for the error event of a stream that outlasts the grace
 # TLS 1.2 suites that are left: ECDHE with AEAD; those of TLS 1.3 are all of that kind (Mozilla "intermediate")
@@ -94,6 +95,7 @@ def bind(settings: ProxySettings) -> socket.socket:
     except OSError as e:
         raise ConfigError(f"Cannot listen on {settings.host}: {e.strerror or e}.") from None
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     try:
         listener.bind(address)
         listener.listen(BACKLOG)

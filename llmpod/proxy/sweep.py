@@ -15,7 +15,7 @@ from llmpod.config import ProxySettings
 SLOTS: Final = 8
 ROUND_SECONDS: Final = (0.1, 2.0)  # one look at everybody takes between these
 LOWEST_RATE: Final = 1024  # bytes a second of a body, after the grace
-RATE_GRACE_SECONDS: Final = 10.0
+GRACE_SHARE: Final = 1 / 3  # of the idle limit of a body, before its rate counts
 SAY_SECONDS: Final = 1.0
 
 
@@ -43,6 +43,10 @@ class Deadlines:
             settings.keep_alive_seconds,
             settings.stall_seconds,
         )
+
+    @property
+    def rate_grace(self) -> float:
+        return self.body_idle * GRACE_SHARE
 
     @property
     def shortest(self) -> float:
