@@ -15,6 +15,7 @@ from llmpod.cli.panic import COMMAND as PANIC
 from llmpod.cli.passes import DOWN, PASS, PLAN, STATUS, UP
 from llmpod.cli.run import DEMO, RUN
 from llmpod.cli.schedule import COMMAND as SCHEDULE
+from llmpod.cli.tls import COMMAND as TLS
 
 COMMANDS: Sequence[Command] = (
     PASS,
@@ -30,6 +31,7 @@ COMMANDS: Sequence[Command] = (
     PANIC,
     CONNECT,
     KEYS,
+    TLS,
     INIT,
     COMPLETION,
     RUN,

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from llmpod.config import jsonc
 from llmpod.config.callers import FILE_NAME as KEYS_FILE
 from llmpod.config.callers import CallerKey, Scope, digest_of, new_key, read_keys, written
+from llmpod.config.certificates import expires_at
 from llmpod.config.credentials import Secret, has_runpod_key, key_file, runpod_key
 from llmpod.config.proxy import Auth, ProxySettings, base_url, proxy_settings
 from llmpod.config.schema import AUTO_GPU, VLLM_PRESET, Budget, Notification, PodConfig
@@ -40,6 +41,7 @@ __all__ = [
     "base_url",
     "digest_of",
     "environment",
+    "expires_at",
     "has_runpod_key",
     "json_schema",
     "key_file",

@@ -26,7 +26,9 @@ from llmpod.proxy.ops import SAFE, Ops, routes
 from llmpod.proxy.prewarm import Prewarmer
 from llmpod.proxy.relay import Relay
 from llmpod.proxy.sweep import Deadlines, Door, Sweep
+from llmpod.proxy.tls import Certificates
 from llmpod.proxy.upstream import Patience, Upstream
+from llmpod.proxy.watchdog import Watchdog
 
 FLUSH_SECONDS: Final = 0.1
 RESERVED_FILES: Final = 256  # of those that may be open: for the cache, the log and model servers
@@ -40,12 +42,15 @@ class Front:
 
     Attributes:
         ops: what the ops routes show; there once the lifespan has begun.
+        certificates: of the server; None for plain HTTP.
     """
 
     def __init__(self, settings: ProxySettings, log: Log) -> None:
         self._settings = settings
         self._log = log
         self._gate = Gate(settings, log, clock=time.monotonic)
+        self.certificates = Certificates.of(settings, log)
+        self._watchdog = Watchdog()
         self.ops: Ops | None = None
         self._web = FastAPI(
             title="llmpod",
@@ -89,23 +94,37 @@ class Front:
             relay = Relay(desk, hits, cache=cache, keeper=keeper, dispatch=dispatch)
             self.ops = Ops(settings, cache, keeper, journal)
             self._web.include_router(routes(self.ops, load_page()))
-            sweep = self._sweep(self._gate)
+            sweep = self._sweep()
             stack.callback(sweep.close)
+            stack.callback(self._watchdog.close)
             yield {"house": House(self._door(), self._gate, desk, relay, sweep)}
 
-    def _sweep(self, gate: Gate) -> Sweep:
-        """Starts looking after connections, and after the file of keys."""
-        seen = gate.version
+    def reload(self) -> None:
+        """Read keys and certificates anew, now."""
+        self._log.info("reload")
+        self._follow(now=True)
 
-        def follow_keys() -> None:
+    def _follow(self, *, now: bool = False) -> None:
+        """Take over keys and certificates that changed."""
+        if self._gate.keyring is not None:
+            self._gate.keyring.refresh(now=now)
+        if self.certificates is not None:
+            self.certificates.refresh(now=now)
+
+    def _sweep(self) -> Sweep:
+        """Starts looking after connections, keys and certificates; a watchdog looks whether that goes on."""
+        seen = self._gate.version
+
+        def chores() -> None:
             nonlocal seen
-            if gate.keyring is not None:
-                gate.keyring.refresh()
-            if gate.version != seen:
-                seen = gate.version
+            self._watchdog.beat()
+            self._follow()
+            if self._gate.version != seen:
+                seen = self._gate.version
                 sweep.forget()
 
-        sweep = Sweep(Deadlines.of(self._settings), asyncio.get_running_loop(), chores=(follow_keys,))
+        sweep = Sweep(Deadlines.of(self._settings), asyncio.get_running_loop(), chore=chores)
+        self._watchdog.start()
         return sweep
 
     def _door(self) -> Door:

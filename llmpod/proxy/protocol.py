@@ -199,6 +199,7 @@ class EdgeProtocol(Intake):
         self._leave_now = leave = ask.leave
         plain = ask.keep and ask.method == "POST" and not self._flow.write_paused and not self._closing
         if not ask.path.startswith(API) and ask.method != "OPTIONS":
+            ask.keep = ask.keep and not self.last
             self._current = self._stage.run(ask, lambda: self.answered(keep=ask.keep))
             return
         hit = self._desk.at_once(ask) if plain else None

@@ -69,7 +69,7 @@ class Sweep:
     Args:
         deadlines: which the connections go by.
         loop: whose time it is.
-        chores: called at every step; cheap.
+        chore: done at every step; cheap.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class Sweep:
         deadlines: Deadlines,
         loop: asyncio.AbstractEventLoop,
         *,
-        chores: tuple[Callable[[], object], ...] = (),
+        chore: Callable[[], object],
     ) -> None:
         self.deadlines = deadlines
         self._loop = loop
-        self._chores = chores
+        self._chore = chore
         low, high = ROUND_SECONDS
         self._step = min(high, max(low, deadlines.shortest / 4)) / SLOTS
         self._slots: tuple[set[Watched], ...] = tuple(set() for _ in range(SLOTS))
@@ -112,8 +112,7 @@ class Sweep:
         now = self._loop.time()
         for watched in list(self._slots[self._now_at]):
             watched.look(now)
-        for chore in self._chores:
-            chore()
+        self._chore()
 
 
 class Door:
