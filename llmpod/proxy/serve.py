@@ -58,8 +58,6 @@ class _Server(uvicorn.Server):
         for listener in sockets or ():
             listener.close()
         state = self.server_state
-        for connection in list(state.connections):
-            connection.shutdown()
         deadline = self._asked_at + self._grace
         while (state.connections or state.tasks) and not self.force_exit and time.monotonic() < deadline:  # noqa: ASYNC110 - as uvicorn
             await asyncio.sleep(POLL_SECONDS)
@@ -86,6 +84,8 @@ class _Server(uvicorn.Server):
             self._front.ops.draining = True
         for server in self.servers:
             server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
 
 
 def bind(settings: ProxySettings) -> socket.socket:

@@ -103,6 +103,7 @@ def test_a_door_that_closes_says_so_to_who_is_inside(cache_dir: Path, env: dict[
 
 def test_sighup_ends_nothing(cache_dir: Path, env: dict[str, str]) -> None:
     with stub() as server, proxy(env | settings(cache_dir, server.url)) as front:
+        assert front.get("/livez").status == 200  # it serves, so it hears signals
         front.process.signal(signal.SIGHUP)
         eventually(lambda: [line for line in front.logs() if line["event"] == "reload"])
         assert front.ask(chat_body("still here")).status == 200
