@@ -239,6 +239,9 @@ def _edge_environ(c: PodConfig) -> dict[str, str]:
         "LLMPOD_ALLOWED_HOSTS": ",".join(c.allowed_hosts),
         "LLMPOD_CORS_ORIGINS": ",".join(c.cors_origins),
         "LLMPOD_ALLOW_INSECURE_BIND": "true" if c.allow_insecure_bind else "",
+        "LLMPOD_REQUESTS_PER_MINUTE": str(c.requests_per_minute or ""),
+        "LLMPOD_TOKENS_PER_MINUTE": str(c.tokens_per_minute or ""),
+        "LLMPOD_MAX_IN_FLIGHT": "" if c.max_in_flight == 256 else str(c.max_in_flight),
     }
     return {name: value for name, value in values.items() if value}
 

@@ -67,6 +67,11 @@ class ProxySettings:
     stall_seconds: float = 60.0
     max_connections: int = 4096
     max_connections_per_source: int = 256
+    max_in_flight: int = 256
+    max_queue: int = 256
+    queue_seconds: float = 30.0
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
 
     def __repr__(self) -> str:
         return f"ProxySettings(http{'s' if self.use_https else ''}://{self.host}:{self.port})"
@@ -174,6 +179,11 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LLMPOD_STALL_SECONDS": ("stall_seconds", _seconds),
     "LLMPOD_MAX_CONNECTIONS": ("max_connections", _count(1, 10**6)),
     "LLMPOD_MAX_CONNECTIONS_PER_SOURCE": ("max_connections_per_source", _count(1, 10**6)),
+    "LLMPOD_MAX_IN_FLIGHT": ("max_in_flight", _count(1, 10**6)),
+    "LLMPOD_MAX_QUEUE": ("max_queue", _count(1, 10**6)),
+    "LLMPOD_QUEUE_SECONDS": ("queue_seconds", _seconds),
+    "LLMPOD_REQUESTS_PER_MINUTE": ("requests_per_minute", _count(1, 10**9)),
+    "LLMPOD_TOKENS_PER_MINUTE": ("tokens_per_minute", _count(1, 10**12)),
     "LLMPOD_HOST": ("host", lambda _, text: text.strip()),
     "LLMPOD_AUTH": ("auth", lambda name, text: Auth(_choice(*Auth)(name, text))),
     "LLMPOD_KEYS_FILE": ("keys_file", lambda _, text: Path(text).expanduser()),

@@ -168,6 +168,15 @@ class PodConfig(BaseModel):
     cors_origins: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^/,\s*]+$")], ...] = Field(
         (), strict=False, description="Web pages that may use the proxy, as scheme://host[:port]."
     )
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="That one caller (key, or address) may send; keys may have limits of their own."
+    )
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="That one caller may use, prompts and answers together."
+    )
+    max_in_flight: Annotated[int, Field(ge=1)] = Field(
+        256, description="Requests worked on at once; callers take turns for more."
+    )
     allow_insecure_bind: bool = Field(
         False, description="Listen beyond this machine without keys or without TLS."
     )

@@ -22,9 +22,11 @@ from llmpod.proxy.gate import Gate
 from llmpod.proxy.hits import Hits
 from llmpod.proxy.house import House
 from llmpod.proxy.keeper import Keeper
+from llmpod.proxy.limits import Limiter
 from llmpod.proxy.ops import SAFE, Ops, routes
 from llmpod.proxy.prewarm import Prewarmer
 from llmpod.proxy.relay import Relay
+from llmpod.proxy.slots import Slots
 from llmpod.proxy.sweep import Deadlines, Door, Sweep
 from llmpod.proxy.tls import Certificates
 from llmpod.proxy.upstream import Patience, Upstream
@@ -94,10 +96,12 @@ class Front:
             relay = Relay(desk, hits, cache=cache, keeper=keeper, dispatch=dispatch)
             self.ops = Ops(settings, cache, keeper, journal)
             self._web.include_router(routes(self.ops, load_page()))
-            sweep = self._sweep()
+            slots = Slots(settings.max_in_flight, settings.max_queue, patience=settings.queue_seconds)
+            sweep = self._sweep(slots)
             stack.callback(sweep.close)
             stack.callback(self._watchdog.close)
-            yield {"house": House(self._door(), self._gate, desk, relay, sweep)}
+            limiter = Limiter(settings)
+            yield {"house": House(self._door(), self._gate, desk, relay, sweep, limiter, slots)}
 
     def reload(self) -> None:
         """Read keys and certificates anew, now."""
@@ -111,7 +115,7 @@ class Front:
         if self.certificates is not None:
             self.certificates.refresh(now=now)
 
-    def _sweep(self) -> Sweep:
+    def _sweep(self, slots: Slots) -> Sweep:
         """Starts looking after connections, keys and certificates; a watchdog looks whether that goes on."""
         seen = self._gate.version
 
@@ -119,6 +123,7 @@ class Front:
             nonlocal seen
             self._watchdog.beat()
             self._follow()
+            slots.expire()
             if self._gate.version != seen:
                 seen = self._gate.version
                 sweep.forget()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from llmpod.cache import RequestKey
+from llmpod.config import CallerKey
 from llmpod.proxy.headers import CREDENTIALS, Headers, get
 
 
@@ -15,12 +16,14 @@ class Leave:
         caller: id of the key it came with; empty where none is needed.
         models: the only ones it may ask for; empty: any.
         fields: of the answer, for a page of another origin.
+        key: the key itself, with limits of its own.
         anonymous: callers have keys here, and this one showed none: details are not for it.
     """
 
     caller: str = ""
     models: tuple[str, ...] = ()
     fields: tuple[tuple[bytes, bytes], ...] = ()
+    key: CallerKey | None = None
     anonymous: bool = False
 
 

@@ -115,7 +115,7 @@ class Gate:
         if wanted is not Need.NOTHING and not _allows(key, wanted):
             raise Forbidden(f"This key is not for this address; it lacks the scope `{wanted}`.")
         headers[:] = [item for item in headers if item[0] not in SECRETS]
-        return Leave(key.id, key.models, fields)
+        return Leave(key.id, key.models, fields, key)
 
     def _key(self, headers: Headers, client: str) -> CallerKey:
         """Raises Unauthorized, TwoCredentials, TooManyGuesses."""

@@ -25,8 +25,10 @@ from llmpod.proxy.gate import Visitor
 from llmpod.proxy.headers import SANDBOX, Headers
 from llmpod.proxy.house import House
 from llmpod.proxy.intake import Intake
+from llmpod.proxy.limits import Meter
 from llmpod.proxy.peer import Ends
 from llmpod.proxy.replies import refusal, with_fields
+from llmpod.proxy.slots import Ticket
 
 LINGER_SECONDS: Final = (
     1.0  # after a refusal: time to read it before the close discards unread input (RFC 9112 9.6)
@@ -62,6 +64,7 @@ class EdgeProtocol(Intake):
         self._serving = False
         self._closing = False  # told to stop: after the answers that are owed
         self._ignored = 0
+        self._ticket: Ticket | None = None  # of the answer under way, unless it came from memory
         self._slot = OUTSIDE
         self._unsent = 0  # bytes that the client had not taken at the last look
         self._stalled_at = 0.0  # since when it takes none
@@ -202,17 +205,39 @@ class EdgeProtocol(Intake):
             ask.keep = ask.keep and not self.last
             self._current = self._stage.run(ask, lambda: self.answered(keep=ask.keep))
             return
+        limiter = self._house.limiter
+        if limiter.always or leave.key is not None:
+            error = limiter.refusal(ask) if ask.method != "OPTIONS" else None
+            if error is not None:
+                self._begin(ask).fail(error)
+                return
         hit = self._desk.at_once(ask) if plain else None
         if hit is not None:
             self._transport.write(with_fields(hit, leave.fields) if leave.fields else hit)
             self.answered(keep=True)
             return
-        self._current = answer = Answer(self, ask, self._desk.journal)
+        answer = self._begin(ask)
         if ask.method == "OPTIONS":
             answer.start(204, preflight(ask.headers, allowed=bool(leave.fields)))
             answer.finish()
         else:
-            self._house.relay.serve(ask, answer)
+            self._work(ask, answer)
+
+    def _begin(self, ask: Ask) -> Answer:
+        self._current = answer = Answer(self, ask, self._desk.journal)
+        return answer
+
+    def _work(self, ask: Ask, answer: Answer) -> None:
+        """Let the relay answer, as soon as there is a place for one more."""
+        house = self._house
+        if house.limiter.meters(ask):
+            answer.meter = Meter()
+        caller = ask.leave.caller or ask.client
+        self._ticket = Ticket(caller, lambda: house.relay.serve(ask, answer), answer.fail)
+        try:
+            house.slots.enter(self._ticket)
+        except Overloaded as error:
+            answer.fail(error)
 
     # --- for answers (see answer.Wire) ------------------------------------------------------------------------
     @property
@@ -232,7 +257,12 @@ class EdgeProtocol(Intake):
 
     def answered(self, *, keep: bool) -> None:
         """An answer is over; the connection goes on if it can and may."""
-        self._current = None
+        current, self._current = self._current, None
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self._house.slots.leave(ticket)
+        if isinstance(current, Answer) and current.meter is not None and current.cache != "HIT":
+            self._house.limiter.used(current.ask, current.meter.tokens(len(current.ask.body)))
         self._server_state.total_requests += 1
         self._active_at = self._loop.time()
         if self._since:  # the next request could not be read meanwhile
