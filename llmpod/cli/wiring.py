@@ -13,7 +13,7 @@ from llmpod.backends.runpod_logs import tail
 from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.backends.runpod_spec import digest
 from llmpod.cli.draw import Drawer
-from llmpod.config import KEYS_FILE, Auth, Config, PodConfig, Secret
+from llmpod.config import KEYS_FILE, Auth, Config, PodConfig, Secret, digest_of
 from llmpod.errors import StateError
 from llmpod.lifecycle import failpoint, files
 from llmpod.lifecycle.act import Actor, Managed
@@ -29,7 +29,7 @@ from llmpod.lifecycle.purse import Purse
 from llmpod.lifecycle.reconcile import Reconciler
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.state import State
-from llmpod.lifecycle.store import Store, directory_of
+from llmpod.lifecycle.store import Store
 from llmpod.model import Direction, Event, Record, Want
 
 HOME = Path(__file__).resolve().parents[2]
@@ -175,7 +175,7 @@ def open_plane(
     """
     store, prober = Store(config.state_file), HttpProber()
     backend = open_backend(config, key)
-    proxy = ProxyProcess(store, PROXY_SCRIPT, proxy_environ(config, environ)) if with_proxy else None
+    proxy = ProxyProcess(store, PROXY_SCRIPT, proxy_environ(config, environ, store)) if with_proxy else None
     try:
         yield Plane(config, key, store, backend, prober, proxy, clock, point or failpoint.point(environ))
     finally:
@@ -209,7 +209,7 @@ def managed(config: PodConfig, drawer: Drawer) -> Managed:
     )
 
 
-def proxy_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
+def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> dict[str, str]:
     """The proxy's whole environment."""
     c = config.common
     values = {
@@ -225,7 +225,8 @@ def proxy_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
         **_edge_environ(c),
     }
     if c.auth is Auth.KEYS:
-        values["LLMPOD_KEYS_FILE"] = str(directory_of(config.state_file) / KEYS_FILE)
+        values["LLMPOD_KEYS_FILE"] = str(store.directory / KEYS_FILE)
+        values["LLMPOD_OWN_KEY"] = digest_of(store.proxy_key)
     if c.use_https:
         values |= {"USE_HTTPS": "true", "SSL_CERT": str(c.ssl_cert), "SSL_KEY": str(c.ssl_key)}
     return {name: environ[name] for name in INHERITED if name in environ} | values

@@ -29,6 +29,7 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
 class ProxySettings:
     """Everything the proxy process needs to know. Sizes in bytes, times in seconds.
 
+    ``own_key`` is the SHA-256 of the key of our own commands.
     ``endpoint`` is a fixed upstream (base URL without ``/v1``); without it ``state_file`` is followed.
     """
 
@@ -59,6 +60,7 @@ class ProxySettings:
     max_header_bytes: int = 32 * 2**10
     auth: Auth = Auth.OPEN
     keys_file: Path | None = None
+    own_key: str = ""
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     allow_insecure_bind: bool = False
@@ -187,6 +189,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LLMPOD_HOST": ("host", lambda _, text: text.strip()),
     "LLMPOD_AUTH": ("auth", lambda name, text: Auth(_choice(*Auth)(name, text))),
     "LLMPOD_KEYS_FILE": ("keys_file", lambda _, text: Path(text).expanduser()),
+    "LLMPOD_OWN_KEY": ("own_key", lambda _, text: text.strip()),
     "LLMPOD_ALLOWED_HOSTS": ("allowed_hosts", lambda _, text: _words(text)),
     "LLMPOD_CORS_ORIGINS": ("cors_origins", lambda _, text: _words(text)),
     "LLMPOD_ALLOW_INSECURE_BIND": ("allow_insecure_bind", _flag),

@@ -27,11 +27,6 @@ from llmpod.lifecycle.typed import typed
 from llmpod.model import Phase, Record, Usage, Want
 
 
-def directory_of(state_file: Path) -> Path:
-    """Where the files beside a state file are; it need not exist."""
-    return state_file.parent / ".llmpod" / state_file.stem
-
-
 class Store:
     """The files of one installation.
 
@@ -44,7 +39,7 @@ class Store:
 
     def __init__(self, state_file: Path) -> None:
         self.state_file = state_file
-        self.directory = files.private_dir(directory_of(state_file))
+        self.directory = files.private_dir(state_file.parent / ".llmpod" / state_file.stem)
         self.log_file = self.directory / "proxy.log"
         self.catalog_file = self.directory / "catalog.json"
         self.starts_file = self.directory / "starts.jsonl"
@@ -72,6 +67,11 @@ class Store:
     def pod_key(self, name: str) -> str:
         """The API key of the model server on the pod ``name`` (256 bit, derived, never stored)."""
         return "sk-llmpod-" + hmac.new(self._secret, b"pod key " + name.encode(), hashlib.sha256).hexdigest()
+
+    @property
+    def proxy_key(self) -> str:
+        """The key with which our own commands call a proxy that asks for keys; derived like those of pods."""
+        return self.pod_key("caller of the proxy")
 
     # --- state --------------------------------------------------------------------------------------------------
     def lock(self, *, wait_seconds: float = 0.0) -> AbstractContextManager[None]:

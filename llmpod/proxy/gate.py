@@ -61,7 +61,9 @@ class Gate:
             hosts=frozenset(name.lower().encode() for name in (*settings.allowed_hosts, settings.host)),
             origins=frozenset(origin.encode() for origin in settings.cors_origins),
         )
-        self.keyring = Keyring(settings.keys_file, log) if settings.keys_file is not None else None
+        self.keyring: Keyring | None = None
+        if self._auth is Auth.KEYS and settings.keys_file is not None:
+            self.keyring = Keyring(settings.keys_file, log, own=settings.own_key)
         self._clock = clock
         self._guesses: dict[str, tuple[float, float]] = {}
 

@@ -17,6 +17,7 @@ from llmpod.proxy.headers import Headers
 from llmpod.proxy.strict import RequestTimeout, check_head, check_line, reason, too_large
 from llmpod.proxy.sweep import LOWEST_RATE, Deadlines
 
+RESTS_SECONDS = 2.0  # of silence after which nothing is remembered of the last request
 MAX_FRAMING = 16 * 2**10  # of what stands around one chunk: extensions, trailers
 
 
@@ -111,6 +112,8 @@ class Intake(asyncio.Protocol):
         """
         quiet = now - self._active_at
         if not self._since:
+            if quiet > RESTS_SECONDS:
+                self._rest()
             late = quiet >= (deadlines.idle if self._served else deadlines.header)
             return "idle" if late else ""
         taken = now - self._since
@@ -127,6 +130,11 @@ class Intake(asyncio.Protocol):
         """The next request is asked again what it may do, be its header the same or not."""
         self._again = 0
 
+    def _rest(self) -> None:
+        """Keep nothing of the last request: there may be thousands of connections like this one."""
+        self._again, self._head, self._known, self._came = 0, b"", None, None
+        self._headers, self._body, self._url, self._target = [], Body(), b"", b""
+
     def _remember(self, data: bytes) -> None:
         """Note a request that was read at once and alone: nothing before it in the parser, and nothing behind it."""
         came, self._came = self._came, None
@@ -140,19 +148,9 @@ class Intake(asyncio.Protocol):
     def _repeat(self, body: bytes) -> None:
         known = self._known
         assert known is not None
-        self.take(
-            Ask(
-                known.method,
-                known.path,
-                known.target,
-                known.headers,
-                body,
-                known.client,
-                keep=True,
-                chunks=known.chunks,
-                leave=known.leave,
-            )
-        )
+        ask = Ask(known.method, known.path, known.target, known.headers, body, known.client)
+        ask.chunks, ask.leave = known.chunks, known.leave
+        self.take(ask)
 
     def _feed(self, piece: bytes) -> None:
         self._turned = False

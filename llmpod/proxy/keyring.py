@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar, Final
 
-from llmpod.config import CallerKey, digest_of, read_keys
+from llmpod.config import CallerKey, Scope, digest_of, read_keys
 from llmpod.errors import BadRequest, ConfigError, Unauthorized
 from llmpod.observe import Log
 from llmpod.proxy.headers import SECRETS
@@ -27,6 +27,7 @@ class Keyring:
 
     Args:
         path: ``keys.json``.
+        own: digest of the key with which our own commands call, which may do anything; empty: they have none.
         log: told when the file cannot be used; the keys that were known stay (F54).
         clock: seconds since the epoch.
 
@@ -37,17 +38,17 @@ class Keyring:
         ConfigError: the file cannot be used at the start.
     """
 
-    def __init__(self, path: Path, log: Log, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path, log: Log, *, own: str = "", clock: Callable[[], float] = time.time
+    ) -> None:
         self._path = path
+        self._own = [CallerKey("manager", "manager", own, (Scope.ADMIN,))] if own else []
         self._log = log
         self._clock = clock
         self.version = 0
         self._stamp = self._look()
         self._looked_at = clock()
         self._keys = read_keys(path)
-
-    def __len__(self) -> int:
-        return len(self._keys)
 
     def refresh(self, *, now: bool = False) -> None:
         """Read the file again if it changed; called from the sweep, at most once a second unless ``now``."""
@@ -87,8 +88,8 @@ class Keyring:
         if not given:
             raise Unauthorized("This address needs a key.", hint="Send it as `Authorization: Bearer KEY`.")
         digest = digest_of(given.pop())
-        found = None
-        for key in self._keys:  # every one is compared, so that time tells nothing
+        found: CallerKey | None = None
+        for key in (*self._own, *self._keys):  # every one is compared, so that time tells nothing
             if hmac.compare_digest(key.digest, digest):
                 found = key
         if found is None:
