@@ -51,6 +51,7 @@ def test_no_stream_is_torn_without_a_word(cache_dir: Path, env: dict[str, str]) 
         else:
             assert rest.cut
             assert b'data: {"error"' in rest.body
+            assert b"being stopped" in rest.body
     assert closed < 1.0  # 0.1 on a quiet machine
     assert GRACE - 0.1 < ended < GRACE + 3.0  # 1.0 on a quiet machine
     for client in clients:
