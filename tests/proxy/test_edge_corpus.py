@@ -9,7 +9,7 @@ import pytest
 
 from tests.proxy.corpus_heads import ACCEPTED, ENDLESS, REFUSED, mutants
 from tests.proxy.front import Client, Proxy
-from tests.proxy.stub import Stub
+from tests.proxy.stub import Stub, chat
 
 FUZZ_SEED = 20_261_121
 
@@ -117,6 +117,7 @@ def _resident(front: Proxy) -> int:
 )
 def test_faults_by_chance(front: Proxy, server: Stub, count: int) -> None:
     """No answer that blames ourselves, no hang, no growth; ``proxy()`` fails the test for a trace in the log."""
+    server.script = lambda turn: turn.reply(chat("whatever it was"))
     _fuzz(front, mutants(500, seed=1))
     before = _resident(front)
     answered, bad = _fuzz(front, mutants(count, seed=FUZZ_SEED))
