@@ -182,7 +182,7 @@ def request_key(
     Args:
         path: path and query as sent, for example ``/v1/chat/completions``.
         body: the request body exactly as it will be forwarded.
-        partition: whose answers these are; callers in different partitions never share.
+        partition: whose answers these are; callers in different partitions share only where the policy says so.
         identity: which model answers (id, revision, served defaults), not which machine.
         content_type: the request's header.
 
@@ -191,7 +191,7 @@ def request_key(
             understand differently.
     """
     shape, json_body = shape_of(path), _is_json(content_type)
-    context = _context(partition, identity, path)
+    context = _context(b"" if policy.shared else partition, identity, path)
     if shape is Shape.OPAQUE or not json_body:
         reason = not_stored_because(path) if shape is Shape.OPAQUE else "the request is not JSON"
         context += _spelled((content_type.encode(),))

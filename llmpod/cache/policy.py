@@ -22,6 +22,7 @@ class KeyPolicy:
             both forms (``paths.converts``).
         ignored_stream_options: members of ``stream_options`` left out; the rest of it counts.
         masks: names of the rules in ``masks.py`` that are on.
+        shared: whose answers these are does not count: all callers share.
         storing: one of ``STORING`` by path without query, ``*`` for all others. ``deterministic``: only what is asked
             with ``temperature`` 0 or with a ``seed``, and what is not sampled at all (embeddings, tokenize, …).
     """
@@ -41,6 +42,7 @@ class KeyPolicy:
     )
     ignored_stream_options: frozenset[str] = frozenset({"include_usage"})
     masks: frozenset[str] = frozenset(MASKS)
+    shared: bool = False
     storing: Mapping[str, str] = field(default_factory=dict)
 
     def refusal(self, path: str, shape: Shape, body: dict[str, Any]) -> str:

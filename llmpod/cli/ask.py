@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmpod.cli.wiring import Plane
+from llmpod.config import Auth
 from llmpod.errors import LlmpodError
 
 
@@ -50,6 +51,8 @@ def _request(plane: Plane, method: str, path: str, body: str | None) -> tuple[in
     try:
         # The first answer proves that the pod answers, so it must not come from the cache.
         headers = {"Content-Type": "application/json", "Cache-Control": "no-cache"} if body else {}
+        if common.auth is Auth.KEYS:
+            headers["Authorization"] = f"Bearer {plane.store.proxy_key}"
         connection.request(method, path, body, headers)
         answer = connection.getresponse()
         return answer.status, answer.read()

@@ -12,7 +12,7 @@ from llmpod.cli.command import Invocation
 from llmpod.cli.wiring import proxy_environ
 from llmpod.config import ProxySettings, proxy_settings
 from llmpod.errors import LlmpodError
-from llmpod.lifecycle.store import Follower
+from llmpod.lifecycle.store import Follower, Store
 from llmpod.proxy.ask import key_policy
 from llmpod.proxy.route import Destination, fixed, followed
 
@@ -35,7 +35,8 @@ class Place:
     def of(cls, call: Invocation, *, endpoint: str | None = None) -> "Place":
         """What the command line, the configuration and, for an endpoint, the environment say. Raises ConfigError."""
         if endpoint is None:
-            environ = proxy_environ(call.config(), call.environ)
+            loaded = call.config()
+            environ = proxy_environ(loaded, call.environ, Store(loaded.state_file))
         else:
             environ = {**call.environ, "RUNPOD_ENDPOINT": endpoint}
         settings = proxy_settings([], environ)

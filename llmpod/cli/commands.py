@@ -10,11 +10,13 @@ from llmpod.cli.connect import COMMAND as CONNECT
 from llmpod.cli.cost import COMMAND as COST
 from llmpod.cli.doctor import COMMAND as DOCTOR
 from llmpod.cli.init import COMMAND as INIT
+from llmpod.cli.keys import COMMAND as KEYS
 from llmpod.cli.logs import COMMAND as LOGS
 from llmpod.cli.panic import COMMAND as PANIC
 from llmpod.cli.passes import DOWN, PASS, PLAN, STATUS, UP
 from llmpod.cli.run import DEMO, RUN
 from llmpod.cli.schedule import COMMAND as SCHEDULE
+from llmpod.cli.tls import COMMAND as TLS
 
 COMMANDS: Sequence[Command] = (
     PASS,
@@ -30,6 +32,8 @@ COMMANDS: Sequence[Command] = (
     DOCTOR,
     PANIC,
     CONNECT,
+    KEYS,
+    TLS,
     INIT,
     COMPLETION,
     RUN,

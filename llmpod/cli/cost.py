@@ -34,7 +34,8 @@ def run(call: Invocation) -> int:
     key = _key(call)
     with call.plane(offline=not isinstance(key, Secret)) as plane:
         state, problem = _state(plane)
-        outside = Outside(at=plane.now(state), saved=saved(plane.config.common))
+        spared = saved(plane.config.common, plane.store.proxy_key)
+        outside = Outside(at=plane.now(state), saved=spared)
         if isinstance(key, Secret):
             outside = _asked(plane, key, outside)
         else:

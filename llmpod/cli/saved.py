@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 from llmpod.cli.checks_files import trusting
-from llmpod.config import PodConfig
+from llmpod.config import Auth, PodConfig
 
 PATIENCE_SECONDS = 3.0
 _MOST_BYTES = 2**20
@@ -40,10 +40,10 @@ class Saved:
         return self.seconds / 3600 * usd_per_hour
 
 
-def saved(config: PodConfig) -> Saved:
+def saved(config: PodConfig, key: str) -> Saved:
     """Ask the proxy on this machine. Never raises for what it does or does not answer."""
     try:
-        status, text = _scrape(config)
+        status, text = _scrape(config, key)
     except (OSError, http.client.HTTPException) as e:
         return Saved(why=f"the proxy does not answer ({type(e).__name__})")
     samples = {(name, label): value for name, label, value in _SAMPLE.findall(text)}
@@ -55,7 +55,7 @@ def saved(config: PodConfig) -> Saved:
         return Saved(why=f"what listens on port {config.proxy_port} is not llmpod's proxy")
 
 
-def _scrape(config: PodConfig) -> tuple[int, str]:
+def _scrape(config: PodConfig, key: str) -> tuple[int, str]:
     """The proxy's metrics as text. Raises OSError, HTTPException."""
     connection = http.client.HTTPConnection("127.0.0.1", config.proxy_port, timeout=PATIENCE_SECONDS)
     if config.use_https and config.ssl_cert is not None:
@@ -63,7 +63,8 @@ def _scrape(config: PodConfig) -> tuple[int, str]:
             "127.0.0.1", config.proxy_port, timeout=PATIENCE_SECONDS, context=trusting(config.ssl_cert)
         )
     try:
-        connection.request("GET", "/metrics", headers={"Accept": "text/plain"})
+        bearer = {"Authorization": f"Bearer {key}"} if config.auth is Auth.KEYS else {}
+        connection.request("GET", "/metrics", headers={"Accept": "text/plain", **bearer})
         answer = connection.getresponse()
         return answer.status, answer.read(_MOST_BYTES).decode("utf-8", "replace")
     finally:

@@ -13,7 +13,7 @@ from llmpod.backends.runpod_logs import tail
 from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.backends.runpod_spec import digest
 from llmpod.cli.draw import Drawer
-from llmpod.config import Config, PodConfig, Secret, caching
+from llmpod.config import KEYS_FILE, Auth, Config, PodConfig, Secret, caching, digest_of
 from llmpod.errors import StateError
 from llmpod.lifecycle import failpoint, files
 from llmpod.lifecycle.act import Actor, Managed
@@ -180,7 +180,7 @@ def open_plane(
     """
     store, prober = Store(config.state_file), HttpProber()
     backend = open_backend(config, key)
-    proxy = ProxyProcess(store, PROXY_SCRIPT, proxy_environ(config, environ)) if with_proxy else None
+    proxy = ProxyProcess(store, PROXY_SCRIPT, proxy_environ(config, environ, store)) if with_proxy else None
     try:
         yield Plane(config, key, store, backend, prober, proxy, clock, point or failpoint.point(environ))
     finally:
@@ -214,7 +214,7 @@ def managed(config: PodConfig, drawer: Drawer) -> Managed:
     )
 
 
-def proxy_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
+def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> dict[str, str]:
     """The proxy's whole environment."""
     c = config.common
     values = {
@@ -227,6 +227,7 @@ def proxy_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
         "CACHE_MASKS": caching.masks_text(c.cache_masks),
         "CACHE_MODE": c.cache_mode,
         "CACHE_PACE": str(c.cache_pace),
+        "CACHE_SHARED": str(c.cache_shared).lower(),
         "ENABLE_PROFILING": str(c.enable_profiling).lower(),
         "UPSTREAM_STREAM": c.upstream_stream,
         "UPSTREAM_USAGE": c.upstream_usage,
@@ -246,10 +247,29 @@ def proxy_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
         "LLMPOD_MODELS": ",".join(filter(None, (c.served_model_name, c.hub_id.partition("@")[0]))),
         "LLMPOD_MAX_MODEL_LEN": str(c.max_model_len or ""),
         "PYTHONUNBUFFERED": "1",
+        **_edge_environ(c),
     }
+    if c.auth is Auth.KEYS:
+        values["LLMPOD_KEYS_FILE"] = str(store.directory / KEYS_FILE)
+        values["LLMPOD_OWN_KEY"] = digest_of(store.proxy_key)
     if c.use_https:
         values |= {"USE_HTTPS": "true", "SSL_CERT": str(c.ssl_cert), "SSL_KEY": str(c.ssl_key)}
     return {name: environ[name] for name in INHERITED if name in environ} | values
+
+
+def _edge_environ(c: PodConfig) -> dict[str, str]:
+    """Who may call the proxy; nothing where that is as ever."""
+    values = {
+        "LLMPOD_HOST": "" if c.proxy_host == "127.0.0.1" else c.proxy_host,
+        "LLMPOD_AUTH": "" if c.auth is Auth.OPEN else str(c.auth),
+        "LLMPOD_ALLOWED_HOSTS": ",".join(c.allowed_hosts),
+        "LLMPOD_CORS_ORIGINS": ",".join(c.cors_origins),
+        "LLMPOD_ALLOW_INSECURE_BIND": "true" if c.allow_insecure_bind else "",
+        "LLMPOD_REQUESTS_PER_MINUTE": str(c.requests_per_minute or ""),
+        "LLMPOD_TOKENS_PER_MINUTE": str(c.tokens_per_minute or ""),
+        "LLMPOD_MAX_IN_FLIGHT": "" if c.max_in_flight == 256 else str(c.max_in_flight),
+    }
+    return {name: value for name, value in values.items() if value}
 
 
 def with_port(config: Config, port: int) -> Config:

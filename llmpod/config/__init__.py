@@ -17,30 +17,42 @@ from typing import Any
 from pydantic import ValidationError
 
 from llmpod.config import jsonc
+from llmpod.config.callers import FILE_NAME as KEYS_FILE
+from llmpod.config.callers import CallerKey, Scope, digest_of, new_key, read_keys, written
+from llmpod.config.certificates import expires_at
 from llmpod.config.credentials import Secret, has_runpod_key, key_file, runpod_key
-from llmpod.config.proxy import ProxySettings, base_url, proxy_settings
+from llmpod.config.proxy import Auth, ProxySettings, base_url, proxy_settings
 from llmpod.config.schema import AUTO_GPU, VLLM_PRESET, Budget, Notification, PodConfig
 from llmpod.errors import ConfigError
 
 __all__ = [
     "AUTO_GPU",
+    "KEYS_FILE",
     "VLLM_PRESET",
+    "Auth",
     "Budget",
+    "CallerKey",
     "Config",
     "Notification",
     "PodConfig",
     "ProxySettings",
+    "Scope",
     "Secret",
     "base_url",
+    "digest_of",
     "environment",
+    "expires_at",
     "has_runpod_key",
     "json_schema",
     "key_file",
     "load",
+    "new_key",
     "parse",
     "proxy_settings",
+    "read_keys",
     "runpod_key",
     "salvage",
+    "written",
 ]
 
 DEFAULT_MODEL = "default"

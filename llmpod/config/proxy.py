@@ -4,6 +4,7 @@ import argparse
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -16,12 +17,20 @@ from llmpod.config.caching import (
     read_policy,
     read_ttl,
 )
+from llmpod.config.words import amount, choice, count, flag, none_or_seconds, seconds, words
 from llmpod.errors import ConfigError
 
 UpstreamStream = Literal["auto", "always", "never"]
 UpstreamUsage = Literal["auto", "always", "asked"]
 KeepaliveForm = Literal["auto", "comment", "event"]
-_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
+
+
+class Auth(StrEnum):
+    """Who may call the proxy."""
+
+    OPEN = "open"  # every program on this machine, as editors expect of a local server
+    SAME_USER = "same-user"  # programs of the user who runs it
+    KEYS = "keys"  # who has a key (``manage_pod.py keys``)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +40,7 @@ class ProxySettings:
     ``endpoint`` is a fixed upstream (base URL without ``/v1``); without it ``state_file`` is followed. ``models``
     are the names of one model, its own id last, and ``max_model_len`` is its context length; a state knows better.
     ``cache_policy`` by path, ``*`` for the rest; ``cache_ttl_seconds`` None: for ever; ``cache_pace`` in events a
-    second, 0: at once.
+    second, 0: at once. ``own_key`` is the SHA-256 of the key of our own commands.
     """
 
     host: str = "127.0.0.1"
@@ -50,6 +59,7 @@ class ProxySettings:
     cache_masks: tuple[str, ...] = ALL_MASKS
     cache_mode: str = "normal"
     cache_pace: int = 0
+    cache_shared: bool = False
     enable_profiling: bool = False
     prewarm_cache: str | None = None
     prewarm_prompts: int = 0
@@ -73,6 +83,22 @@ class ProxySettings:
     keep_alive_seconds: float = 75.0
     max_body_bytes: int = 32 * 2**20
     max_header_bytes: int = 32 * 2**10
+    auth: Auth = Auth.OPEN
+    keys_file: Path | None = None
+    own_key: str = ""
+    allowed_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    allow_insecure_bind: bool = False
+    header_seconds: float = 10.0
+    body_idle_seconds: float = 30.0
+    stall_seconds: float = 60.0
+    max_connections: int = 4096
+    max_connections_per_source: int = 256
+    max_in_flight: int = 256
+    max_queue: int = 256
+    queue_seconds: float = 30.0
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
 
     @property
     def entry_seconds(self) -> float | None:
@@ -112,100 +138,63 @@ def _refuse_link_local(host: str) -> None:
         raise ConfigError(f"RUNPOD_ENDPOINT names {host}, which is no model server's address.")
 
 
-def _flag(name: str, text: str) -> bool:
-    word = text.strip().lower()
-    if word in _TRUE:
-        return True
-    if word in _FALSE:
-        return False
-    raise ConfigError(f"{name}={text!r} is neither true nor false.", hint="Write true or false.", param=name)
-
-
-def _count(low: int, high: int) -> Callable[[str, str], int]:
-    def read(name: str, text: str) -> int:
-        try:
-            value = int(text.strip())
-        except ValueError:
-            raise ConfigError(f"{name}={text!r} is not a whole number.", param=name) from None
-        if not low <= value <= high:
-            raise ConfigError(f"{name}={value} is outside {low}…{high}.", param=name)
-        return value
-
-    return read
-
-
-def _choice(*words: str) -> Callable[[str, str], str]:
-    def read(name: str, text: str) -> str:
-        if (word := text.strip()) not in words:
-            raise ConfigError(f"{name}={text!r} is not one of {', '.join(words)}.", param=name)
-        return word
-
-    return read
-
-
-def _seconds(name: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1e6:
-        raise ConfigError(f"{name}={text!r} is not a number of seconds.", param=name)
-    return value
-
-
-def _amount(name: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e3:
-        raise ConfigError(f"{name}={text!r} is not an amount in USD.", param=name)
-    return value
-
-
-def _none_or_seconds(name: str, text: str) -> float:
-    return 0.0 if text.strip() in ("0", "0.0") else _seconds(name, text)
-
-
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 # environment variable -> (field, how to read it); names up to PORT are the mission's
 _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "RUNPOD_ENDPOINT": ("endpoint", lambda _, text: base_url(text)),
     "CACHE_DIR": ("cache_dir", lambda _, text: Path(text).expanduser()),
-    "MAX_CACHE_SIZE": ("max_cache_size", _count(0, 10**9)),
-    "CACHE_SIZE_BYTES": ("max_cache_bytes", _count(0, 2**50)),
+    "MAX_CACHE_SIZE": ("max_cache_size", count(0, 10**9)),
+    "CACHE_SIZE_BYTES": ("max_cache_bytes", count(0, 2**50)),
     "CACHE_TTL_SECONDS": ("cache_ttl_seconds", read_ttl),
     "CACHE_POLICY": ("cache_policy", read_policy),
     "CACHE_MASKS": ("cache_masks", read_masks),
-    "CACHE_MODE": ("cache_mode", _choice(*MODES)),
-    "CACHE_PACE": ("cache_pace", _count(0, 10_000)),
-    "ENABLE_PROFILING": ("enable_profiling", _flag),
+    "CACHE_SHARED": ("cache_shared", flag),
+    "CACHE_MODE": ("cache_mode", choice(*MODES)),
+    "CACHE_PACE": ("cache_pace", count(0, 10_000)),
+    "ENABLE_PROFILING": ("enable_profiling", flag),
     "PREWARM_CACHE": ("prewarm_cache", lambda _, text: text),
-    "PREWARM_PROMPTS": ("prewarm_prompts", _count(0, 32)),
-    "PREWARM_TOKENS": ("prewarm_tokens", _count(1, 10**7)),
-    "PREWARM_USD": ("prewarm_usd", _amount),
-    "USE_HTTPS": ("use_https", _flag),
+    "PREWARM_PROMPTS": ("prewarm_prompts", count(0, 32)),
+    "PREWARM_TOKENS": ("prewarm_tokens", count(1, 10**7)),
+    "PREWARM_USD": ("prewarm_usd", amount),
+    "USE_HTTPS": ("use_https", flag),
     "SSL_CERT": ("ssl_cert", lambda _, text: Path(text).expanduser()),
     "SSL_KEY": ("ssl_key", lambda _, text: Path(text).expanduser()),
-    "PORT": ("port", _count(0, 65535)),
+    "PORT": ("port", count(0, 65535)),
     "RUNPOD_ENDPOINT_KEY": ("endpoint_key", lambda _, text: text.strip()),
-    "UPSTREAM_STREAM": ("upstream_stream", _choice("auto", "always", "never")),
-    "LOG_LEVEL": ("log_level", _choice(*_LEVELS)),
+    "UPSTREAM_STREAM": ("upstream_stream", choice("auto", "always", "never")),
+    "LOG_LEVEL": ("log_level", choice(*_LEVELS)),
     "LLMPOD_STATE": ("state_file", lambda _, text: Path(text)),
     "LLMPOD_MODELS": ("models", lambda _, text: tuple(m for m in text.split(",") if m)),
-    "LLMPOD_MAX_MODEL_LEN": ("max_model_len", _count(1, 10**9)),
+    "LLMPOD_MAX_MODEL_LEN": ("max_model_len", count(1, 10**9)),
     "LLMPOD_PROXY_TOKEN": ("token", lambda _, text: text),
-    "UPSTREAM_USAGE": ("upstream_usage", _choice("auto", "always", "asked")),
-    "KEEPALIVE_SECONDS": ("keepalive_seconds", _none_or_seconds),
-    "KEEPALIVE_FORM": ("keepalive_form", _choice("auto", "comment", "event")),
-    "KEEPALIVE_JSON": ("keepalive_json", _flag),
-    "FINISH_SECONDS": ("finish_seconds", _none_or_seconds),
-    "LLMPOD_CONNECT_SECONDS": ("connect_seconds", _seconds),
-    "LLMPOD_FIRST_BYTE_SECONDS": ("first_byte_seconds", _seconds),
-    "LLMPOD_IDLE_SECONDS": ("idle_seconds", _seconds),
-    "LLMPOD_TOTAL_SECONDS": ("total_seconds", _seconds),
-    "LLMPOD_DRAIN_SECONDS": ("drain_seconds", _seconds),
-    "LLMPOD_KEEP_ALIVE_SECONDS": ("keep_alive_seconds", _seconds),
+    "UPSTREAM_USAGE": ("upstream_usage", choice("auto", "always", "asked")),
+    "KEEPALIVE_SECONDS": ("keepalive_seconds", none_or_seconds),
+    "KEEPALIVE_FORM": ("keepalive_form", choice("auto", "comment", "event")),
+    "KEEPALIVE_JSON": ("keepalive_json", flag),
+    "FINISH_SECONDS": ("finish_seconds", none_or_seconds),
+    "LLMPOD_CONNECT_SECONDS": ("connect_seconds", seconds),
+    "LLMPOD_FIRST_BYTE_SECONDS": ("first_byte_seconds", seconds),
+    "LLMPOD_IDLE_SECONDS": ("idle_seconds", seconds),
+    "LLMPOD_TOTAL_SECONDS": ("total_seconds", seconds),
+    "LLMPOD_DRAIN_SECONDS": ("drain_seconds", seconds),
+    "LLMPOD_KEEP_ALIVE_SECONDS": ("keep_alive_seconds", seconds),
+    "LLMPOD_HEADER_SECONDS": ("header_seconds", seconds),
+    "LLMPOD_BODY_IDLE_SECONDS": ("body_idle_seconds", seconds),
+    "LLMPOD_STALL_SECONDS": ("stall_seconds", seconds),
+    "LLMPOD_MAX_CONNECTIONS": ("max_connections", count(1, 10**6)),
+    "LLMPOD_MAX_CONNECTIONS_PER_SOURCE": ("max_connections_per_source", count(1, 10**6)),
+    "LLMPOD_MAX_IN_FLIGHT": ("max_in_flight", count(1, 10**6)),
+    "LLMPOD_MAX_QUEUE": ("max_queue", count(1, 10**6)),
+    "LLMPOD_QUEUE_SECONDS": ("queue_seconds", seconds),
+    "LLMPOD_REQUESTS_PER_MINUTE": ("requests_per_minute", count(1, 10**9)),
+    "LLMPOD_TOKENS_PER_MINUTE": ("tokens_per_minute", count(1, 10**12)),
+    "LLMPOD_HOST": ("host", lambda _, text: text.strip()),
+    "LLMPOD_AUTH": ("auth", lambda name, text: Auth(choice(*Auth)(name, text))),
+    "LLMPOD_KEYS_FILE": ("keys_file", lambda _, text: Path(text).expanduser()),
+    "LLMPOD_OWN_KEY": ("own_key", lambda _, text: text.strip()),
+    "LLMPOD_ALLOWED_HOSTS": ("allowed_hosts", lambda _, text: words(text)),
+    "LLMPOD_CORS_ORIGINS": ("cors_origins", lambda _, text: words(text)),
+    "LLMPOD_ALLOW_INSECURE_BIND": ("allow_insecure_bind", flag),
 }
 
 
@@ -247,6 +236,8 @@ def proxy_settings(
     settings = ProxySettings(**values)
     if settings.use_https and not (settings.ssl_cert and settings.ssl_key):
         raise ConfigError("USE_HTTPS needs SSL_CERT and SSL_KEY.", hint="Name both files.")
+    if settings.auth is Auth.KEYS and settings.keys_file is None:
+        raise ConfigError("LLMPOD_AUTH=keys needs LLMPOD_KEYS_FILE.", hint="Make it: manage_pod.py keys add.")
     return settings
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llmpod.config.caching import ALL_MASKS, LONGEST, WEEK, CacheMask, CacheMode, CachePolicy
+from llmpod.config.proxy import Auth
 from llmpod.model import EventKind
 
 Seconds = Annotated[int, Field(ge=0, le=31 * 24 * 3600)]
@@ -157,6 +158,30 @@ class PodConfig(BaseModel):
 
     # the front
     proxy_port: Port = 8000
+    proxy_host: Name = Field("127.0.0.1", description="Address the proxy listens on.")
+    auth: Annotated[Auth, Field(strict=False)] = Field(
+        Auth.OPEN,
+        description="Who may call the proxy: every program here, those of this user, or who has a key"
+        " (`manage_pod.py keys`).",
+    )
+    allowed_hosts: tuple[Name, ...] = Field(
+        (), strict=False, description="More names, without port, under which the proxy is reached."
+    )
+    cors_origins: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^/,\s*]+$")], ...] = Field(
+        (), strict=False, description="Web pages that may use the proxy, as scheme://host[:port]."
+    )
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="That one caller (key, or address) may send; keys may have limits of their own."
+    )
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="That one caller may use, prompts and answers together."
+    )
+    max_in_flight: Annotated[int, Field(ge=1)] = Field(
+        256, description="Requests worked on at once; callers take turns for more."
+    )
+    allow_insecure_bind: bool = Field(
+        False, description="Listen beyond this machine without keys or without TLS."
+    )
     cache_dir: Path = Field(Path("/tmp/llm_cache"), strict=False)  # noqa: S108 - the mission fixed this default
     max_cache_size: Annotated[int, Field(ge=0)] = Field(1000, description="Entries.")
     max_cache_bytes: Annotated[int, Field(ge=0)] = Field(2**30, description="Bytes on disk.")
@@ -175,6 +200,7 @@ class PodConfig(BaseModel):
     cache_pace: Annotated[int, Field(ge=0, le=10_000)] = Field(
         0, description="Events a second of a stored stream that is sent again; 0: all at once."
     )
+    cache_shared: bool = Field(False, description="Callers with different keys share what is stored.")
     enable_profiling: bool = Field(False, description="Serve /debug/cache.")
     use_https: bool = False
     ssl_cert: Path | None = Field(None, strict=False)

@@ -58,7 +58,8 @@ class ProxyProcess:
         self._clock = clock
         self.port = int(environ["PORT"])
         self._certificate = environ["SSL_CERT"] if environ.get("USE_HTTPS") == "true" else None
-        self.url = f"{'https' if self._certificate else 'http'}://127.0.0.1:{self.port}"
+        self._host = reached_at(environ.get("LLMPOD_HOST", ""))
+        self.url = f"{'https' if self._certificate else 'http'}://{self._host}:{self.port}"
 
     @property
     def digest(self) -> str:
@@ -109,11 +110,11 @@ class ProxyProcess:
 
     def _identity(self, timeout: float) -> int | None:
         """The pid that answers on our port with our token, else None."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection = http.client.HTTPConnection(self._host, self.port, timeout=timeout)
         try:
             if self._certificate:  # a missing or bad file means "not healthy"; the proxy itself says why
                 connection = http.client.HTTPSConnection(
-                    "127.0.0.1", self.port, timeout=timeout, context=_pinned(self._certificate)
+                    self._host, self.port, timeout=timeout, context=_pinned(self._certificate)
                 )
             connection.request("GET", "/health")
             body = json.loads(connection.getresponse().read(2**20))
@@ -186,6 +187,11 @@ class ProxyProcess:
             )
         tail = self._store.log_file.read_text(encoding="utf-8", errors="replace")[-600:].strip()
         return LlmpodError(f"The proxy ended at once (exit code {code}): {tail}")
+
+
+def reached_at(host: str) -> str:
+    """Where a proxy that listens on ``host`` is reached from this machine."""
+    return "127.0.0.1" if host in ("", "0.0.0.0", "::", "localhost") else host  # noqa: S104 - compared, not bound
 
 
 def _pinned(certificate: str) -> ssl.SSLContext:

@@ -74,6 +74,11 @@ class Store:
         """The API key of the model server on the pod ``name`` (256 bit, derived, never stored)."""
         return "sk-llmpod-" + hmac.new(self._secret, b"pod key " + name.encode(), hashlib.sha256).hexdigest()
 
+    @property
+    def proxy_key(self) -> str:
+        """The key with which our own commands call a proxy that asks for keys; derived like those of pods."""
+        return self.pod_key("caller of the proxy")
+
     # --- state --------------------------------------------------------------------------------------------------
     def lock(self, *, wait_seconds: float = 0.0) -> AbstractContextManager[None]:
         """The right to run a pass; see :func:`llmpod.lifecycle.files.locked`."""

@@ -10,6 +10,7 @@ from llmpod.errors import LlmpodError
 from llmpod.observe import Journal, Seen
 from llmpod.proxy.ask import Ask
 from llmpod.proxy.headers import Headers
+from llmpod.proxy.limits import Meter
 from llmpod.proxy.replies import error_body, error_event, error_headers
 
 BIG: Final = 65536  # a body from here on is not copied behind its head
@@ -40,6 +41,8 @@ class Answer:
     """One answer. What is written after its end, or to a client that left, is dropped.
 
     Attributes:
+        ask: what it answers.
+        meter: counts its tokens, where they count.
         cache: ``HIT``, ``MISS``, ``JOIN``, ``BYPASS`` or empty; sent as ``X-Cache``.
         reason: why; sent as ``X-Cache-Reason``.
         events: the body is a stream of events, so an error can be said after it began.
@@ -50,14 +53,14 @@ class Answer:
     """
 
     __slots__ = (
-        *("_ask", "_bodiless", "_chunked", "_journal", "_keep", "_pending", "_since", "_wire"),
-        *("blank", "bytes", "cache", "events", "model", "over", "reason", "started", "status"),
+        *("_bodiless", "_chunked", "_journal", "_keep", "_pending", "_since", "_wire", "ask", "blank"),
+        *("bytes", "cache", "events", "meter", "model", "over", "reason", "started", "status"),
         *("when_clear", "when_over"),
     )
 
     def __init__(self, wire: Wire, ask: Ask, journal: Journal) -> None:
         self._wire = wire
-        self._ask = ask
+        self.ask = ask
         self._journal = journal
         self._keep = ask.keep
         self._chunked = False
@@ -73,6 +76,7 @@ class Answer:
         self.cache = ""
         self.reason = ""
         self.model = ""
+        self.meter: Meter | None = None
         self.when_over: Callable[[], object] | None = None
         self.when_clear: Callable[[], object] | None = None
 
@@ -97,7 +101,7 @@ class Answer:
         if self.cache:
             lines.append(_about_cache(self.cache, self.reason))
         if not framed:
-            self._chunked = self._ask.chunks
+            self._chunked = self.ask.chunks
             self._keep = self._keep and self._chunked  # else the end of the body is that of the connection
             lines.append(b"transfer-encoding: chunked\r\n" if self._chunked else b"")
         self._keep = self._keep and not self._wire.last
@@ -115,6 +119,8 @@ class Answer:
         if self.over:
             return
         self.bytes += len(chunk)
+        if self.meter is not None:
+            self.meter.see(chunk)
         if self._bodiless or not chunk:
             return
         if self._chunked:
@@ -178,7 +184,7 @@ class Answer:
         tell, self.when_over, self.when_clear = self.when_over, None, None
         if tell is not None:
             tell()
-        ask, journal = self._ask, self._journal
+        ask, journal = self.ask, self._journal
         seconds = perf_counter() - self._since
         journal.add(
             Seen(

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
@@ -13,20 +14,28 @@ from fastapi.responses import JSONResponse
 from llmpod import __version__
 from llmpod.cache import Cache
 from llmpod.config import ProxySettings
-from llmpod.errors import NotRouted
 from llmpod.observe import Journal, Log, Metrics
 from llmpod.observe.dashboard import load_page
+from llmpod.proxy.bounds import open_files
 from llmpod.proxy.desk import Desk
 from llmpod.proxy.dispatch import Dispatch
+from llmpod.proxy.gate import Gate
 from llmpod.proxy.hits import Hits
+from llmpod.proxy.house import House
 from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.keeper import Keeper
-from llmpod.proxy.ops import Ops, routes
+from llmpod.proxy.limits import Limiter
+from llmpod.proxy.ops import SAFE, Ops, routes
 from llmpod.proxy.prewarm import Prewarmer, Warmth
 from llmpod.proxy.relay import Relay
+from llmpod.proxy.slots import Slots
+from llmpod.proxy.sweep import Deadlines, Door, Sweep
+from llmpod.proxy.tls import Certificates
 from llmpod.proxy.upstream import Patience, Upstream
+from llmpod.proxy.watchdog import Watchdog
 
 FLUSH_SECONDS: Final = 0.1
+RESERVED_FILES: Final = 256  # of those that may be open: for the cache, the log and model servers
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -37,11 +46,17 @@ class Front:
 
     Attributes:
         ops: what the ops routes show; there once the lifespan has begun.
+        certificates: of the server; None for plain HTTP.
     """
 
     def __init__(self, settings: ProxySettings, log: Log) -> None:
         self._settings = settings
         self._log = log
+        self._warmth = Warmth(settings)
+        own = {"manager": settings.own_key, "warming": self._warmth.key}
+        self._gate = Gate(settings, log, own=own, clock=time.monotonic)
+        self.certificates = Certificates.of(settings, log)
+        self._watchdog = Watchdog()
         self.ops: Ops | None = None
         self._web = FastAPI(
             title="llmpod",
@@ -52,7 +67,7 @@ class Front:
             lifespan=self._lifespan,
         )
         self._web.add_exception_handler(HTTPException, _refused)
-        self._web.add_exception_handler(404, _not_found)
+        self._web.add_exception_handler(404, _refused)
         self._web.add_exception_handler(405, _refused)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,14 +94,13 @@ class Front:
             keeper = Keeper(settings, self._log, changed=upstream.try_again)
             await keeper.start()
             stack.push_async_callback(keeper.aclose)
-            warmth = Warmth(settings)
-            prewarmer = Prewarmer(settings, keeper, warmth, self._log)
+            prewarmer = Prewarmer(settings, keeper, self._warmth, self._log)
             await prewarmer.start()
             stack.push_async_callback(prewarmer.aclose)
             hits = Hits(cache)
             desk = Desk(settings, keeper, hits, journal)
             dispatch = Dispatch(
-                settings, cache=cache, keeper=keeper, upstream=upstream, journal=journal, warmth=warmth
+                settings, cache=cache, keeper=keeper, upstream=upstream, journal=journal, warmth=self._warmth
             )
             keepalive = Keepalive(settings, clock=journal.clock)
             relay = Relay(
@@ -100,7 +114,49 @@ class Front:
             )
             self.ops = Ops(settings, cache, keeper, journal)
             self._web.include_router(routes(self.ops, load_page()))
-            yield {"desk": desk, "relay": relay}
+            slots = Slots(settings.max_in_flight, settings.max_queue, patience=settings.queue_seconds)
+            sweep = self._sweep(slots)
+            stack.callback(sweep.close)
+            stack.callback(self._watchdog.close)
+            limiter = Limiter(settings)
+            yield {"house": House(self._door(), self._gate, desk, relay, sweep, limiter, slots)}
+
+    def reload(self) -> None:
+        """Read keys and certificates anew, now."""
+        self._log.info("reload")
+        self._follow(now=True)
+
+    def _follow(self, *, now: bool = False) -> None:
+        """Take over keys and certificates that changed."""
+        if self._gate.keyring is not None:
+            self._gate.keyring.refresh(now=now)
+        if self.certificates is not None:
+            self.certificates.refresh(now=now)
+
+    def _sweep(self, slots: Slots) -> Sweep:
+        """Starts looking after connections, keys and certificates; a watchdog looks whether that goes on."""
+        seen = self._gate.version
+
+        def chores() -> None:
+            nonlocal seen
+            self._watchdog.beat()
+            self._follow()
+            slots.expire()
+            if self._gate.version != seen:
+                seen = self._gate.version
+                sweep.forget()
+
+        sweep = Sweep(Deadlines.of(self._settings), asyncio.get_running_loop(), chore=chores)
+        self._watchdog.start()
+        return sweep
+
+    def _door(self) -> Door:
+        def say(refused: int) -> None:
+            self._log.warning("too_many_connections", refused=refused)
+
+        s = self._settings
+        most = max(1, min(s.max_connections, open_files() - RESERVED_FILES))
+        return Door(most, s.max_connections_per_source, say=say, clock=time.monotonic)
 
 
 def _flushed(journal: Journal) -> Callable[[], Awaitable[None]]:
@@ -131,16 +187,6 @@ def _patience(settings: ProxySettings) -> Patience:
     )
 
 
-async def _not_found(request: Request, error: Exception) -> JSONResponse:
-    detail = getattr(error, "detail", "")
-    known = (
-        "OpenAI's API is under /v1; besides it there are /health, /livez, /readyz, /metrics and /dashboard."
-    )
-    path = request.scope["path"]
-    message = f"There is no {path} here. {known}" if detail in ("", "Not Found") else str(detail)
-    return JSONResponse(NotRouted(message).as_openai(), 404)
-
-
 async def _refused(_: Request, error: Exception) -> JSONResponse:
     status = getattr(error, "status_code", 500)
     body = {
@@ -149,4 +195,4 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
         "param": None,
         "code": None,
     }
-    return JSONResponse({"error": body}, status, headers=getattr(error, "headers", None))
+    return JSONResponse({"error": body}, status, headers={**SAFE, **(getattr(error, "headers", None) or {})})

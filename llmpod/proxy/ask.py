@@ -4,8 +4,30 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from llmpod.cache import KeyPolicy, RequestKey
-from llmpod.config import ProxySettings
+from llmpod.config import CallerKey, ProxySettings
 from llmpod.proxy.headers import CREDENTIALS, Headers, get
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """What the gate gave a request.
+
+    Args:
+        caller: id of the key it came with; empty where none is needed.
+        models: the only ones it may ask for; empty: any.
+        fields: of the answer, for a page of another origin.
+        key: the key itself, with limits of its own.
+        anonymous: callers have keys here, and this one showed none: details are not for it.
+    """
+
+    caller: str = ""
+    models: tuple[str, ...] = ()
+    fields: tuple[tuple[bytes, bytes], ...] = ()
+    key: CallerKey | None = None
+    anonymous: bool = False
+
+
+OPEN = Leave()
 
 
 @dataclass(slots=True)
@@ -25,10 +47,17 @@ class Ask:
     keep: bool = True
     chunks: bool = True
     key: RequestKey | None = None
+    leave: Leave = OPEN
 
     @property
     def content_type(self) -> str:
         return get(self.headers, b"content-type").decode("latin-1")
+
+    def owner(self, *, passes_credentials: bool) -> bytes:
+        """Whose part of the cache this is: that of the key it came with, or of what the endpoint is shown."""
+        if self.leave.caller:
+            return b"key:" + self.leave.caller.encode()
+        return partition(self.headers) if passes_credentials else b""
 
     @property
     def has_body(self) -> bool:
@@ -37,11 +66,13 @@ class Ask:
 
 
 def partition(headers: Headers) -> bytes:
-    """Whose answers these are: a digest of the credential, empty without one."""
+    """Whose answers these are, to an endpoint that knows its callers: a digest of the credential, or empty."""
     credentials = [name + b"\0" + value for name, value in headers if name in CREDENTIALS]
     return sha256(b"\0".join(sorted(credentials))).digest() if credentials else b""
 
 
 def key_policy(settings: ProxySettings) -> KeyPolicy:
     """What counts in keys, and what may be stored, as it is configured."""
-    return KeyPolicy(masks=frozenset(settings.cache_masks), storing=settings.cache_policy)
+    return KeyPolicy(
+        masks=frozenset(settings.cache_masks), storing=settings.cache_policy, shared=settings.cache_shared
+    )

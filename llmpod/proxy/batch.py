@@ -15,7 +15,7 @@ from llmpod.cache.items import EMBEDDINGS, Batch, batch_of, put_together, taken_
 from llmpod.cache.key import request_key
 from llmpod.cache.policy import KeyPolicy
 from llmpod.errors import UpstreamInvalid
-from llmpod.proxy.ask import Ask, partition
+from llmpod.proxy.ask import Ask
 from llmpod.proxy.dispatch import Job
 from llmpod.proxy.wish import Wish
 
@@ -93,7 +93,7 @@ class Batches:
         return request_key(
             EMBEDDINGS,
             body,
-            partition=partition(job.ask.headers) if job.destination.passes_credentials else b"",
+            partition=job.ask.owner(passes_credentials=job.destination.passes_credentials),
             identity=job.destination.identity,
             policy=self._policy,
         )

@@ -15,6 +15,7 @@ from uvicorn.server import ServerState
 
 from llmpod.proxy.ask import Ask
 
+_CLOSE: Final = ((b"connection", b"close"),)
 _LOGGER: Final = logging.getLogger("uvicorn.error")
 
 
@@ -37,7 +38,7 @@ class Stage:
             logger=_LOGGER,
             access_logger=_LOGGER,
             access_log=False,
-            default_headers=self.server_state.default_headers,
+            default_headers=[*self.server_state.default_headers, *ask.leave.fields, *_CLOSE[: not ask.keep]],
             message_event=asyncio.Event(),
             expect_100_continue=False,
             keep_alive=ask.keep,
@@ -67,5 +68,5 @@ class Stage:
             "raw_path": raw_path,
             "query_string": query,
             "headers": ask.headers,
-            "state": self.app_state.copy(),
+            "state": {**self.app_state, "known": not ask.leave.anonymous},
         }

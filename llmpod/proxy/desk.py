@@ -9,9 +9,9 @@ from typing import Final
 from llmpod.cache import RequestKey
 from llmpod.cache.key import AliasTable
 from llmpod.config import ProxySettings
-from llmpod.errors import BadRequest, LlmpodError, UpstreamInvalid
+from llmpod.errors import BadRequest, Forbidden, LlmpodError, UpstreamInvalid
 from llmpod.observe import Journal, Seen
-from llmpod.proxy.ask import Ask, key_policy, partition
+from llmpod.proxy.ask import Ask, key_policy
 from llmpod.proxy.guard import serves_type
 from llmpod.proxy.hits import Hits
 from llmpod.proxy.keeper import Keeper
@@ -65,15 +65,16 @@ class Desk:
         return answer
 
     def key(self, ask: Ask, destination: Destination) -> RequestKey:
-        """The key of a POST. Raises BadRequest."""
+        """The key of a POST. Raises BadRequest, or Forbidden for a model that the caller may not ask for."""
         if ask.key is None:
             ask.key = self._aliases.lookup(
                 ask.target.decode("latin-1"),
                 ask.body,
-                partition=partition(ask.headers) if destination.passes_credentials else b"",
+                partition=ask.owner(passes_credentials=destination.passes_credentials),
                 identity=destination.identity,
                 content_type=ask.content_type,
             )
+        check_model(ask, ask.key)
         return ask.key
 
     def refused(self, error: LlmpodError, cause: BaseException | None) -> None:
@@ -98,5 +99,13 @@ class Desk:
             return None
         try:
             return self.key(ask, destinations[0])
-        except BadRequest:  # the relay says why
+        except (BadRequest, Forbidden):  # the relay says why
             return None
+
+
+def check_model(ask: Ask, key: RequestKey) -> None:
+    """Raises Forbidden when the caller's key is not for the model that is asked for."""
+    if ask.leave.models and key.model not in ask.leave.models:
+        raise Forbidden(
+            "This key may not ask for this model.", hint=f"It may: {', '.join(ask.leave.models)}."
+        )

@@ -10,7 +10,7 @@ from llmpod.cache import Cache, Entry, Flight, Flights, RequestKey, question_of
 from llmpod.cache.paths import converts, counts_on_request
 from llmpod.config import ProxySettings
 from llmpod.observe import Journal
-from llmpod.proxy.ask import Ask, key_policy, partition
+from llmpod.proxy.ask import Ask, key_policy
 from llmpod.proxy.fill import Fill, Form
 from llmpod.proxy.headers import Headers, get, to_upstream
 from llmpod.proxy.keeper import Keeper, Use
@@ -153,7 +153,14 @@ def _attempt(ask: Ask) -> tuple[bytes, bool]:
     when they ask again (``x-stainless-retry-count``) or name what they ask (``Idempotency-Key``).
     """
     once = get(ask.headers, b"idempotency-key")
-    parts = (partition(ask.headers), ask.client.encode(), ask.method.encode(), ask.target, once, ask.body)
+    parts = (
+        ask.owner(passes_credentials=True),
+        ask.client.encode(),
+        ask.method.encode(),
+        ask.target,
+        once,
+        ask.body,
+    )
     name = sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).digest()
     return name, bool(once) or get(ask.headers, b"x-stainless-retry-count") not in (b"", b"0")
 

@@ -13,6 +13,7 @@ from llmpod.errors import BadRequest
 from llmpod.proxy.headers import is_json, media_type
 
 MAX_FIELDS: Final = 100
+_FILES: Final = ("/v1/audio/", "/v1/files", "/v1/images/", "/v1/uploads", "/v1/batches")
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
 _REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
 
@@ -84,7 +85,9 @@ def check(method: str, raw_path: bytes, headers: Iterable[tuple[bytes, bytes]], 
         raise UnsupportedMedia(
             "Compressed request bodies are not served.", hint="Send the body uncompressed."
         )
-    if has_body and method in _BODY_METHODS and not serves_type(next(iter(kinds), b"")):
+    kind = next(iter(kinds), b"")
+    takes = is_json(kind) or (serves_type(kind) and raw_path.decode("latin-1").startswith(_FILES))
+    if has_body and method in _BODY_METHODS and not takes:
         raise UnsupportedMedia(
             "The body must be application/json (or multipart/form-data for files).",
             hint="Send the header `Content-Type: application/json`.",

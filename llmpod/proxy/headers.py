@@ -12,6 +12,7 @@ Header = tuple[bytes, bytes]
 Headers = list[Header]
 
 CREDENTIALS: Final = frozenset({b"authorization", b"x-api-key"})
+SECRETS: Final = CREDENTIALS | {b"x-api-secret"}  # in which callers may bring a key of ours
 _TO_UPSTREAM: Final = frozenset({b"content-type", b"accept", b"x-request-id", b"idempotency-key"})
 _TO_UPSTREAM_PREFIXES: Final = (b"openai-", b"anthropic-")
 _TO_CLIENT: Final = frozenset(
@@ -27,6 +28,11 @@ _SAFE_TYPES: Final = frozenset(
 )
 _SAFE_FAMILIES: Final = (b"audio/", b"video/", b"image/png", b"image/jpeg", b"image/webp")
 NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
+# on every answer that may carry a model's words: whatever a browser takes them for, it may do nothing with them
+SANDBOX: Final = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
 
 
 def to_upstream(headers: Iterable[tuple[bytes, bytes]], *, credentials: bool) -> Headers:

@@ -13,11 +13,13 @@ from llmpod.cache import Cache, Entry, RequestKey
 from llmpod.cache.assemble import assemble
 from llmpod.cache.paths import converts, counts_on_request
 from llmpod.cache.unroll import strip_usage, unroll
+from llmpod.proxy.headers import SANDBOX
 
 SMALL: Final = 65536  # bodies up to this size are converted on the event loop
 _FORMS: Final = ("json", "sse", "sse+usage")
 _JSON: Final = "application/json"
 _SSE: Final = "text/event-stream; charset=utf-8"
+SANDBOX_LINES: Final = b"".join(b"%b: %b\r\n" % item for item in SANDBOX)
 
 
 def form_of(key: RequestKey) -> str:
@@ -58,8 +60,8 @@ def render(entry: Entry, key: RequestKey) -> bytes:
     )
     return (
         b"content-type: %b\r\ncontent-length: %d\r\nx-cache: HIT\r\nx-cache-reason: stored\r\netag: %b\r\n"
-        b"x-content-type-options: nosniff\r\n%b\r\n"
-        % (content_type.encode("latin-1"), len(body), tag, stream_lines)
+        b"x-content-type-options: nosniff\r\n%b%b\r\n"
+        % (content_type.encode("latin-1"), len(body), tag, SANDBOX_LINES, stream_lines)
     ) + body
 
 
@@ -123,4 +125,8 @@ def split(rendered: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """A rendered hit as header fields and body, for the way through ASGI."""
     head, _, body = rendered.partition(b"\r\n\r\n")
     fields = [line.partition(b": ") for line in head.split(b"\r\n")]
-    return [(name, value) for name, _, value in fields if not name.startswith(b"x-cache")], body
+    return [
+        (name, value)
+        for name, _, value in fields
+        if not name.startswith(b"x-cache") and (name, value) not in SANDBOX
+    ], body

@@ -10,9 +10,15 @@ from dataclasses import replace
 import httptools
 
 from llmpod.errors import BadRequest, LlmpodError, TooLarge
-from llmpod.proxy.ask import Ask
-from llmpod.proxy.guard import MAX_FIELDS, HeaderTooLarge, MethodNotAllowed
+from llmpod.proxy.ask import OPEN, Ask, Leave
+from llmpod.proxy.body import Body
+from llmpod.proxy.guard import MAX_FIELDS, MethodNotAllowed
 from llmpod.proxy.headers import Headers
+from llmpod.proxy.strict import RequestTimeout, check_head, check_line, reason, too_large
+from llmpod.proxy.sweep import LOWEST_RATE, Deadlines
+
+RESTS_SECONDS = 2.0  # of silence after which nothing is remembered of the last request
+MAX_FRAMING = 16 * 2**10  # of what stands around one chunk: extensions, trailers
 
 
 class Intake(asyncio.Protocol):
@@ -34,10 +40,13 @@ class Intake(asyncio.Protocol):
         self._client = ""
         self._refused: LlmpodError | None = None
         self._deaf = False  # whatever else comes is dropped
-        self._url = b""
+        self._url = self._target = b""
         self._headers: Headers = []
-        self._body: list[bytes] = []
-        self._body_bytes = 0
+        self._leave = OPEN
+        self._body = Body()
+        self._framing = 0  # bytes since the last whole chunk that are none of the body
+        self._since = 0.0  # when the header began, or its body; 0 between requests
+        self._served = False  # a request was read
         self._length: int | None = None
         self._expects = False  # the client waits for "100 Continue"
         self._upgrading = False
@@ -55,6 +64,10 @@ class Intake(asyncio.Protocol):
     # --- for the subclass -------------------------------------------------------------------------------------
     def take(self, ask: Ask) -> None:
         """A request has come."""
+        raise NotImplementedError
+
+    def admit(self, method: str, path: str, headers: Headers) -> Leave:
+        """What the request whose header has come may do. Raises LlmpodError when it may not come in."""
         raise NotImplementedError
 
     def refuse(self, error: LlmpodError, cause: BaseException | None) -> None:
@@ -86,11 +99,41 @@ class Intake(asyncio.Protocol):
         while data and not self._deaf:
             room = self._max_header_bytes - self._head_bytes if self._in_head else len(data)
             if room <= 0:
-                self._stop(HeaderTooLarge(f"The header is larger than {self._max_header_bytes} bytes."))
+                self._stop(too_large(self._url, self._headers))
                 return
             piece, data = data[:room], data[room:]
             self._feed(piece)
         self._remember(whole)
+
+    def overdue(self, now: float, deadlines: Deadlines) -> LlmpodError | str:
+        """What to tell a client that takes too long; a text for one that is owed nothing, empty while it may go on.
+
+        Asked only while no answer is under way.
+        """
+        quiet = now - self._active_at
+        if not self._since:
+            if quiet > RESTS_SECONDS:
+                self._rest()
+            late = quiet >= (deadlines.idle if self._served else deadlines.header)
+            return "idle" if late else ""
+        taken = now - self._since
+        if self._in_head:
+            late = taken >= deadlines.header
+        else:
+            counted = taken - deadlines.rate_grace
+            slow = counted > 0 and self._body.size < LOWEST_RATE * counted
+            late = quiet >= deadlines.body_idle or slow
+        part = "header" if self._in_head else "body"
+        return RequestTimeout(f"The request's {part} did not come in time.") if late else ""
+
+    def forget(self) -> None:
+        """The next request is asked again what it may do, be its header the same or not."""
+        self._again = 0
+
+    def _rest(self) -> None:
+        """Keep nothing of the last request: there may be thousands of connections like this one."""
+        self._again, self._head, self._known, self._came = 0, b"", None, None
+        self._headers, self._body, self._url, self._target = [], Body(), b"", b""
 
     def _remember(self, data: bytes) -> None:
         """Note a request that was read at once and alone: nothing before it in the parser, and nothing behind it."""
@@ -105,35 +148,42 @@ class Intake(asyncio.Protocol):
     def _repeat(self, body: bytes) -> None:
         known = self._known
         assert known is not None
-        self.take(
-            Ask(
-                known.method,
-                known.path,
-                known.target,
-                known.headers,
-                body,
-                known.client,
-                keep=True,
-                chunks=known.chunks,
-            )
-        )
+        ask = Ask(known.method, known.path, known.target, known.headers, body, known.client)
+        ask.chunks, ask.leave = known.chunks, known.leave
+        self.take(ask)
 
     def _feed(self, piece: bytes) -> None:
         self._turned = False
         cause: BaseException | None = None
+        body_before, self._framing = self._body.size, self._framing + len(piece)
         try:
+            if self._in_head and not self._head_bytes:
+                check_line(piece)
             self._parser.feed_data(piece)
+        except BadRequest as e:
+            self._refused = e
         except httptools.HttpParserUpgrade as e:
             if self._refused is None:
                 self._feed(self._without_upgrade() + piece[e.args[0] :])
                 return
         except httptools.HttpParserError as e:
             if self._refused is None:
-                self._refused, cause = _reason(e)
+                self._refused, cause = reason(e)
+        if self._refused is None and not self._in_head:
+            self._check_framing(body_before)
         if self._refused is not None:
             self._stop(self._refused, cause)
         elif self._in_head:
             self._head_bytes = self._field_bytes if self._turned else self._head_bytes + len(piece)
+
+    def _check_framing(self, body_before: int) -> None:
+        """Extensions and trailers without end would be kept by the parser without end."""
+        if self._turned or self._length is not None:  # no chunks, or they began within this piece
+            self._framing = 0
+        else:
+            self._framing = max(0, self._framing - (self._body.size - body_before))
+            if self._framing > MAX_FRAMING:
+                self._refused = BadRequest("The chunks of the body carry too much beside the body.")
 
     def _without_upgrade(self) -> bytes:
         """The header again, without the offer of another protocol, for a parser that goes on to the body.
@@ -142,6 +192,7 @@ class Intake(asyncio.Protocol):
         """
         method = self._parser.get_method()
         self._upgrading = False
+        self._in_head = True
         self._parser = httptools.HttpRequestParser(self)
         offers = (b"upgrade", b"connection", b"http2-settings")
         lines = [b"%b %b HTTP/1.1\r\n" % (method, self._url)]
@@ -157,8 +208,9 @@ class Intake(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._url = b""
         self._headers = []
-        self._body = []
-        self._body_bytes = self._field_bytes = 0
+        self._body = Body()
+        self._field_bytes = 0
+        self._since = self._loop.time()
         self._length = None
         self._expects = False
         self._turned = True
@@ -169,7 +221,9 @@ class Intake(asyncio.Protocol):
         self._field_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
+        if not self._in_head:
+            return  # a trailer: nobody here wants one, and it came too late for the gate
+        name, value = name.lower(), value.strip(b" \t")
         self._headers.append((name, value))
         self._field_bytes += len(name) + len(value)
         if name == b"content-length":
@@ -184,24 +238,41 @@ class Intake(asyncio.Protocol):
             if self._parser.get_method() == b"CONNECT":
                 self._refused = MethodNotAllowed("This is no tunnel.")
             return
+        self._active_at = self._since = self._loop.time()
+        try:
+            self._check_head()
+        except LlmpodError as e:
+            self._refused = e
+        else:
+            if self._expects:
+                self.expected()
+
+    def _check_head(self) -> None:
+        """Raises LlmpodError: too large, ambiguous, or not to be let in."""
         if len(self._headers) > MAX_FIELDS or self._field_bytes > self._max_header_bytes:
-            self._refused = HeaderTooLarge(f"More than {MAX_FIELDS} header fields, or too long ones.")
-        elif self._length is not None and self._length > self._max_body_bytes:
-            self._refused = TooLarge(f"The body is larger than {self._max_body_bytes} bytes.")
-        elif self._expects:
-            self.expected()
+            raise too_large(self._url, self._headers)
+        parser = self._parser
+        method = parser.get_method()
+        self._target = check_head(method, parser.get_http_version(), self._url, self._headers)
+        path = self._target.partition(b"?")[0].decode("latin-1")
+        self._leave = self.admit(method.decode("ascii"), path, self._headers)
+        if self._length is not None and self._length > self._max_body_bytes:
+            raise TooLarge(f"The body is larger than {self._max_body_bytes} bytes.")
 
     def on_body(self, body: bytes) -> None:
         if self._refused is not None:
             return
-        self._body.append(body)
-        self._body_bytes += len(body)
+        self._body.add(body)
         self._active_at = self._loop.time()
-        if self._body_bytes > self._max_body_bytes:
+        if self._body.size > self._max_body_bytes:
             self._refused = TooLarge(f"The body is larger than {self._max_body_bytes} bytes.")
 
+    def on_chunk_complete(self) -> None:
+        self._framing = 0
+
     def on_message_complete(self) -> None:
-        self._in_head = self._turned = True
+        self._in_head = self._turned = self._served = True
+        self._since = 0.0
         self._head_bytes = self._field_bytes = 0
         self._expects = False
         if self._refused is None and not self._upgrading:
@@ -209,38 +280,17 @@ class Intake(asyncio.Protocol):
             self.take(self._came)
 
     def _ask(self) -> Ask:
-        """The request that has come. Raises BadRequest."""
-        parser, parts, url = self._parser, self._body, self._url
-        if not url.startswith(b"/") or b"#" in url:
-            url = _origin_form(url)
+        """The request that has come."""
+        parser, url = self._parser, self._target
         chunks = parser.get_http_version() == "1.1"
         return Ask(
             parser.get_method().decode("ascii"),
             url.partition(b"?")[0].decode("latin-1"),
             url,
             self._headers,
-            parts[0] if len(parts) == 1 else b"".join(parts),
+            self._body.whole(),
             self._client,
             keep=chunks and parser.should_keep_alive(),
             chunks=chunks,
+            leave=self._leave,
         )
-
-
-def _origin_form(url: bytes) -> bytes:
-    """Path and query of a target that says more than that. Raises BadRequest."""
-    try:
-        parsed = httptools.parse_url(url)
-    except httptools.HttpParserInvalidURLError:
-        raise BadRequest("The request's target is not a URL.") from None
-    path: bytes = parsed.path or b"/"
-    return path + b"?" + parsed.query if parsed.query else path
-
-
-def _reason(error: httptools.HttpParserError) -> tuple[LlmpodError, BaseException | None]:
-    """Why the parser stopped: the client's fault, or a bug in one of our callbacks, which comes along."""
-    bug = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
-    if isinstance(bug, BadRequest):
-        return bug, None
-    if bug is None or isinstance(bug, httptools.HttpParserError):
-        return BadRequest(f"This is not a valid HTTP/1.1 request: {bug or error}."), None
-    return LlmpodError("Something in the proxy went wrong.", hint="Its log says more."), bug

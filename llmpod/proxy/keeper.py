@@ -106,9 +106,10 @@ class Keeper:
         """The counters of one model; the caller changes them."""
         return self._use.setdefault(model_key, Use())
 
-    def not_ready(self, destination: Destination) -> ModelNotReady:
-        """Why nothing can answer now and what to do; notes that somebody wished for the model."""
-        self.use(destination.model_key).wake_wanted = self._clock()
+    def not_ready(self, destination: Destination, *, wished: bool = True) -> ModelNotReady:
+        """Why nothing can answer now and what to do; notes that somebody wished for the model, if so."""
+        if wished:
+            self.use(destination.model_key).wake_wanted = self._clock()
         name = destination.names[0] if destination.names else destination.identity
         if (doing := _STARTING.get(destination.phase or Phase.STOPPED)) is not None:
             return ModelNotReady(f"{doing} for {name}.", hint="Try again in a moment.", retry_after=10)

@@ -21,10 +21,13 @@ from llmpod.observe import Journal
 from llmpod.observe.dashboard import Page
 from llmpod.observe.logs import iso
 from llmpod.observe.metrics import exposition, wants_text
+from llmpod.proxy.headers import NOSNIFF, SANDBOX
 from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.route import Destination
 
 READ = ["GET", "HEAD"]
+FOR_EVERYBODY = ("status", "timestamp", "uptime", "instance", "pid", "version")
+SAFE = {name.decode(): value.decode() for name, value in (NOSNIFF, *SANDBOX)} | {"cache-control": "no-store"}
 
 
 @dataclass(slots=True)
@@ -173,8 +176,9 @@ def routes(ops: Ops, page: Page) -> APIRouter:
     router = APIRouter()
 
     @router.api_route("/health", methods=READ)
-    async def health() -> JSONResponse:
-        return _json(ops.health())
+    async def health(request: Request) -> JSONResponse:
+        shown = ops.health()
+        return _json(shown if request.state.known else {name: shown[name] for name in FOR_EVERYBODY})
 
     @router.api_route("/livez", methods=READ)
     async def livez() -> JSONResponse:
@@ -191,7 +195,7 @@ def routes(ops: Ops, page: Page) -> APIRouter:
         if not wants_text(accept):
             return _json(ops.metrics())
         text, content_type = exposition(ops.journal.metrics, ops.gauges(), accept=accept)
-        return Response(text, headers={"content-type": content_type, "x-content-type-options": "nosniff"})
+        return Response(text, headers={**SAFE, "content-type": content_type})
 
     @router.api_route("/dashboard", methods=READ)
     async def dashboard(request: Request) -> Response:
@@ -212,6 +216,4 @@ def routes(ops: Ops, page: Page) -> APIRouter:
 
 
 def _json(value: Any, *, status: int = 200) -> JSONResponse:
-    return JSONResponse(
-        value, status, headers={"cache-control": "no-store", "x-content-type-options": "nosniff"}
-    )
+    return JSONResponse(value, status, headers=SAFE)

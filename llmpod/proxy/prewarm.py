@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import httpx
 
-from llmpod.config import ProxySettings
+from llmpod.config import Auth, ProxySettings, digest_of
 from llmpod.observe import Log
 from llmpod.proxy.ask import Ask
 from llmpod.proxy.headers import get
@@ -44,13 +44,20 @@ class Warmth:
 
     def __init__(self, settings: ProxySettings) -> None:
         self._word = secrets.token_hex(16)
+        self._needs_key = settings.auth is Auth.KEYS
         self._wanted = bool(settings.prewarm_cache or settings.prewarm_prompts)
         self.prefixes = Prefixes() if settings.prewarm_prompts else None
 
     @property
+    def key(self) -> str:
+        """Digest of the key with which a warm-up calls, where callers need one."""
+        return digest_of(self._word)
+
+    @property
     def fields(self) -> dict[str, str]:
         """What the requests of a warm-up bear."""
-        return {self._FIELD: self._word}
+        own = {"authorization": f"Bearer {self._word}"} if self._needs_key else {}
+        return {self._FIELD: self._word, **own}
 
     def is_use(self, ask: Ask) -> bool:
         """Whether a request that goes to the model server is somebody's; it is taken note of if so."""

@@ -11,28 +11,35 @@ from typing import Any, Final
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-from uvicorn.protocols.utils import get_remote_addr
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
-from llmpod.errors import LlmpodError
+from llmpod.errors import LlmpodError, Overloaded
 from llmpod.proxy.answer import Answer
-from llmpod.proxy.ask import Ask
+from llmpod.proxy.ask import OPEN, Ask, Leave
+from llmpod.proxy.browser import preflight
 from llmpod.proxy.cycle import Stage
 from llmpod.proxy.desk import Desk
-from llmpod.proxy.headers import Headers
+from llmpod.proxy.gate import Visitor
+from llmpod.proxy.headers import SANDBOX, Headers
+from llmpod.proxy.house import House
 from llmpod.proxy.intake import Intake
-from llmpod.proxy.relay import Relay
-from llmpod.proxy.replies import refusal
+from llmpod.proxy.limits import Meter
+from llmpod.proxy.peer import Ends
+from llmpod.proxy.replies import refusal, with_fields
 from llmpod.proxy.route import is_model_path
+from llmpod.proxy.slots import Ticket
 
 LINGER_SECONDS: Final = (
     1.0  # after a refusal: time to read it before the close discards unread input (RFC 9112 9.6)
 )
 LINGER_BYTES: Final = 2**20
+OUTSIDE: Final = -1
+FULL: Final = refusal(Overloaded("Too many connections are open.", retry_after=1))
 
 
 class EdgeProtocol(Intake):
-    """One connection of a client, for uvicorn's server; desk and relay come from the lifespan's state."""
+    """One connection of a client, for uvicorn's server; what it shares with the others comes from the lifespan."""
 
     def __init__(
         self,
@@ -41,8 +48,8 @@ class EdgeProtocol(Intake):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        self._desk: Desk = app_state["desk"]
-        self._relay: Relay = app_state["relay"]
+        self._house: House = app_state["house"]
+        self._desk: Desk = self._house.desk
         super().__init__(
             max_header_bytes=self._desk.max_header_bytes,
             max_body_bytes=self._desk.max_body_bytes,
@@ -53,23 +60,35 @@ class EdgeProtocol(Intake):
         self._app_state = app_state
         self._waiting: deque[Ask] = deque()
         self._current: Answer | RequestResponseCycle | None = None
+        self._leave_now = OPEN  # of the request that is being answered
         self._serving = False
         self._closing = False  # told to stop: after the answers that are owed
         self._ignored = 0
+        self._ticket: Ticket | None = None  # of the answer under way, unless it came from memory
+        self._slot = OUTSIDE
+        self._unsent = 0  # bytes that the client had not taken at the last look
+        self._stalled_at = 0.0  # since when it takes none
 
     # --- connection -------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        self._server_state.connections.add(self)  # type: ignore[arg-type]  # it names its own classes
         self._transport = transport
         self._flow = FlowControl(transport)
+        self._visitor = Visitor(_ends(transport), tls=transport.get_extra_info("ssl_object") is not None)
+        self._client = self._visitor.ends.client
+        if not self._house.door.enter(self._client):
+            self._deaf = True
+            self._hang_up(FULL)
+            return
+        self._slot = self._house.sweep.add(self)
+        self._server_state.connections.add(self)  # type: ignore[arg-type]  # it names its own classes
         self._stage = Stage(self._config, self._server_state, self._app_state, transport, self._flow)
-        client = get_remote_addr(transport)
-        self._client = client[0] if client else ""
-        self._watch(self._desk.keep_alive_seconds)
 
     def connection_lost(self, _: Exception | None) -> None:
+        if self._slot == OUTSIDE:
+            return
+        self._house.door.leave(self._client)
+        self._house.sweep.drop(self._slot, self)
         self._server_state.connections.discard(self)
-        self._timer.cancel()
         self._deaf = True
         self._waiting.clear()
         current = self._current
@@ -84,6 +103,7 @@ class EdgeProtocol(Intake):
         self._flow.pause_writing()
 
     def resume_writing(self) -> None:
+        self._stalled_at = 0.0
         self._flow.resume_writing()
         if isinstance(self._current, Answer) and self._current.when_clear is not None:
             self._current.when_clear()
@@ -100,26 +120,36 @@ class EdgeProtocol(Intake):
         """The grace is over. The application's answers are tasks of the server, which cancels them itself."""
         self._waiting.clear()
         if isinstance(self._current, Answer):
-            self._relay.interrupt(self._current)
+            self._house.relay.interrupt(self._current)
 
-    def _watch(self, seconds: float) -> None:
-        self._timer = self._loop.call_later(seconds, self._close_if_idle)
-
-    def _close_if_idle(self) -> None:
-        """One timer a connection, not one a request: it looks when it fires how long nothing happened."""
-        limit = self._desk.keep_alive_seconds
-        quiet = self._loop.time() - self._active_at
-        if self._current is not None:
-            self._watch(limit)
-        elif quiet >= limit:
+    def look(self, now: float) -> None:
+        """Close if the client takes too long with what it sends or takes; see :class:`~llmpod.proxy.sweep.Sweep`."""
+        if self._stalls(now):
+            self._transport.abort()
+            return
+        if self._current is not None or self._refused is not None or self._transport.is_closing():
+            return
+        late = self.overdue(now, self._house.sweep.deadlines)
+        if isinstance(late, LlmpodError):
+            self._stop(late)
+        elif late:
             self._transport.close()
-        else:
-            self._watch(limit - quiet)
+
+    def _stalls(self, now: float) -> bool:
+        """Whether the client has taken nothing for too long of what waits for it."""
+        unsent, before = self._transport.get_write_buffer_size(), self._unsent
+        self._unsent = unsent
+        if not unsent or unsent < before or not self._stalled_at:
+            self._stalled_at = now if unsent else 0.0
+        return bool(unsent) and now - self._stalled_at >= self._house.sweep.deadlines.stall
 
     # --- requests ---------------------------------------------------------------------------------------------
     def take(self, ask: Ask) -> None:
         self._waiting.append(ask)
         self._go_on()
+
+    def admit(self, method: str, path: str, headers: Headers) -> Leave:
+        return self._house.gate.admit(method, path, headers, self._visitor)
 
     def refuse(self, error: LlmpodError, cause: BaseException | None) -> None:
         """Say no and hang up when the answers that are owed have been given."""
@@ -132,7 +162,13 @@ class EdgeProtocol(Intake):
             self._go_on()
 
     def _say_no(self, error: LlmpodError) -> None:
-        self._transport.write(refusal(error))
+        self._hang_up(refusal(error))
+
+    def _hang_up(self, last_words: bytes) -> None:
+        """Say something, then nothing; what the client still sends is read for a while, so that it can be read."""
+        self._transport.write(last_words)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
         self._loop.call_later(LINGER_SECONDS, self._transport.close)
 
     def dropped(self, size: int) -> None:
@@ -163,17 +199,45 @@ class EdgeProtocol(Intake):
             self._flow.resume_reading()
 
     def _serve(self, ask: Ask) -> None:
-        if not ask.target.startswith(b"/v1/") and not is_model_path(ask.path):
+        self._leave_now = leave = ask.leave
+        plain = ask.keep and ask.method == "POST" and not self._flow.write_paused and not self._closing
+        if not is_model_path(ask.path) and ask.method != "OPTIONS":
+            ask.keep = ask.keep and not self.last
             self._current = self._stage.run(ask, lambda: self.answered(keep=ask.keep))
             return
-        plain = ask.keep and ask.method == "POST" and not self._flow.write_paused and not self._closing
+        limiter = self._house.limiter
+        if limiter.always or leave.key is not None:
+            error = limiter.refusal(ask) if ask.method != "OPTIONS" else None
+            if error is not None:
+                self._begin(ask).fail(error)
+                return
         hit = self._desk.at_once(ask) if plain else None
         if hit is not None:
-            self._transport.write(hit)
+            self._transport.write(with_fields(hit, leave.fields) if leave.fields else hit)
             self.answered(keep=True)
             return
+        answer = self._begin(ask)
+        if ask.method == "OPTIONS":
+            answer.start(204, preflight(ask.headers, allowed=bool(leave.fields)))
+            answer.finish()
+        else:
+            self._work(ask, answer)
+
+    def _begin(self, ask: Ask) -> Answer:
         self._current = answer = Answer(self, ask, self._desk.journal)
-        self._relay.serve(ask, answer)
+        return answer
+
+    def _work(self, ask: Ask, answer: Answer) -> None:
+        """Let the relay answer, as soon as there is a place for one more."""
+        house = self._house
+        if house.limiter.meters(ask):
+            answer.meter = Meter()
+        caller = ask.leave.caller or ask.client
+        self._ticket = Ticket(caller, lambda: house.relay.serve(ask, answer), answer.fail)
+        try:
+            house.slots.enter(self._ticket)
+        except Overloaded as error:
+            answer.fail(error)
 
     # --- for answers (see answer.Wire) ------------------------------------------------------------------------
     @property
@@ -186,18 +250,31 @@ class EdgeProtocol(Intake):
 
     @property
     def fields(self) -> Headers:
-        return self._server_state.default_headers
+        return [*self._server_state.default_headers, *SANDBOX, *self._leave_now.fields]
 
     def write(self, data: bytes) -> None:
         self._transport.write(data)
 
     def answered(self, *, keep: bool) -> None:
         """An answer is over; the connection goes on if it can and may."""
-        self._current = None
+        current, self._current = self._current, None
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self._house.slots.leave(ticket)
+        if isinstance(current, Answer) and current.meter is not None and current.cache != "HIT":
+            self._house.limiter.used(current.ask, current.meter.tokens(len(current.ask.body)))
         self._server_state.total_requests += 1
         self._active_at = self._loop.time()
+        if self._since:  # the next request could not be read meanwhile
+            self._since = self._active_at
         if keep and not self.last:
             self._go_on()
         else:
             self._deaf = True
             self._transport.close()
+
+
+def _ends(transport: asyncio.Transport) -> Ends:
+    client, port = get_remote_addr(transport) or ("", 0)
+    local, local_port = get_local_addr(transport) or ("", 0)
+    return Ends(client, port, local, local_port or 0)

@@ -18,10 +18,10 @@ from llmpod.config import ProxySettings
 from llmpod.errors import Overloaded
 from llmpod.proxy import guard, models
 from llmpod.proxy.answer import Answer
-from llmpod.proxy.ask import Ask, partition
+from llmpod.proxy.ask import Ask
 from llmpod.proxy.batch import Batches
 from llmpod.proxy.deliver import Delivery
-from llmpod.proxy.desk import BIG_BODY, Desk
+from llmpod.proxy.desk import BIG_BODY, Desk, check_model
 from llmpod.proxy.dispatch import Dispatch, Job
 from llmpod.proxy.headers import NOSNIFF
 from llmpod.proxy.hits import Hits
@@ -123,11 +123,12 @@ class Relay:
             request_key,
             ask.target.decode("latin-1"),
             ask.body,
-            partition=partition(ask.headers) if destination.passes_credentials else b"",
+            partition=ask.owner(passes_credentials=destination.passes_credentials),
             identity=destination.identity,
             content_type=ask.content_type,
             policy=self._desk.policy,
         )
+        check_model(ask, ask.key)
         self._answer(ask, ask.key, destination, answer)
 
     async def _from_store(self, job: Job, wish: Wish, answer: Answer) -> None:
@@ -186,12 +187,13 @@ class Relay:
 
     def _fetch(self, job: Job, answer: Answer, *, turn: Turn | None = None) -> None:
         """Listen to the call that brings the answer; the last one to leave ends it."""
-        fill, joined = self._dispatch.take(job, self._origin(job.destination))
+        fill, joined = self._dispatch.take(job, self._origin(job))
         if joined:
             answer.cache, answer.reason = "JOIN", "in flight" if job.shared else "asked again"
         Delivery(fill, answer, job.ask, want=job.want, keepalive=self._keepalive, turn=turn).begin()
 
-    def _origin(self, destination: Destination) -> Origin:
-        if destination.origin is None:
-            raise self._keeper.not_ready(destination)
-        return destination.origin
+    def _origin(self, job: Job) -> Origin:
+        """Raises ModelNotReady; only a POST wishes for the model: a link or an image must not start anything (T1)."""
+        if job.destination.origin is None:
+            raise self._keeper.not_ready(job.destination, wished=job.ask.method == "POST")
+        return job.destination.origin

@@ -1,11 +1,13 @@
 """Not the model server's words: the answers the proxy itself gives, all in OpenAI's shape. Pure."""
 
 import json
+from collections.abc import Iterable
 from http import HTTPStatus
+from math import ceil
 from typing import Any, Final
 
 from llmpod.errors import LlmpodError, UpstreamInvalid
-from llmpod.proxy.headers import NOSNIFF, Headers, is_json
+from llmpod.proxy.headers import NOSNIFF, SANDBOX, Headers, is_json
 from llmpod.proxy.wish import NotCached
 
 JSON_TYPE: Final = (b"content-type", b"application/json")
@@ -31,9 +33,11 @@ def error_headers(error: LlmpodError) -> Headers:
     """The header fields that go with an error, without framing."""
     headers = [JSON_TYPE, NOSNIFF]
     if error.retry_after is not None:
-        headers.append((b"retry-after", str(max(1, round(error.retry_after))).encode()))
+        headers.append((b"retry-after", str(max(1, ceil(error.retry_after))).encode()))
     if isinstance(error, NotCached):
         headers.append((b"x-should-retry", b"false"))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b'Bearer, Basic realm="llmpod"'))
     return headers
 
 
@@ -57,7 +61,13 @@ def whole(status: int, headers: Headers, body: bytes) -> bytes:
 
 def refusal(error: LlmpodError) -> bytes:
     """A complete HTTP/1.1 answer that says no."""
-    return whole(error.status, error_headers(error), error_body(error))
+    return whole(error.status, [*error_headers(error), *SANDBOX], error_body(error))
+
+
+def with_fields(answer: bytes, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A complete answer with more header fields, put behind its first line."""
+    line, _, rest = answer.partition(b"\r\n")
+    return b"%b\r\n%b%b" % (line, b"".join(b"%b: %b\r\n" % item for item in fields), rest)
 
 
 def in_openai_shape(status: int, content_type: bytes, body: bytes) -> bytes:

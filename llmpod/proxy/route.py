@@ -32,8 +32,8 @@ _AT_ROOT: Final = frozenset(
 
 
 def is_model_path(path: str) -> bool:
-    """Whether a path that is not under ``/v1/`` is the model server's all the same."""
-    return path in _AT_ROOT
+    """Whether a path is the model server's, and not one of our own pages."""
+    return path.startswith("/v1/") or path in _AT_ROOT
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import errno
 import gc
 import signal
 import socket
-import ssl
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,14 +17,16 @@ import uvicorn
 from llmpod.config import ProxySettings, environment, proxy_settings
 from llmpod.errors import ConfigError, LlmpodError, PortTaken
 from llmpod.observe import Log, open_log
+from llmpod.proxy import exposure
 from llmpod.proxy.app import Front
 from llmpod.proxy.protocol import EdgeProtocol
 
 BACKLOG: Final = 2048
+SEND_BUFFER: Final = (
+    128 * 2**10
+)  # of a client's socket; left alone it grows to 4 MiB for one that never reads
 POLL_SECONDS: Final = 0.05
-LAST_WORDS_SECONDS: Final = 1.0  # for the error event of a stream that outlasts the grace
-# TLS 1.2 suites that are left: ECDHE with AEAD; those of TLS 1.3 are all of that kind (Mozilla "intermediate")
-CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+LAST_WORDS_SECONDS: Final = 0.7  # for the error event of a stream that outlasts the grace
 
 
 class _Server(uvicorn.Server):
@@ -35,40 +36,38 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._front = front
         self._grace = grace
+        self._asked_at = float("inf")
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """SIGTERM or SIGINT: drain. Again: now."""
+        """SIGTERM or SIGINT: drain; again: now. SIGHUP: read keys and certificates anew."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._asked)
+        handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._asked)
+        handlers[signal.SIGHUP] = self._front.reload
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in handlers:
                 loop.remove_signal_handler(number)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the listener at once, let answers finish within the grace, tell the rest, then close everything."""
-        if self._front.ops is not None:
-            self._front.ops.draining = True
-        for server in self.servers:
-            server.close()
+        """Let answers finish within the grace, tell the rest, then close everything."""
+        self._close_doors()
         for listener in sockets or ():
             listener.close()
         state = self.server_state
-        for connection in list(state.connections):
-            connection.shutdown()
-        deadline = time.monotonic() + self._grace
+        deadline = self._asked_at + self._grace
         while (state.connections or state.tasks) and not self.force_exit and time.monotonic() < deadline:  # noqa: ASYNC110 - as uvicorn
             await asyncio.sleep(POLL_SECONDS)
+        deadline = time.monotonic() + LAST_WORDS_SECONDS
         for connection in list(state.connections):
             connection.interrupt()  # type: ignore[union-attr]  # ours, not uvicorn's
         if late := list(state.tasks):
             for task in late:
                 task.cancel()
             await asyncio.wait(late, timeout=LAST_WORDS_SECONDS)
-        deadline = time.monotonic() + LAST_WORDS_SECONDS
         while state.connections and not self.force_exit and time.monotonic() < deadline:  # noqa: ASYNC110 - as above
             await asyncio.sleep(POLL_SECONDS)
         await self.lifespan.shutdown()
@@ -76,6 +75,17 @@ class _Server(uvicorn.Server):
     def _asked(self) -> None:
         self.force_exit = self.should_exit
         self.should_exit = True
+        self._close_doors()
+
+    def _close_doors(self) -> None:
+        """Nobody new comes in, and whoever asks is told; at once, not when the server's loop looks next."""
+        self._asked_at = min(self._asked_at, time.monotonic())
+        if self._front.ops is not None:
+            self._front.ops.draining = True
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
 
 
 def bind(settings: ProxySettings) -> socket.socket:
@@ -93,6 +103,7 @@ def bind(settings: ProxySettings) -> socket.socket:
     except OSError as e:
         raise ConfigError(f"Cannot listen on {settings.host}: {e.strerror or e}.") from None
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     try:
         listener.bind(address)
         listener.listen(BACKLOG)
@@ -108,26 +119,7 @@ def bind(settings: ProxySettings) -> socket.socket:
     return listener
 
 
-def tls_context(settings: ProxySettings) -> ssl.SSLContext | None:
-    """The server's side of TLS, or None for plain HTTP. Raises ConfigError when the files do not serve."""
-    if not settings.use_https:
-        return None
-    if settings.ssl_cert is None or settings.ssl_key is None:
-        raise ConfigError("USE_HTTPS needs SSL_CERT and SSL_KEY.")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(CIPHERS)
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    try:
-        context.load_cert_chain(settings.ssl_cert, settings.ssl_key)
-    except (OSError, ssl.SSLError) as e:
-        raise ConfigError(
-            f"The certificate {settings.ssl_cert} with the key {settings.ssl_key} cannot be used: {e}."
-        ) from None
-    return context
-
-
-def _config(settings: ProxySettings, front: Front) -> uvicorn.Config:
+def _config(front: Front) -> uvicorn.Config:
     config = uvicorn.Config(
         front,
         http=EdgeProtocol,
@@ -142,7 +134,7 @@ def _config(settings: ProxySettings, front: Front) -> uvicorn.Config:
         server_header=False,
     )
     config.load()
-    config.ssl = tls_context(settings)
+    config.ssl = front.certificates.context if front.certificates is not None else None
     return config
 
 
@@ -159,15 +151,17 @@ def main(settings: ProxySettings) -> int:
 
 
 def _run(settings: ProxySettings, log: Log) -> int:
+    exposure.check(settings, log)
     front = Front(settings, log)
-    config = _config(settings, front)
+    config = _config(front)
     listener = bind(settings)
     host, port = listener.getsockname()[:2]
     scheme = "https" if settings.use_https else "http"
+    server = _Server(config, front, grace=settings.drain_seconds)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it is served: one that comes early must end nothing
     log.info(
         "listening", url=f"{scheme}://{host}:{port}/v1", endpoint=settings.endpoint, state=settings.state_file
     )
-    server = _Server(config, front, grace=settings.drain_seconds)
     _spare_the_collector()
     server.run([listener])
     log.info("stopped")

@@ -19,6 +19,7 @@ from tests.cache.helpers import ROOT, digest, entry, frames_in, opened, records,
 
 ENTRIES = 40
 LIMITS = {"max_entries": 1000, "max_bytes": 400_000}
+BAIT = "bait"
 SIZES = [number * 97 for number in range(ENTRIES)]
 
 
@@ -50,6 +51,11 @@ async def served(home: Path) -> int:
         assert cache.entries == exact, "what is damaged is forgotten"
         assert cache.degraded is None
     return exact
+
+
+def regular(home: Path) -> list[Path]:
+    """Its files with something in them; never what a link of ours leads to."""
+    return [p for p in sorted(home.glob("*")) if not p.is_symlink() and p.is_file() and p.stat().st_size]
 
 
 def flip(path: Path, dice: random.Random) -> None:
@@ -84,9 +90,7 @@ def scatter(path: Path, dice: random.Random) -> None:
 
 
 def other(path: Path, dice: random.Random) -> Path:
-    return dice.choice(
-        [found for found in sorted(path.parent.glob("*")) if found != path and found.is_file()]
-    )
+    return dice.choice([found for found in regular(path.parent) if found != path] or [path])
 
 
 def swap(path: Path, dice: random.Random) -> None:
@@ -116,7 +120,7 @@ def move_records(path: Path, dice: random.Random) -> None:
 
 def replace_by_link(path: Path, _dice: random.Random) -> None:
     path.unlink()
-    path.symlink_to("/etc/passwd")
+    path.symlink_to(path.parent.parent / BAIT)
 
 
 def remove(path: Path, _dice: random.Random) -> None:
@@ -133,16 +137,18 @@ def mutate(template: Path, home: Path, dice: random.Random) -> int:
     shutil.rmtree(home, ignore_errors=True)
     shutil.copytree(template, home)
     for _ in range(dice.choice([1, 1, 2, 5])):
-        files = [path for path in sorted(home.glob("*")) if path.is_file() and path.stat().st_size]
+        files = regular(home)
         victims = [path for path in files if path.suffix == ".seg"] if dice.random() < 0.7 else files
         dice.choice(WAYS)(dice.choice(victims or files), dice)
     exact = asyncio.run(served(home))
     assert asyncio.run(served(home)) == exact, "what was not damaged stays"
+    assert (home.parent / BAIT).read_text() == BAIT, "no link was followed"
     return exact
 
 
 def mutations(tmp_path: Path, count: int, seed: int) -> None:
     dice, exact = random.Random(seed), 0
+    (tmp_path / BAIT).write_text(BAIT)
     run(lambda: write(tmp_path / "template"))
     assert len(segments(tmp_path / "template")) > 4
     assert asyncio.run(served(tmp_path / "template")) == ENTRIES

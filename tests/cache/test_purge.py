@@ -118,10 +118,13 @@ def test_what_is_no_notice_is_passed_over(home: Path, text: bytes) -> None:
         async with opened(home) as cache:
             await filled(cache)
             (home / "purge-bad").write_bytes(text)
-            (home / "purge-link").symlink_to("/etc/passwd")
+            bait = home.parent / "bait"
+            bait.write_text('{"keys": [], "known": 0}')
+            (home / "purge-link").symlink_to(bait)
             os.mkfifo(home / "purge-pipe")
             assert await asyncio.to_thread(purge, home, lambda found: found.key == digest(1)) == 1
             assert (cache.entries, cache.degraded) == (5, None)
+            assert bait.read_text() == '{"keys": [], "known": 0}'
 
     run(test)
 

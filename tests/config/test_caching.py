@@ -9,13 +9,14 @@ import pytest
 from llmpod import config
 from llmpod.cli.wiring import proxy_environ
 from llmpod.errors import ConfigError
+from llmpod.lifecycle.store import Store
 
 
 def through(tmp_path: Path, **keys: Any) -> config.ProxySettings:
     """What a proxy that the manager starts with this configuration reads."""
     raw = {"model": "org/m", **keys}
     loaded = config.parse(raw, path=tmp_path / "pod_config.json", environ={})
-    return config.proxy_settings([], proxy_environ(loaded, {}))
+    return config.proxy_settings([], proxy_environ(loaded, {}, Store(loaded.state_file)))
 
 
 def test_the_defaults_store_everything_for_a_week(tmp_path: Path) -> None:
@@ -36,6 +37,7 @@ def test_every_key_reaches_the_proxy(tmp_path: Path) -> None:
     assert settings.cache_policy == policy
     assert settings.cache_masks == ("kilo-time",)
     assert (settings.entry_seconds, settings.cache_pace) == (60, 40)
+    assert through(tmp_path, cache_shared=True).cache_shared is not settings.cache_shared
     assert through(tmp_path, cache_masks=[]).cache_masks == ()
     assert through(tmp_path, cache_ttl_seconds=None).entry_seconds is None
     recording = through(tmp_path, cache_mode="replay-only", cache_ttl_seconds=60)

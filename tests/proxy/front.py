@@ -177,5 +177,5 @@ def raw_chat(
 ) -> bytes:
     """The bytes of a request; ``lines`` are more header lines."""
     body = json.dumps(chat_body(text, **({"stream": True} if stream else {}))).encode()
-    head = f"POST {path} HTTP/{version}\r\nhost: x\r\ncontent-type: application/json\r\n{lines}"
+    head = f"POST {path} HTTP/{version}\r\nhost: localhost\r\ncontent-type: application/json\r\n{lines}"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body

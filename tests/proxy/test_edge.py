@@ -24,7 +24,7 @@ def error_of(front: Proxy, raw: bytes) -> tuple[int, str]:
 
 
 def post(headers: bytes, body: bytes = b"") -> bytes:
-    return b"POST %b HTTP/1.1\r\nhost: x\r\n%b\r\n%b" % (CHAT.encode(), headers, body)
+    return b"POST %b HTTP/1.1\r\nhost: localhost\r\n%b\r\n%b" % (CHAT.encode(), headers, body)
 
 
 @pytest.mark.parametrize(
@@ -32,10 +32,9 @@ def post(headers: bytes, body: bytes = b"") -> bytes:
     [
         post(b"a: " + b"b" * 40_000 + b"\r\n"),
         post(b"".join(b"a%d: b\r\n" % n for n in range(101))),
-        b"GET /v1/" + b"x" * 40_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
         post(b"a: " + b"b" * 900_000),
     ],
-    ids=["long field", "many fields", "long line", "endless field"],
+    ids=["long field", "many fields", "endless field"],
 )
 def test_headers_are_bounded(front: Proxy, server: Stub, raw: bytes) -> None:
     before = front.metrics()["refused_at_edge_total"]
@@ -46,7 +45,7 @@ def test_headers_are_bounded(front: Proxy, server: Stub, raw: bytes) -> None:
 
 def test_a_header_that_drips_is_bounded_too(front: Proxy) -> None:
     with Client(front.port) as client:
-        client.sock.sendall(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n")
+        client.sock.sendall(b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n")
         for _ in range(10):
             client.sock.sendall(b"x: " + b"y" * 4000 + b"\r\n")
         assert client.open_reply().status == 431
@@ -61,7 +60,7 @@ def test_a_header_that_drips_is_bounded_too(front: Proxy) -> None:
         post(b"bad name: x\r\n"),
         post(b"content-length: -1\r\n"),
         post(b"content-type: application/json\r\ntransfer-encoding: chunked\r\n", b"zz\r\n"),
-        b"GET /v1/models HTTP/9.9\r\nhost: x\r\n\r\n",
+        b"GET /v1/models HTTP/9.9\r\nhost: localhost\r\n\r\n",
     ],
 )
 def test_what_is_not_http_is_refused(front: Proxy, server: Stub, raw: bytes) -> None:
@@ -196,12 +195,16 @@ def test_idle_connections_are_closed(cache_dir: Path, env: dict[str, str]) -> No
     """Silent from the start, silent after an answer, silent in the middle of a header."""
     with (
         stub() as server,
-        proxy(env | settings(cache_dir, server.url, LLMPOD_KEEP_ALIVE_SECONDS="0.5")) as front,
+        proxy(
+            env
+            | settings(cache_dir, server.url, LLMPOD_KEEP_ALIVE_SECONDS="0.5", LLMPOD_HEADER_SECONDS="0.5")
+        ) as front,
     ):
         with Client(front.port) as silent, Client(front.port) as served, Client(front.port) as half:
             served.send("POST", CHAT, BODY)
             assert served.reply().status == 200
             half.sock.sendall(b"POST /v1/x HTTP/1.1\r\nhos")
+            assert half.reply().status == 408
             for client in (silent, served, half):
                 assert client.sock.recv(1) == b""
         busy_script = server.script

@@ -11,7 +11,7 @@ OPAQUE = "/v1/audio/speech"  # whatever the body is, it is passed on
 def test_what_came_in_one_piece_is_answered_in_its_order(front: Proxy, server: Stub) -> None:
     """Miss, page of ours, refusal, hit, stream, a request that ends the connection, one that is too late."""
     front.ask(chat_body("kept"))
-    get = b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n"
+    get = b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n"
     wrong = raw_chat("x").replace(b"application/json", b"text/html")
     last = raw_chat("the last", lines="connection: close\r\n")
     pieces = [raw_chat("new"), get % b"/livez", wrong, raw_chat("kept"), raw_chat("s", stream=True), last]
@@ -29,7 +29,7 @@ def test_what_came_in_one_piece_is_answered_in_its_order(front: Proxy, server: S
 
 def test_a_thousand_refusals_in_one_piece(front: Proxy, server: Stub) -> None:
     """Answered one after the other, not one within the other."""
-    wrong = b"POST /v1/x HTTP/1.1\r\nhost: x\r\ncontent-type: a/b\r\ncontent-length: 1\r\n\r\n1"
+    wrong = b"POST /v1/x HTTP/1.1\r\nhost: localhost\r\ncontent-type: a/b\r\ncontent-length: 1\r\n\r\n1"
     with front.client() as client:
         client.sock.sendall(raw_chat("first") + wrong * 2000)
         assert client.reply().status == 200
@@ -91,7 +91,9 @@ def test_a_header_that_comes_again_belongs_to_the_body_behind_it(front: Proxy, s
 
 def test_a_body_that_looks_like_the_request_before_it_is_a_body(front: Proxy, server: Stub) -> None:
     inner = raw_chat("inner")
-    outer = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    outer = (
+        b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    )
     with front.client() as client:
         client.sock.sendall(inner)
         assert client.reply().status == 200

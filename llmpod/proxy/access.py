@@ -1,0 +1,42 @@
+"""Not a router: what kind of right each address needs. One table; what is not in it does not exist. Pure."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from llmpod.config import Scope
+from llmpod.errors import NotRouted
+from llmpod.proxy.route import is_model_path
+
+
+class Need(StrEnum):
+    """What a caller must be allowed, where callers have keys."""
+
+    NOTHING = "nothing"  # supervisors ask, and the answer tells nothing
+    INFER = Scope.INFER
+    METRICS = Scope.METRICS
+    ADMIN = Scope.ADMIN
+
+
+ROUTES: Final[Mapping[str, Need]] = {
+    "/livez": Need.NOTHING,
+    "/readyz": Need.NOTHING,
+    "/health": Need.NOTHING,  # without its details for who has no key
+    "/metrics": Need.METRICS,
+    "/dashboard": Need.METRICS,
+    "/debug/cache": Need.ADMIN,
+}
+
+
+def need(path: str) -> Need:
+    """What a request to ``path`` needs. Raises NotRouted when nothing is there."""
+    if is_model_path(path):
+        return Need.INFER
+    found = ROUTES.get(path)
+    if found is None:
+        raise NotRouted(
+            "There is no such address here. OpenAI's API is under /v1; besides it there are "
+            + ", ".join(ROUTES)
+            + "."
+        )
+    return found

@@ -1,0 +1,46 @@
+"""Not a firewall: refuses to start where strangers could spend money or read answers, unless told so plainly."""
+
+import ipaddress
+
+from llmpod.config import Auth, ProxySettings, read_keys
+from llmpod.errors import ConfigError
+from llmpod.observe import Log
+from llmpod.proxy import peer
+
+
+def check(settings: ProxySettings, log: Log) -> None:
+    """Look at who could reach the proxy and what it would ask of them.
+
+    Raises:
+        ConfigError: it would be open to other machines without keys or in clear, or asks what cannot be known here.
+    """
+    if settings.auth is Auth.SAME_USER and not peer.known():
+        raise ConfigError(
+            "This system does not say whose program a connection belongs to, so `auth` cannot be `same-user`.",
+            hint="Use `keys`.",
+        )
+    has_keys = (
+        settings.auth is Auth.KEYS and settings.keys_file is not None and bool(read_keys(settings.keys_file))
+    )
+    if settings.auth is Auth.KEYS and not has_keys:
+        log.warning("no_keys", reason="Nobody can call: make a key with `manage_pod.py keys add NAME`.")
+    if is_loopback(settings.host):
+        return
+    missing = [what for what, there in (("keys", has_keys), ("TLS", settings.use_https)) if not there]
+    if not missing:
+        return
+    if not settings.allow_insecure_bind:
+        raise ConfigError(
+            f"Listening on {settings.host} would let other machines in without {' and without '.join(missing)}.",
+            hint="Listen on 127.0.0.1, or set `auth` to `keys` with a key and `use_https` with a certificate;"
+            " `allow_insecure_bind` overrides this.",
+        )
+    log.warning("insecure_bind", host=settings.host, missing=", ".join(missing))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine can reach an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
