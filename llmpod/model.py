@@ -114,6 +114,7 @@ class Instance:
     """One machine as the provider lists it. ``base_url`` is where its model server will answer (no ``/v1``).
 
     ``switch_at`` is the deadline armed in it and ``digest`` the configuration it was made from, where it tells them.
+    ``key_optional``: strangers cannot reach it, or it is not ours, so an answer without the key is no leak.
     """
 
     id: str
@@ -129,6 +130,7 @@ class Instance:
     detail: str = ""
     switch_at: float | None = None
     digest: str = ""
+    key_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)

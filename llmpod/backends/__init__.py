@@ -4,10 +4,10 @@ A backend holds no opinion about what should exist. It lists, creates once, dest
 which of the three outcomes a create had.
 """
 
-from collections.abc import Collection, Mapping
-from typing import Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
-from llmpod.config import Config, Secret
+from llmpod.config import Config, ProcessSection, Secret, environment
 from llmpod.model import Instance, Listing, Offer, Spec
 
 
@@ -60,13 +60,39 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class Speaking(Protocol):
+    """A backend that keeps what its machines say."""
+
+    def tail(self, instance_id: str, lines: int) -> Sequence[str]:
+        """The last lines of a machine's log, oldest first; none where there is no log.
+
+        Raises:
+            ProviderError: it cannot be read now.
+        """
+        ...
+
+
 def open_backend(config: Config, key: Secret) -> Backend:
     """The backend that the configuration names.
 
     Args:
         config: the configuration.
-        key: the provider's key.
+        key: the provider's key; an empty one where none is needed.
     """
+    common = config.common
+    if common.process is not None and common.backend == "process":
+        return _processes(config, common.process)
     from llmpod.backends.runpod_pod import RunpodPods
 
-    return RunpodPods(config.common, key)
+    return RunpodPods(common, key)
+
+
+def _processes(config: Config, section: ProcessSection) -> Backend:
+    from llmpod.backends.machines import Machines
+    from llmpod.backends.process import LocalProcesses
+
+    base = config.path.parent
+    cwd = base / section.cwd.expanduser() if section.cwd else base
+    machines = Machines(config.directory / "machines")
+    return LocalProcesses(section, machines, cwd=cwd, environ=environment())

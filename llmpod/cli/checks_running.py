@@ -18,7 +18,7 @@ from llmpod.cli.checks_files import trusting
 from llmpod.cli.show import duration, moment
 from llmpod.cli.wiring import HOME
 from llmpod.errors import StateError
-from llmpod.lifecycle.files import process_id
+from llmpod.identity import process_id
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.ports import listener
 from llmpod.model import Direction, Record

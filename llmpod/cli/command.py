@@ -57,7 +57,13 @@ class Invocation:
             if not salvage:
                 raise
             self.say(f"{e}\nShutting down with what can be read of it.")
+            if (last := self.last_config()) is not None and not last.common.is_rented:
+                return last  # what runs is found by its section, of which little may be left
             return config.salvage(self.config_path, self.environ)
+
+    def key(self, loaded: Config) -> Secret:
+        """The key of the configuration's provider. Raises BadCredentials."""
+        return config.provider_key(loaded.common.backend, self.environ)
 
     def last_config(self) -> Config | None:
         """The configuration of the last pass, for one that finds the file broken; None when there was none."""
@@ -80,7 +86,7 @@ class Invocation:
             ConfigError, BadCredentials, StateError: it cannot be opened.
         """
         loaded = loaded or self.config(salvage=salvage)
-        key = OFFLINE if offline else config.runpod_key(self.environ)
+        key = OFFLINE if offline else self.key(loaded)
         with open_plane(loaded, key, environ=self.environ, with_proxy=not self.options.no_proxy) as plane:
             yield plane
 

@@ -2,19 +2,18 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llmpod.backends import Backend, open_backend
+from llmpod.backends import Backend, Speaking, open_backend, plain_spec, runpod_spec
 from llmpod.backends.runpod_account import balance
 from llmpod.backends.runpod_logs import tail
 from llmpod.backends.runpod_pod import RunpodPods
-from llmpod.backends.runpod_spec import digest
 from llmpod.cli.draw import Drawer
 from llmpod.config import Config, PodConfig, Secret
-from llmpod.errors import StateError
+from llmpod.errors import ProviderError, StateError
 from llmpod.lifecycle import failpoint, files
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.decide import Policy
@@ -30,7 +29,7 @@ from llmpod.lifecycle.reconcile import Reconciler
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.store import Store
-from llmpod.model import Direction, Event, Record, Want
+from llmpod.model import Direction, Event, Record, Spec, Want
 
 HOME = Path(__file__).resolve().parents[2]
 LAST_LINES = 100
@@ -108,7 +107,7 @@ class Plane:
 
     @property
     def drawer(self) -> Drawer:
-        """Says what to create."""
+        """Says what to buy, where there is a choice."""
         assert isinstance(self.backend, RunpodPods)
         return Drawer(self.store, self.backend.api, self.clock)
 
@@ -123,15 +122,32 @@ class Plane:
 
     def _keep_last_words(self, record: Record) -> str:
         """The end of a failed pod's log, in a file; empty where there is none to be had."""
-        if not isinstance(self.backend, RunpodPods) or record.instance_id is None:
+        if record.instance_id is None or not (lines := self._last_lines(record.instance_id)):
             return ""
-        lines = tail(self.backend.api, record.instance_id, LAST_LINES, LAST_WORDS_SECONDS)
         kept = LastWords.of(self.store.directory)
         try:
-            kept.keep(record.instance_id, record.error, [line.text for line in lines], now=self.clock())
+            kept.keep(record.instance_id, record.error, lines, now=self.clock())
         except StateError:
             return ""
         return str(kept.path)
+
+    def _last_lines(self, instance_id: str) -> Sequence[str]:
+        if isinstance(self.backend, RunpodPods):
+            lines = tail(self.backend.api, instance_id, LAST_LINES, LAST_WORDS_SECONDS)
+            return [line.text for line in lines]
+        with suppress(ProviderError):
+            return self.backend.tail(instance_id, LAST_LINES) if isinstance(self.backend, Speaking) else ()
+        return ()
+
+    def _managed(self, config: PodConfig) -> Managed:
+        if config.is_rented:
+            drawer = self.drawer
+            return managed(
+                config,
+                runpod_spec.digest(config),
+                lambda refused: drawer.draw(config, refused).spec,
+            )
+        return managed(config, plain_spec.digest(config), lambda _refused: plain_spec.plain_spec(config))
 
     def _reconciler(self, forced: Mapping[str, Want] | None = None) -> Reconciler:
         common = self.config.common
@@ -150,10 +166,10 @@ class Plane:
             point=self.point,
             tell=self._tell,
             last_words=self._keep_last_words,
-            spend=lambda: balance(common, self.key).usd_per_hour,
+            spend=lambda: balance(common, self.key).usd_per_hour if common.is_rented else None,
         )
         actor.memory.unsaved = self._unsaved
-        models = {name: managed(config, self.drawer) for name, config in self.config.models.items()}
+        models = {name: self._managed(config) for name, config in self.config.models.items()}
         return Reconciler(actor, models, self.proxy, forced=forced)
 
 
@@ -182,11 +198,21 @@ def open_plane(
         backend.close()
 
 
-def managed(config: PodConfig, drawer: Drawer) -> Managed:
-    """What the lifecycle needs to know of one model."""
-    snapshot = config.model_dump(
-        mode="json", exclude={"hf_token", "schema_ref", "notifications"}, exclude_defaults=True
-    )
+def managed(config: PodConfig, digest: str, draw: Callable[[Mapping[str, float]], Spec]) -> Managed:
+    """What the lifecycle needs to know of one model.
+
+    Args:
+        config: its configuration.
+        digest: names what its machines are made from.
+        draw: says what to create.
+    """
+    secret: dict[str, bool | set[str]] = {
+        "hf_token": True,
+        "schema_ref": True,
+        "notifications": True,
+        "process": {"env"},
+    }
+    snapshot = config.model_dump(mode="json", exclude=secret, exclude_defaults=True)
     policy = Policy(
         runtime_seconds=config.runtime_seconds,
         startup_timeout_seconds=config.startup_timeout_seconds,
@@ -197,14 +223,14 @@ def managed(config: PodConfig, drawer: Drawer) -> Managed:
         create_grace_seconds=config.create_grace_seconds,
         expiring_soon_seconds=config.expiring_soon_seconds,
         max_usd_per_hour=config.max_hourly_cost,
-        digest=digest(config) if config.on_config_change == "replace" else "",
+        digest=digest if config.on_config_change == "replace" else "",
     )
     return Managed(
-        digest=digest(config),
+        digest=digest,
         model=config.hub_id,
         served_name=config.served_model_name or config.hub_id.partition("@")[0],
         policy=policy,
-        draw=lambda refused: drawer.draw(config, refused).spec,
+        draw=draw,
         config=snapshot,
     )
 

@@ -17,9 +17,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from llmpod.config import jsonc
-from llmpod.config.credentials import Secret, has_runpod_key, key_file, runpod_key
+from llmpod.config.credentials import Secret, has_runpod_key, key_file, provider_key, runpod_key
 from llmpod.config.proxy import ProxySettings, base_url, proxy_settings
 from llmpod.config.schema import AUTO_GPU, VLLM_PRESET, Budget, Notification, PodConfig
+from llmpod.config.ways import DEFAULTS, SECTIONS, ProcessSection
 from llmpod.errors import ConfigError
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Config",
     "Notification",
     "PodConfig",
+    "ProcessSection",
     "ProxySettings",
     "Secret",
     "base_url",
@@ -38,12 +40,14 @@ __all__ = [
     "key_file",
     "load",
     "parse",
+    "provider_key",
     "proxy_settings",
     "runpod_key",
     "salvage",
 ]
 
 DEFAULT_MODEL = "default"
+_NEEDED_TO_END = ("state_file", "runpod_api_url", "runpod_proxy_url", "proxy_port", "create_grace_seconds")
 MAX_BYTES = 2**20
 
 
@@ -72,6 +76,11 @@ class Config:
     @property
     def state_file(self) -> Path:
         return self.common.state_file
+
+    @property
+    def directory(self) -> Path:
+        """Where our own files are, beside the state file."""
+        return self.state_file.parent / ".llmpod" / self.state_file.stem
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:
@@ -114,7 +123,7 @@ def salvage(path: Path, environ: Mapping[str, str]) -> Config:
                 re.findall(r'^\s*"(state_file|runpod_api_url)"\s*:\s*"([^"\\\n]*)"', text, re.MULTILINE)
             )
     kept: dict[str, Any] = {"model": "unknown"}
-    for name in ("state_file", "runpod_api_url", "runpod_proxy_url", "proxy_port", "create_grace_seconds"):
+    for name in (*SECTIONS, "backend", *_NEEDED_TO_END):
         if name not in raw:
             continue
         with suppress(ConfigError):
@@ -125,7 +134,8 @@ def salvage(path: Path, environ: Mapping[str, str]) -> Config:
 
 def parse(raw: Mapping[str, Any], *, path: Path, environ: Mapping[str, str]) -> Config:
     """Validate an already parsed document; see :func:`load`."""
-    values = dict(raw)
+    way = raw.get("backend")
+    values = {**(DEFAULTS.get(way, {}) if isinstance(way, str) else {}), **raw}
     if token := environ.get("HF_TOKEN"):
         values.setdefault("hf_token", token)
     if url := environ.get("RUNPOD_API_BASE_URL"):
@@ -177,7 +187,8 @@ def _one_mistake(where: str, kind: str, message: str, value: object) -> str:
 
 
 def _key_names() -> list[str]:
-    return [field.alias or name for name, field in PodConfig.model_fields.items()]
+    names = [field.alias or name for name, field in PodConfig.model_fields.items()]
+    return names + [f"{way}.{name}" for way, section in SECTIONS.items() for name in section.model_fields]
 
 
 def json_schema() -> str:

@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from llmpod.config.section import Name, Port, Section
+from llmpod.config.ways import RENTED, SECTIONS, ProcessSection
 from llmpod.model import EventKind
 
 Seconds = Annotated[int, Field(ge=0, le=31 * 24 * 3600)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 HubId = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?(@[\w.\-/]+)?$")]
 
 DEFAULT_IMAGE = "vllm/vllm-openai:v0.29.0"
@@ -22,18 +22,17 @@ VLLM_PRESET = "vllm"
 AUTO_GPU = "auto"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+MAX_RENTED_SECONDS = 31 * 24 * 3600
 
 
-class Budget(_Section):
+class Budget(Section):
     """What all models of this installation may spend together; days and months are UTC, as on RunPod's bill."""
 
     per_day_usd: Annotated[float, Field(gt=0, strict=False)] | None = None
     per_month_usd: Annotated[float, Field(gt=0, strict=False)] | None = None
 
 
-class Notification(_Section):
+class Notification(Section):
     """Where to send which events. The URL is a secret: most services know the caller by it."""
 
     url: Annotated[str, Field(pattern=r"^https?://", repr=False)]
@@ -65,9 +64,10 @@ class PodConfig(BaseModel):
     )
 
     # where to run it
-    backend: Literal["runpod", "demo"] = Field(
-        "runpod", description="`demo` is the bundled simulator: free, local."
+    backend: Literal["runpod", "demo", "process"] = Field(
+        "runpod", description="How the model is run; `demo` is the bundled simulator: free, local."
     )
+    process: ProcessSection | None = Field(None, description="For the backend `process`: a local command.")
     gpu_type_id: Name | Annotated[tuple[Name, ...], Field(min_length=1, strict=False)] = Field(
         DEFAULT_GPUS,
         description="RunPod GPU type id, a list in order of preference, or `auto`: the cheapest that fits the model.",
@@ -99,8 +99,8 @@ class PodConfig(BaseModel):
     )
 
     # how long
-    runtime_seconds: Annotated[int, Field(ge=60, le=31 * 24 * 3600)] = Field(
-        3600, description="Hard limit of one run, counted from the pod's creation."
+    runtime_seconds: Annotated[int, Field(ge=60, le=10 * 366 * 24 * 3600)] = Field(
+        3600, description="Hard limit of one run, counted from its creation; at most 31 days of a pod."
     )
     startup_timeout_seconds: Annotated[int, Field(ge=1, le=6 * 3600)] = Field(
         2400, description="Budget from creation to the first real answer; after it the pod is terminated."
@@ -181,6 +181,10 @@ class PodConfig(BaseModel):
     def _one_model(self) -> "PodConfig":
         if (self.model is None) == (self.modelStoreId is None):
             raise ValueError("give exactly one of `model` and `modelStoreId`")
+        if self.backend in SECTIONS and getattr(self, self.backend) is None:
+            raise ValueError(f"the backend `{self.backend}` needs a section `{self.backend}`")
+        if self.is_rented and self.runtime_seconds > MAX_RENTED_SECONDS:
+            raise ValueError("`runtime_seconds`: a pod runs for 31 days (2678400) at most")
         if self.use_https and not (self.ssl_cert and self.ssl_key):
             raise ValueError("`use_https` needs `ssl_cert` and `ssl_key`")
         urls = {name: getattr(self, name) or "" for name in ("runpod_api_url", "hub_url", "runpod_proxy_url")}
@@ -194,6 +198,11 @@ class PodConfig(BaseModel):
         if "{{" in self.runpod_proxy_url:
             raise ValueError("`runpod_proxy_url` has single braces: {id} and {port}")
         return self
+
+    @property
+    def is_rented(self) -> bool:
+        """Whether machines are bought by the hour; all else costs nothing that we could count."""
+        return self.backend in RENTED
 
     @property
     def hub_id(self) -> str:

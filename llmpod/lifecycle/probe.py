@@ -75,16 +75,16 @@ class HttpProber:
             return Health(Phase.CREATED, "the machine is being set up or pulls the image")
         with Session() as session:
             server = _Server(session, seen.base_url, api_key, clock=self._clock)
-            health = self._first(server, served_name, was_ready=was_ready)
+            health = self._first(server, served_name, key_optional=seen.key_optional, was_ready=was_ready)
         return replace(health, detail=one_line(health.detail, MAX_DETAIL))
 
-    def _first(self, server: "_Server", served_name: str, *, was_ready: bool) -> Health:
+    def _first(self, server: "_Server", served_name: str, *, key_optional: bool, was_ready: bool) -> Health:
         bare = server.ask(MODELS, within=self._quick, with_key=False)
         if isinstance(bare, str):
             return Health(Phase.BOOTING, bare)
-        if bare.status == 200:
+        if bare.status == 200 and not key_optional:
             return Health(Phase.LOADING, "it answers without its key", open_to_all=True)
-        if bare.status != 401:
+        if bare.status not in (200, 401):
             return Health(Phase.BOOTING, f"HTTP {bare.status} instead of 401")
         return self._model(server, served_name, was_ready=was_ready)
 

@@ -21,7 +21,15 @@ class Part:
         return any(fnmatchcase(module, pattern) for pattern in self.ours)
 
 
-_NOUNS = ("llmpod", "llmpod.errors", "llmpod.model", "llmpod.bounded", "llmpod.text", "llmpod.web")
+_NOUNS = (
+    "llmpod",
+    "llmpod.errors",
+    "llmpod.model",
+    "llmpod.bounded",
+    "llmpod.identity",
+    "llmpod.text",
+    "llmpod.web",
+)
 _SETTINGS = (*_NOUNS, "llmpod.config", "llmpod.config.*")
 _BACKEND = (*_SETTINGS, "llmpod.backends")
 _LIFECYCLE = (*_SETTINGS, "llmpod.backends", "llmpod.lifecycle", "llmpod.lifecycle.*")
@@ -43,6 +51,7 @@ PARTS: Mapping[str, Part] = {
     "llmpod.errors": Part(sync=True),
     "llmpod.model": Part(ours=("llmpod.errors",), sync=True),
     "llmpod.bounded": Part(sync=True),
+    "llmpod.identity": Part(ours=("llmpod.model",), sync=True),
     "llmpod.text": Part(sync=True),
     "llmpod.web": Part(libraries=_REQUESTS, sync=True),
     "llmpod.config*": Part(ours=_SETTINGS, libraries=("pydantic", "pydantic_core"), sync=True),
@@ -51,6 +60,9 @@ PARTS: Mapping[str, Part] = {
         ours=(*_BACKEND, "llmpod.backends.runpod_*", "llmpod.backends.hub*", "llmpod.backends.vram"),
         libraries=_REQUESTS,
         sync=True,
+    ),
+    "llmpod.backends.process*": Part(
+        ours=(*_BACKEND, "llmpod.identity", "llmpod.backends.process*", "llmpod.backends.machines"), sync=True
     ),
     "llmpod.backends.hub*": Part(ours=(*_BACKEND, "llmpod.backends.hub*"), libraries=_REQUESTS, sync=True),
     "llmpod.backends.*": Part(ours=_BACKEND, libraries=_REQUESTS, sync=True),

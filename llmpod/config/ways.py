@@ -1,0 +1,88 @@
+"""Not the pods of RunPod: the settings of the other ways to run a model, one section for each backend.
+
+Each way has its own defaults for a few of the common keys, since a local command is there at once, is looked at for
+nothing and costs nothing; they stand in :data:`DEFAULTS`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from llmpod.config.section import Name, Port, Section, Word
+
+TEN_YEARS = 3650 * 24 * 3600
+RENTED = frozenset({"runpod", "demo"})
+"""The backends that buy machines by the hour."""
+
+Variables = Annotated[
+    Mapping[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Word], Field(strict=False)
+]
+KEY_VARIABLES = ("VLLM_API_KEY", "LLAMA_API_KEY")
+
+
+class Command(Section):
+    """What every way to run a command of the user's shares."""
+
+    command: Annotated[tuple[Word, ...], Field(min_length=1, strict=False)] = Field(
+        description="The command as a list of words; no shell reads it. `{host}` and `{port}` are filled in;"
+        " without `{port}`, `--host` and `--port` are added."
+    )
+    env: Variables = Field(
+        default_factory=dict, description="More environment variables; nothing secret belongs here."
+    )
+    api_key_env: Annotated[tuple[Name, ...], Field(strict=False)] = Field(
+        KEY_VARIABLES, description="The variables in which the server gets its key (vLLM's, llama.cpp's)."
+    )
+    require_key: bool = Field(
+        False, description="Whether a server that answers without its key is ended, as a pod would be."
+    )
+
+    def words(self, host: str, port: int) -> tuple[str, ...]:
+        """The command for one address; see :func:`addressed`."""
+        return addressed(self.command, host, port)
+
+
+class ProcessSection(Command):
+    """A command on this machine."""
+
+    port: Port | None = Field(
+        None, description="The port of the server; a free one from 8101 upwards if absent."
+    )
+    cwd: Path | None = Field(
+        None, strict=False, description="Working directory; that of the configuration file if absent."
+    )
+    stop_seconds: Annotated[float, Field(ge=0, le=600, strict=False)] = Field(
+        10.0, description="From SIGTERM to SIGKILL."
+    )
+
+
+SECTIONS: Mapping[str, type[Section]] = {"process": ProcessSection}
+"""The section that each backend reads."""
+
+_AT_ONCE: Mapping[str, Any] = {
+    "runtime_seconds": TEN_YEARS,
+    "initial_wait_seconds": 0,
+    "poll_interval_seconds": 0.25,
+    "max_startup_attempts": 1000,
+    "restart_backoff_seconds": 2,
+}
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "process": {**_AT_ONCE, "create_grace_seconds": 2.0},
+}
+"""What a key is by default where the backend makes a difference."""
+
+
+def addressed(command: tuple[str, ...], host: str, port: int) -> tuple[str, ...]:
+    """A command with its address filled in.
+
+    Args:
+        command: words; ``{host}`` and ``{port}`` are replaced wherever they stand, other braces are left alone.
+        host: where to listen.
+        port: on which port.
+    """
+    words = tuple(word.replace("{host}", host).replace("{port}", str(port)) for word in command)
+    if any("{port}" in word for word in command):
+        return words
+    return (*words, "--host", host, "--port", str(port))
