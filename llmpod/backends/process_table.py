@@ -70,6 +70,9 @@ class ProcessTable:
         with warden.stdout as said:
             ready, _, _ = select.select([said], [], [], START_SECONDS)
             word = said.readline().decode("utf-8", "replace").strip() if ready else ""
+        if word not in ("", "ok"):  # it ends by itself, and should not be seen while it does
+            with suppress(subprocess.TimeoutExpired):
+                warden.wait(5.0)
         warden.returncode = 0  # it goes on without us: not a child to wait for
         return word
 
