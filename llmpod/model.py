@@ -170,6 +170,7 @@ class Record:
     armed inside the machine itself and cannot be moved; ``crashes`` counts how often its uptime fell back;
     ``listed``: a listing has shown it; ``ending_at`` is when its first delete was ordered. ``run_at`` is the time of
     the order that this run obeys; another order starts a new run with a new deadline and fresh attempts.
+    ``key_file`` holds the key of a server that is not ours; empty: it has none; None: the key is the name's own.
     ``suspects`` are names of earlier creates that ended unclear and may still appear.
     """
 
@@ -202,6 +203,7 @@ class Record:
     down_reason: str = ""
     error: str = ""
     suspects: tuple[tuple[str, float], ...] = ()
+    key_file: str | None = None
     config: Mapping[str, object] = field(default_factory=dict)
 
 

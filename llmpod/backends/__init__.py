@@ -7,7 +7,7 @@ which of the three outcomes a create had.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from llmpod.config import Config, ProcessSection, Secret, environment
+from llmpod.config import Config, ProcessSection, Secret, StaticSection, base_url, environment
 from llmpod.model import Instance, Listing, Offer, Spec
 
 
@@ -83,16 +83,24 @@ def open_backend(config: Config, key: Secret) -> Backend:
     common = config.common
     if common.process is not None and common.backend == "process":
         return _processes(config, common.process)
+    if common.static is not None and common.backend == "static":
+        return _static(config, common.static)
     from llmpod.backends.runpod_pod import RunpodPods
 
     return RunpodPods(common, key)
+
+
+def _static(config: Config, section: StaticSection) -> Backend:
+    from llmpod.backends.machines import Machines
+    from llmpod.backends.static import StaticServer
+
+    return StaticServer(base_url(section.url), Machines(config.directory / "machines"))
 
 
 def _processes(config: Config, section: ProcessSection) -> Backend:
     from llmpod.backends.machines import Machines
     from llmpod.backends.process import LocalProcesses
 
-    base = config.path.parent
-    cwd = base / section.cwd.expanduser() if section.cwd else base
+    cwd = section.cwd or config.path.parent
     machines = Machines(config.directory / "machines")
     return LocalProcesses(section, machines, cwd=cwd, environ=environment())

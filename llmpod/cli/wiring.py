@@ -232,7 +232,15 @@ def managed(config: PodConfig, digest: str, draw: Callable[[Mapping[str, float]]
         policy=policy,
         draw=draw,
         config=snapshot,
+        key_file=_key_file(config),
     )
+
+
+def _key_file(config: PodConfig) -> str | None:
+    """Where the key of a server is that is not ours; None: we make the key."""
+    if config.static is None or config.backend != "static":
+        return None
+    return str(config.static.api_key_file or "")
 
 
 def proxy_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str]:

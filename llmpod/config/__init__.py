@@ -12,15 +12,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from llmpod.config import jsonc
 from llmpod.config.credentials import Secret, has_runpod_key, key_file, provider_key, runpod_key
 from llmpod.config.proxy import ProxySettings, base_url, proxy_settings
 from llmpod.config.schema import AUTO_GPU, VLLM_PRESET, Budget, Notification, PodConfig
-from llmpod.config.ways import DEFAULTS, SECTIONS, ProcessSection
+from llmpod.config.ways import DEFAULTS, SECTIONS, ProcessSection, StaticSection
 from llmpod.errors import ConfigError
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "ProcessSection",
     "ProxySettings",
     "Secret",
+    "StaticSection",
     "base_url",
     "environment",
     "has_runpod_key",
@@ -46,6 +47,7 @@ __all__ = [
     "salvage",
 ]
 
+S = TypeVar("S", bound=BaseModel)
 DEFAULT_MODEL = "default"
 _NEEDED_TO_END = ("state_file", "runpod_api_url", "runpod_proxy_url", "proxy_port", "create_grace_seconds")
 MAX_BYTES = 2**20
@@ -153,11 +155,15 @@ def _open(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _resolved(config: PodConfig, base: Path) -> PodConfig:
-    names = ("cache_dir", "ssl_cert", "ssl_key", "state_file")
-    paths = {name: getattr(config, name) for name in names}
-    return config.model_copy(
-        update={name: base / value.expanduser() for name, value in paths.items() if value is not None}
-    )
+    """With absolute paths, those in the section of its backend included."""
+    section = getattr(config, config.backend, None) if config.backend in SECTIONS else None
+    own: dict[str, Any] = {config.backend: _absolute(section, base)} if section is not None else {}
+    return _absolute(config, base).model_copy(update=own)
+
+
+def _absolute(settings: S, base: Path) -> S:
+    paths = {name: value for name, value in settings if isinstance(value, Path)}
+    return settings.model_copy(update={name: base / path.expanduser() for name, path in paths.items()})
 
 
 def _explained(error: ValidationError, path: Path) -> ConfigError:

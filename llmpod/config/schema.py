@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llmpod.config.section import Name, Port, Section
-from llmpod.config.ways import RENTED, SECTIONS, ProcessSection
+from llmpod.config.ways import RENTED, SECTIONS, ProcessSection, StaticSection
 from llmpod.model import EventKind
 
 Seconds = Annotated[int, Field(ge=0, le=31 * 24 * 3600)]
@@ -23,6 +23,7 @@ AUTO_GPU = "auto"
 
 
 MAX_RENTED_SECONDS = 31 * 24 * 3600
+MAX_STARTUP_SECONDS = 6 * 3600
 
 
 class Budget(Section):
@@ -64,10 +65,13 @@ class PodConfig(BaseModel):
     )
 
     # where to run it
-    backend: Literal["runpod", "demo", "process"] = Field(
+    backend: Literal["runpod", "demo", "process", "static"] = Field(
         "runpod", description="How the model is run; `demo` is the bundled simulator: free, local."
     )
     process: ProcessSection | None = Field(None, description="For the backend `process`: a local command.")
+    static: StaticSection | None = Field(
+        None, description="For the backend `static`: somebody else's server."
+    )
     gpu_type_id: Name | Annotated[tuple[Name, ...], Field(min_length=1, strict=False)] = Field(
         DEFAULT_GPUS,
         description="RunPod GPU type id, a list in order of preference, or `auto`: the cheapest that fits the model.",
@@ -102,7 +106,7 @@ class PodConfig(BaseModel):
     runtime_seconds: Annotated[int, Field(ge=60, le=10 * 366 * 24 * 3600)] = Field(
         3600, description="Hard limit of one run, counted from its creation; at most 31 days of a pod."
     )
-    startup_timeout_seconds: Annotated[int, Field(ge=1, le=6 * 3600)] = Field(
+    startup_timeout_seconds: Annotated[int, Field(ge=1, le=10 * 366 * 24 * 3600)] = Field(
         2400, description="Budget from creation to the first real answer; after it the pod is terminated."
     )
     initial_wait_seconds: Seconds = Field(
@@ -185,11 +189,15 @@ class PodConfig(BaseModel):
             raise ValueError(f"the backend `{self.backend}` needs a section `{self.backend}`")
         if self.is_rented and self.runtime_seconds > MAX_RENTED_SECONDS:
             raise ValueError("`runtime_seconds`: a pod runs for 31 days (2678400) at most")
+        if self.is_rented and self.startup_timeout_seconds > MAX_STARTUP_SECONDS:
+            raise ValueError("`startup_timeout_seconds`: a pod gets six hours (21600) at most")
         if self.use_https and not (self.ssl_cert and self.ssl_key):
             raise ValueError("`use_https` needs `ssl_cert` and `ssl_key`")
         urls = {name: getattr(self, name) or "" for name in ("runpod_api_url", "hub_url", "runpod_proxy_url")}
         urls["runpod_graphql_url"] = self.graphql_url
         urls |= {f"notifications.{n}.url": target.url for n, target in enumerate(self.notifications)}
+        if self.static is not None and self.static.api_key_file is not None:
+            urls["static.url"] = self.static.url
         for name, url in urls.items():
             if not re.match(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])[:/]", url):
                 raise ValueError(

@@ -58,7 +58,18 @@ class ProcessSection(Command):
     )
 
 
-SECTIONS: Mapping[str, type[Section]] = {"process": ProcessSection}
+class StaticSection(Section):
+    """A model server that somebody else runs."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$", max_length=2000)] = Field(
+        description="Its address, with or without `/v1` at the end."
+    )
+    api_key_file: Path | None = Field(
+        None, strict=False, description="A 0600 file with the key that it wants, alone; none if absent."
+    )
+
+
+SECTIONS: Mapping[str, type[Section]] = {"process": ProcessSection, "static": StaticSection}
 """The section that each backend reads."""
 
 _AT_ONCE: Mapping[str, Any] = {
@@ -70,6 +81,12 @@ _AT_ONCE: Mapping[str, Any] = {
 }
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "process": {**_AT_ONCE, "create_grace_seconds": 2.0},
+    "static": {
+        **_AT_ONCE,
+        "create_grace_seconds": 0.0,
+        "startup_timeout_seconds": TEN_YEARS,
+        "unhealthy_after": 10**9,  # it is somebody else's to mend; we go on looking
+    },
 }
 """What a key is by default where the backend makes a difference."""
 

@@ -33,7 +33,7 @@ ACCOUNT_SECONDS = 300.0
 class Prober(Protocol):
     """Asks a model server how far it is; see :class:`llmpod.lifecycle.probe.HttpProber`."""
 
-    def check(self, seen: Instance, api_key: str, served_name: str, *, was_ready: bool) -> Health: ...
+    def check(self, seen: Instance, api_key: str | None, served_name: str, *, was_ready: bool) -> Health: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class Managed:
         served_name: the name that clients send.
         policy: its limits.
         config: the configuration's snapshot, for the state file.
+        key_file: see :class:`llmpod.model.Record`.
         draw: makes the specification when one is needed; may ask the hub and the catalog and raise LlmpodError. Its
             argument says when which offer (by ``Offer.key``) could not be had a moment ago.
     """
@@ -56,6 +57,7 @@ class Managed:
     policy: Policy
     draw: Callable[[Mapping[str, float]], Spec]
     config: Mapping[str, object] = field(default_factory=dict)
+    key_file: str | None = None
 
 
 class Actor:
@@ -229,7 +231,7 @@ class Actor:
         before = self.memory.record(model)
         health = self._prober.check(
             seen,
-            self.store.pod_key(before.name),
+            self.store.server_key(before),
             managed.served_name,
             was_ready=before.ready_at is not None,
         )
@@ -257,4 +259,5 @@ def _described(record: Record, managed: Managed) -> Record:
         served_name=managed.served_name,
         spec_digest=managed.digest,
         config=dict(managed.config),
+        key_file=managed.key_file,
     )

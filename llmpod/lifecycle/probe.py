@@ -62,12 +62,12 @@ class HttpProber:
         self._answer = answer_seconds
         self._clock = clock
 
-    def check(self, seen: Instance, api_key: str, served_name: str, *, was_ready: bool) -> Health:
+    def check(self, seen: Instance, api_key: str | None, served_name: str, *, was_ready: bool) -> Health:
         """How far the server on ``seen`` got.
 
         Args:
             seen: the machine; ``base_url`` may be None while it has no address.
-            api_key: the key it was given.
+            api_key: the key it was given; None: it has none.
             served_name: the model name it must list.
             was_ready: it completed a token before, so listing the model is proof enough now.
         """
@@ -120,7 +120,7 @@ class _Server:
 
     session: Session
     base_url: str
-    api_key: str = field(repr=False)
+    api_key: str | None = field(repr=False)
     clock: Callable[[], float] = field(kw_only=True)
 
     def ask(
@@ -129,7 +129,7 @@ class _Server:
         """The whole answer to a GET, or to a POST of ``body``; or in words why there is none in so many seconds."""
         if within <= 0:
             return _ENDLESS
-        headers = {"Authorization": f"Bearer {self.api_key}"} if with_key else {}
+        headers = {"Authorization": f"Bearer {self.api_key}"} if with_key and self.api_key else {}
         try:
             return bounded(partial(self._exchange, path, body, headers, within=within), within)
         except TimeoutError:

@@ -1,4 +1,4 @@
-"""A process table in memory: wardens that start or do not, servers that crash, lose their warden or are deaf."""
+"""Providers on this machine: a process table in memory, whose servers and wardens fail; somebody else's server."""
 
 import json
 import signal
@@ -10,6 +10,7 @@ from pathlib import Path
 from llmpod.backends.machines import Machines
 from llmpod.backends.process import LocalProcesses
 from llmpod.backends.process_table import MARK, Member, ProcessTable
+from llmpod.backends.static import StaticServer
 from llmpod.config import ProcessSection
 from llmpod.model import Observed, ProcessId
 from tests.lifecycle.provider import Clock, Faults, Provider
@@ -125,3 +126,33 @@ class Table(ProcessTable):
 
     def is_free(self, port: int) -> bool:
         return True
+
+
+@dataclass
+class Elsewhere(Provider):
+    """Somebody else's server: it is there or not, and nobody but us knows whether we use it."""
+
+    directory: Path = Path()
+    gone_until: float = 0.0
+    faults = Faults(observed=(None,))
+
+    @classmethod
+    def made(cls, clock: Clock, directory: Path) -> "Elsewhere":
+        return cls(clock, directory=directory)
+
+    @property
+    def backend(self) -> StaticServer:
+        machines = Machines(self.directory / "machines")
+        return StaticServer("http://127.0.0.1:9", machines, clock=self.clock)
+
+    def alive(self) -> list[str]:
+        return [seen.id for seen in self.backend.list(()).instances]
+
+    def is_ready(self, instance_id: str) -> bool:
+        return self.clock() >= self.gone_until
+
+    def become(self, observed: Observed) -> None:
+        """Nothing of ours becomes anything."""
+
+    def lose(self) -> None:
+        self.gone_until = self.clock() + 100.0

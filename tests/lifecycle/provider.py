@@ -91,7 +91,7 @@ class Provider(ABC):
         """Whether something lives that does not bear our mark any more."""
         return False
 
-    def check(self, seen: Instance, api_key: str, served_name: str, *, was_ready: bool) -> Health:
+    def check(self, seen: Instance, api_key: str | None, served_name: str, *, was_ready: bool) -> Health:
         """As the prober does."""
         return Health(Phase.READY) if self.is_ready(seen.id) else Health(Phase.BOOTING, "no answer")
 

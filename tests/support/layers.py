@@ -64,6 +64,7 @@ PARTS: Mapping[str, Part] = {
     "llmpod.backends.process*": Part(
         ours=(*_BACKEND, "llmpod.identity", "llmpod.backends.process*", "llmpod.backends.machines"), sync=True
     ),
+    "llmpod.backends.static": Part(ours=(*_BACKEND, "llmpod.backends.machines"), sync=True),
     "llmpod.backends.hub*": Part(ours=(*_BACKEND, "llmpod.backends.hub*"), libraries=_REQUESTS, sync=True),
     "llmpod.backends.*": Part(ours=_BACKEND, libraries=_REQUESTS, sync=True),
     "llmpod.backends": Part(ours=(*_BACKEND, "llmpod.backends.*"), sync=True),
