@@ -84,6 +84,7 @@ class Spec:
         heartbeat_seconds: the machine ends itself when it served no authenticated request for so long.
         switch_interval_seconds: how often the machine looks at its own deadline and heartbeat.
         digest: names the configuration that this was drawn from.
+        has_switch: whether the machine can end itself at a deadline.
     """
 
     model: str
@@ -107,6 +108,7 @@ class Spec:
     heartbeat_seconds: int | None = None
     switch_interval_seconds: int = 30
     digest: str = ""
+    has_switch: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ which of the three outcomes a create had.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from llmpod.config import Config, ProcessSection, Secret, StaticSection, base_url, environment
+from llmpod.config import Config, DockerSection, ProcessSection, Secret, StaticSection, base_url, environment
 from llmpod.model import Instance, Listing, Offer, Spec
 
 
@@ -83,11 +84,27 @@ def open_backend(config: Config, key: Secret) -> Backend:
     common = config.common
     if common.process is not None and common.backend == "process":
         return _processes(config, common.process)
+    if common.docker is not None and common.backend == "docker":
+        return _docker(config, common.docker)
     if common.static is not None and common.backend == "static":
         return _static(config, common.static)
     from llmpod.backends.runpod_pod import RunpodPods
 
     return RunpodPods(common, key)
+
+
+def _docker(config: Config, section: DockerSection) -> Backend:
+    from llmpod.backends.docker import Containers
+    from llmpod.backends.docker_api import Engine
+    from llmpod.backends.docker_existing import ExistingContainer
+    from llmpod.backends.machines import Machines
+
+    host = environment().get("DOCKER_HOST", "")
+    default = host.removeprefix("unix://") if host.startswith("unix://") else "/var/run/docker.sock"
+    engine = Engine(section.socket or Path(default))
+    if section.container is not None:
+        return ExistingContainer(section, engine, Machines(config.directory / "machines"))
+    return Containers(section, engine)
 
 
 def _static(config: Config, section: StaticSection) -> Backend:

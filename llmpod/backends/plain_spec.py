@@ -6,6 +6,8 @@ import json
 from llmpod.config import PodConfig
 from llmpod.model import Offer, Spec
 
+_SWITCHED = ("process",)  # whose machines end themselves at their deadline, with nobody left to end them
+
 
 def plain_spec(config: PodConfig) -> Spec:
     """What to create on a backend without a market; its own section says the rest."""
@@ -19,6 +21,7 @@ def plain_spec(config: PodConfig) -> Spec:
         offers=(Offer(config.backend, usd_per_hour=0.0, key=config.backend),),
         env={"HF_TOKEN": config.hf_token} if config.hf_token else {},
         digest=digest(config),
+        has_switch=config.backend in _SWITCHED,
     )
 
 

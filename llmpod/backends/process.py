@@ -11,15 +11,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from llmpod.backends.local_port import HOST, free_port
 from llmpod.backends.machines import Machines, brief
-from llmpod.backends.process_table import HOST, MARK, PORT, START_SECONDS, Member, ProcessTable
+from llmpod.backends.process_table import MARK, PORT, START_SECONDS, Member, ProcessTable
 from llmpod.config import ProcessSection
 from llmpod.errors import BadSpec, CreateUnknown, ProviderUnavailable
 from llmpod.identity import boot_id
 from llmpod.model import Instance, Listing, Observed, Offer, Spec
 from llmpod.text import one_line
 
-FIRST_PORT = 8101
 PLACE = "this machine"
 # What a command may need of the caller's environment; the cloud key is not in it. More: `process.env`.
 INHERITED = (
@@ -87,7 +87,7 @@ class LocalProcesses:
         environ = {**self._environ, **spec.env, **self._keys(env)}
         self._check_command(environ)
         self._machines.tidy(keep=self._members())
-        port = self._port()
+        port = free_port(self._section.port)
         order = {
             "argv": self._section.words(HOST, port),
             "cwd": str(self._cwd),
@@ -135,23 +135,6 @@ class LocalProcesses:
                 f"`process.command`: there is no program {program!r} in PATH={environ.get('PATH', '')}.",
                 hint="Write its whole path, such as /home/me/venv/bin/vllm; cron's PATH is short.",
             )
-
-    def _port(self) -> int:
-        """The configured one, or the first free one.
-
-        Raises:
-            ProviderUnavailable: somebody listens there; it may end.
-        """
-        if (wanted := self._section.port) is not None:
-            if not self._table.is_free(wanted):
-                raise ProviderUnavailable(
-                    f"Port {wanted} (`process.port`) is in use by another program.", retry_after=5
-                )
-            return wanted
-        port = next(filter(self._table.is_free, range(FIRST_PORT, 65536)), None)
-        if port is None:
-            raise ProviderUnavailable(f"No port from {FIRST_PORT} upwards is free.", retry_after=5)
-        return port
 
     def _start(self, home: Path, environ: Mapping[str, str]) -> None:
         """Start the warden and hear from it.

@@ -9,7 +9,6 @@ warden itself is known, by its pid.
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +22,6 @@ from llmpod.model import ProcessId
 
 MARK = "LLMPOD_MACHINE"
 PORT = "LLMPOD_MACHINE_PORT"
-HOST = "127.0.0.1"
 START_SECONDS = 20.0
 WARDEN = b"process_warden.py"
 
@@ -89,19 +87,6 @@ class ProcessTable:
                     signal.pidfd_send_signal(fd, sign)
             finally:
                 os.close(fd)
-
-    def is_free(self, port: int) -> bool:
-        """Whether a server could listen on this port of loopback now.
-
-        What is left of closed connections does not count, as it does not for servers.
-        """
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                return False
-        return True
 
 
 def _members(sessions: Mapping[str, int]) -> dict[str, tuple[Member, ...]]:

@@ -211,6 +211,7 @@ def managed(config: PodConfig, digest: str, draw: Callable[[Mapping[str, float]]
         "schema_ref": True,
         "notifications": True,
         "process": {"env"},
+        "docker": {"env"},
     }
     snapshot = config.model_dump(mode="json", exclude=secret, exclude_defaults=True)
     policy = Policy(

@@ -20,7 +20,7 @@ from llmpod.config import jsonc
 from llmpod.config.credentials import Secret, has_runpod_key, key_file, provider_key, runpod_key
 from llmpod.config.proxy import ProxySettings, base_url, proxy_settings
 from llmpod.config.schema import AUTO_GPU, VLLM_PRESET, Budget, Notification, PodConfig
-from llmpod.config.ways import DEFAULTS, SECTIONS, ProcessSection, StaticSection
+from llmpod.config.ways import DEFAULTS, SECTIONS, DockerSection, ProcessSection, StaticSection
 from llmpod.errors import ConfigError
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "VLLM_PRESET",
     "Budget",
     "Config",
+    "DockerSection",
     "Notification",
     "PodConfig",
     "ProcessSection",

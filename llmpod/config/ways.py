@@ -6,9 +6,9 @@ nothing and costs nothing; they stand in :data:`DEFAULTS`.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llmpod.config.section import Name, Port, Section, Word
 
@@ -19,6 +19,7 @@ RENTED = frozenset({"runpod", "demo"})
 Variables = Annotated[
     Mapping[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Word], Field(strict=False)
 ]
+Mount = Annotated[str, Field(pattern=r"^[^:]+:/[^:]*(:[a-zA-Z,]+)?$")]
 KEY_VARIABLES = ("VLLM_API_KEY", "LLAMA_API_KEY")
 
 
@@ -58,6 +59,54 @@ class ProcessSection(Command):
     )
 
 
+class DockerSection(Command):
+    """A container of an engine on this machine, or one that exists already (``container``)."""
+
+    image: Name | None = Field(None, description="The image; it is not pulled by itself.")
+    container: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,127}$")] | None = Field(
+        None,
+        description="Instead of `image`: the name of an existing container (of a compose file), to start and stop.",
+    )
+    command: Annotated[tuple[Word, ...], Field(strict=False)] = Field(
+        (), description="Arguments for the image; `--host` and `--port` as for `process`."
+    )
+    entrypoint: Annotated[tuple[Word, ...], Field(strict=False)] | None = Field(
+        None, description="Instead of the image's own."
+    )
+    gpus: (
+        Literal["all"] | Annotated[int, Field(ge=1)] | Annotated[tuple[Name, ...], Field(strict=False)] | None
+    ) = Field(None, description="`all`, a number, or a list of GPU ids; none if absent.")
+    mounts: Annotated[tuple[Mount, ...], Field(strict=False)] = Field(
+        (), description="`/host/path:/inside` or `/host/path:/inside:ro`."
+    )
+    shm_gb: Annotated[float, Field(gt=0, le=1024, strict=False)] | None = Field(
+        None, description="Shared memory; vLLM on several GPUs wants 8 or more."
+    )
+    network: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")] = Field(
+        "bridge",
+        description="With `host` the server listens on loopback itself; else its port is published there.",
+    )
+    port: Port | None = Field(
+        None, description="The port on this machine; a free one from 8101 upwards if absent."
+    )
+    stop_seconds: Annotated[float, Field(ge=0, le=600, strict=False)] = Field(
+        10.0, description="From SIGTERM to SIGKILL."
+    )
+    socket: Path | None = Field(
+        None,
+        strict=False,
+        description="The engine's unix socket; DOCKER_HOST or /var/run/docker.sock if absent.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "DockerSection":
+        if (self.image is None) == (self.container is None):
+            raise ValueError("give exactly one of `image` and `container`")
+        if self.container is not None and self.port is None:
+            raise ValueError("`container` needs `port`, where it is reached on this machine")
+        return self
+
+
 class StaticSection(Section):
     """A model server that somebody else runs."""
 
@@ -69,7 +118,11 @@ class StaticSection(Section):
     )
 
 
-SECTIONS: Mapping[str, type[Section]] = {"process": ProcessSection, "static": StaticSection}
+SECTIONS: Mapping[str, type[Section]] = {
+    "process": ProcessSection,
+    "docker": DockerSection,
+    "static": StaticSection,
+}
 """The section that each backend reads."""
 
 _AT_ONCE: Mapping[str, Any] = {
@@ -81,6 +134,7 @@ _AT_ONCE: Mapping[str, Any] = {
 }
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "process": {**_AT_ONCE, "create_grace_seconds": 2.0},
+    "docker": {**_AT_ONCE, "create_grace_seconds": 90.0},
     "static": {
         **_AT_ONCE,
         "create_grace_seconds": 0.0,

@@ -122,7 +122,7 @@ class Actor:
         name, refusals = self.memory.record(model).name, list[ProviderError]()
         for offer in spec.offers:
             try:
-                deadline = self._armed(model, offer, end)
+                deadline = self._armed(model, spec, offer, end=end)
             except NoMoney as e:  # our own budget: a cheaper one may do
                 self.report.say(f"{model}: {offer.gpu} is over the budget")
                 refusals.append(e)
@@ -141,7 +141,7 @@ class Actor:
                 return
         self._not_made(model, refusals[-1])
 
-    def _armed(self, model: str, offer: Offer, end: float) -> float:
+    def _armed(self, model: str, spec: Spec, offer: Offer, *, end: float) -> float:
         """The deadline for the machine's own switch: the run's end, or when the budget ends at this price.
 
         Raises:
@@ -150,7 +150,8 @@ class Actor:
         limit = self.purse.until(offer.usd_per_hour, self.memory.now())
         deadline = end if limit is None else min(end, limit)
         # The list price stands in until the provider names what it bills.
-        record = replace(self.memory.record(model), switch_at=deadline, usd_per_hour=offer.usd_per_hour)
+        switch_at = deadline if spec.has_switch else None
+        record = replace(self.memory.record(model), switch_at=switch_at, usd_per_hour=offer.usd_per_hour)
         self.memory.keep(model, record)
         return deadline
 

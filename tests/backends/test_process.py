@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from llmpod.backends import process_warden
+from llmpod.backends.local_port import HOST
 from llmpod.backends.machines import KEPT, Machines
-from llmpod.backends.process_table import HOST
 from llmpod.config.ways import addressed
 from llmpod.errors import BadSpec, NotFound, ProviderUnavailable
 from tests.backends.local import KEY, Local, local

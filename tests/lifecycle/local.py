@@ -124,9 +124,6 @@ class Table(ProcessTable):
             elif group.pid == member.id.pid and group.ends_at is None:
                 group.ends_at = world.clock() + (10.0 if fault == "deaf" else world.delete_lag)
 
-    def is_free(self, port: int) -> bool:
-        return True
-
 
 @dataclass
 class Elsewhere(Provider):

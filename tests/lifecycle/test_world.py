@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 
 from llmpod.model import Direction, Observed, Phase
 from tests.lifecycle.cloud import Cloud
+from tests.lifecycle.engine import Boxes, Named
 from tests.lifecycle.local import Elsewhere, Processes
 from tests.lifecycle.provider import MAX_LAG, Clock, Provider
 from tests.lifecycle.world import GRACE, MODEL, OVERRUN_SECONDS, World
@@ -29,7 +30,7 @@ from tests.lifecycle.world import GRACE, MODEL, OVERRUN_SECONDS, World
 PASS_SECONDS = 300.0
 CRON_SECONDS = 30.0
 LONG_STEPS = 100_000
-OTHERS: Sequence[type[Provider]] = (Processes, Elsewhere)
+OTHERS: Sequence[type[Provider]] = (Processes, Elsewhere, Boxes, Named)
 EFFECTS = st.integers(0, 16)
 _MEMORY = Path("/dev/shm")  # noqa: S108 - where it exists, an fsync costs nothing there
 
@@ -202,7 +203,7 @@ def test_random_worlds_of_the_other_backends(provider: type[Provider]) -> None:
     run_state_machine_as_test(
         Other,
         settings=settings(
-            max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
 

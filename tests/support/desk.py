@@ -25,6 +25,7 @@ class Desk:
     directory: Path
     env: Mapping[str, str]
     port: int = field(default_factory=free_port)
+    model_port: int = field(default_factory=free_port)
 
     def write(self, command: list[str], **changes: object) -> None:
         section = {"command": command, "cwd": str(ROOT), "stop_seconds": 5}

@@ -32,6 +32,7 @@ _NOUNS = (
 )
 _SETTINGS = (*_NOUNS, "llmpod.config", "llmpod.config.*")
 _BACKEND = (*_SETTINGS, "llmpod.backends")
+_LOCAL = (*_BACKEND, "llmpod.backends.machines", "llmpod.backends.local_port")
 _LIFECYCLE = (*_SETTINGS, "llmpod.backends", "llmpod.lifecycle", "llmpod.lifecycle.*")
 _REQUESTS = (
     "requests",
@@ -61,10 +62,9 @@ PARTS: Mapping[str, Part] = {
         libraries=_REQUESTS,
         sync=True,
     ),
-    "llmpod.backends.process*": Part(
-        ours=(*_BACKEND, "llmpod.identity", "llmpod.backends.process*", "llmpod.backends.machines"), sync=True
-    ),
-    "llmpod.backends.static": Part(ours=(*_BACKEND, "llmpod.backends.machines"), sync=True),
+    "llmpod.backends.process*": Part(ours=(*_LOCAL, "llmpod.backends.process*"), sync=True),
+    "llmpod.backends.docker*": Part(ours=(*_LOCAL, "llmpod.backends.docker*"), sync=True),
+    "llmpod.backends.static": Part(ours=_LOCAL, sync=True),
     "llmpod.backends.hub*": Part(ours=(*_BACKEND, "llmpod.backends.hub*"), libraries=_REQUESTS, sync=True),
     "llmpod.backends.*": Part(ours=_BACKEND, libraries=_REQUESTS, sync=True),
     "llmpod.backends": Part(ours=(*_BACKEND, "llmpod.backends.*"), sync=True),
