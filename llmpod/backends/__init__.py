@@ -8,8 +8,20 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from llmpod.config import Config, DockerSection, ProcessSection, Secret, StaticSection, base_url, environment
+from llmpod.config import (
+    Config,
+    DockerSection,
+    ProcessSection,
+    Secret,
+    SlurmSection,
+    StaticSection,
+    base_url,
+    environment,
+)
 from llmpod.model import Instance, Listing, Offer, Spec
+
+# What SLURM's commands and a job need of the caller's environment; the cloud key is not in it.
+_CLUSTER = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SLURM_CONF")
 
 
 class Backend(Protocol):
@@ -86,6 +98,8 @@ def open_backend(config: Config, key: Secret) -> Backend:
         return _processes(config, common.process)
     if common.docker is not None and common.backend == "docker":
         return _docker(config, common.docker)
+    if common.slurm is not None and common.backend == "slurm":
+        return _slurm(config, common.slurm)
     if common.static is not None and common.backend == "static":
         return _static(config, common.static)
     from llmpod.backends.runpod_pod import RunpodPods
@@ -105,6 +119,16 @@ def _docker(config: Config, section: DockerSection) -> Backend:
     if section.container is not None:
         return ExistingContainer(section, engine, Machines(config.directory / "machines"))
     return Containers(section, engine)
+
+
+def _slurm(config: Config, section: SlurmSection) -> Backend:
+    from llmpod.backends.machines import Machines
+    from llmpod.backends.slurm import SlurmJobs
+
+    environ = environment()
+    passed = {name: environ[name] for name in _CLUSTER if name in environ}
+    machines = Machines(config.directory / "machines")
+    return SlurmJobs(section, machines, cwd=config.path.parent, environ=passed)
 
 
 def _static(config: Config, section: StaticSection) -> Backend:

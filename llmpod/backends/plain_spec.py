@@ -6,7 +6,10 @@ import json
 from llmpod.config import PodConfig
 from llmpod.model import Offer, Spec
 
-_SWITCHED = ("process",)  # whose machines end themselves at their deadline, with nobody left to end them
+_SWITCHED = (
+    "process",
+    "slurm",
+)  # whose machines end themselves at their deadline, with nobody left to end them
 
 
 def plain_spec(config: PodConfig) -> Spec:

@@ -212,6 +212,7 @@ def managed(config: PodConfig, digest: str, draw: Callable[[Mapping[str, float]]
         "notifications": True,
         "process": {"env"},
         "docker": {"env"},
+        "slurm": {"env"},
     }
     snapshot = config.model_dump(mode="json", exclude=secret, exclude_defaults=True)
     policy = Policy(

@@ -20,7 +20,7 @@ from llmpod.config import jsonc
 from llmpod.config.credentials import Secret, has_runpod_key, key_file, provider_key, runpod_key
 from llmpod.config.proxy import ProxySettings, base_url, proxy_settings
 from llmpod.config.schema import AUTO_GPU, VLLM_PRESET, Budget, Notification, PodConfig
-from llmpod.config.ways import DEFAULTS, SECTIONS, DockerSection, ProcessSection, StaticSection
+from llmpod.config.ways import DEFAULTS, SECTIONS, DockerSection, ProcessSection, SlurmSection, StaticSection
 from llmpod.errors import ConfigError
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "ProcessSection",
     "ProxySettings",
     "Secret",
+    "SlurmSection",
     "StaticSection",
     "base_url",
     "environment",

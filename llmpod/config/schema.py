@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llmpod.config.section import Name, Port, Section
-from llmpod.config.ways import RENTED, SECTIONS, DockerSection, ProcessSection, StaticSection
+from llmpod.config.ways import RENTED, SECTIONS, DockerSection, ProcessSection, SlurmSection, StaticSection
 from llmpod.model import EventKind
 
 Seconds = Annotated[int, Field(ge=0, le=31 * 24 * 3600)]
@@ -65,11 +65,12 @@ class PodConfig(BaseModel):
     )
 
     # where to run it
-    backend: Literal["runpod", "demo", "process", "docker", "static"] = Field(
+    backend: Literal["runpod", "demo", "process", "docker", "slurm", "static"] = Field(
         "runpod", description="How the model is run; `demo` is the bundled simulator: free, local."
     )
     process: ProcessSection | None = Field(None, description="For the backend `process`: a local command.")
     docker: DockerSection | None = Field(None, description="For the backend `docker`: a container.")
+    slurm: SlurmSection | None = Field(None, description="For the backend `slurm`: a job on a cluster.")
     static: StaticSection | None = Field(
         None, description="For the backend `static`: somebody else's server."
     )

@@ -4,6 +4,8 @@ Each way has its own defaults for a few of the common keys, since a local comman
 nothing and costs nothing; they stand in :data:`DEFAULTS`.
 """
 
+import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +22,7 @@ Variables = Annotated[
     Mapping[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Word], Field(strict=False)
 ]
 Mount = Annotated[str, Field(pattern=r"^[^:]+:/[^:]*(:[a-zA-Z,]+)?$")]
+_OURS = r"(--(job-name|dependency|array|wrap|output|error|wait|parsable)\b|-[JdaoeW])"
 KEY_VARIABLES = ("VLLM_API_KEY", "LLAMA_API_KEY")
 
 
@@ -63,7 +66,7 @@ class DockerSection(Command):
     """A container of an engine on this machine, or one that exists already (``container``)."""
 
     image: Name | None = Field(None, description="The image; it is not pulled by itself.")
-    container: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,127}$")] | None = Field(
+    container: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | None = Field(
         None,
         description="Instead of `image`: the name of an existing container (of a compose file), to start and stop.",
     )
@@ -82,7 +85,7 @@ class DockerSection(Command):
     shm_gb: Annotated[float, Field(gt=0, le=1024, strict=False)] | None = Field(
         None, description="Shared memory; vLLM on several GPUs wants 8 or more."
     )
-    network: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")] = Field(
+    network: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = Field(
         "bridge",
         description="With `host` the server listens on loopback itself; else its port is published there.",
     )
@@ -107,6 +110,59 @@ class DockerSection(Command):
         return self
 
 
+class SlurmSection(Command):
+    """A job on a SLURM cluster, reached through an SSH tunnel from its node back to this machine."""
+
+    options: Annotated[tuple[Word, ...], Field(strict=False)] = Field(
+        (), description="Options of the job as a list of words, such as `--gres=gpu:1`."
+    )
+    srun: Annotated[str, Field(max_length=10_000)] | None = Field(
+        None,
+        description="The same as a line, as for `srun`: `srun --mem=30G --gres=gpu:1`; split, run by no shell.",
+    )
+    loopback_user: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]*$")] = Field(
+        description="The account on this machine that the node's ssh logs in to."
+    )
+    loopback_host: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9\[][A-Za-z0-9_.:\]-]*$")] = (
+        Field(description="This machine's name or address, as the node reaches it.")
+    )
+    ssh_port: Port = Field(22, description="The port of this machine's SSH server.")
+    identity_file: Name | None = Field(None, description="The private key, by its path on the node.")
+    known_hosts: Name | None = Field(
+        None, description="A file on the node with this machine's host key; ssh's own if absent."
+    )
+    port: Port | None = Field(
+        None, description="The tunnel's port on this machine; a free one from 8101 upwards if absent."
+    )
+
+    @model_validator(mode="after")
+    def _options_are_options(self) -> "SlurmSection":
+        try:
+            words = self.job_options
+        except ValueError as e:
+            raise ValueError(f"`srun` cannot be split into words: {e}") from None
+        before = "--"
+        for word in words:
+            value = before.startswith("-") and "=" not in before and before != "--"
+            if not word.startswith("-") and not value:
+                raise ValueError(f"`srun` and `options` hold options only, and {word!r} is none")
+            if re.match(_OURS, word):
+                raise ValueError(f"{word!r} is set by llmpod, which knows its jobs by it")
+            before = word
+        return self
+
+    @property
+    def job_options(self) -> tuple[str, ...]:
+        """All options of the job as words. Raises ValueError: a quotation has no end."""
+        line = shlex.split(self.srun or "")
+        return (*(line[1:] if line[:1] == ["srun"] else line), *self.options)
+
+    @property
+    def target(self) -> str:
+        """Where the tunnel leads, as ssh reads it."""
+        return f"{self.loopback_user}@{self.loopback_host}"
+
+
 class StaticSection(Section):
     """A model server that somebody else runs."""
 
@@ -121,6 +177,7 @@ class StaticSection(Section):
 SECTIONS: Mapping[str, type[Section]] = {
     "process": ProcessSection,
     "docker": DockerSection,
+    "slurm": SlurmSection,
     "static": StaticSection,
 }
 """The section that each backend reads."""
@@ -135,6 +192,13 @@ _AT_ONCE: Mapping[str, Any] = {
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "process": {**_AT_ONCE, "create_grace_seconds": 2.0},
     "docker": {**_AT_ONCE, "create_grace_seconds": 90.0},
+    "slurm": {
+        **_AT_ONCE,
+        "runtime_seconds": 24 * 3600,
+        "startup_timeout_seconds": 24 * 3600,  # a queue may be long
+        "poll_interval_seconds": 2,
+        "create_grace_seconds": 60.0,
+    },
     "static": {
         **_AT_ONCE,
         "create_grace_seconds": 0.0,

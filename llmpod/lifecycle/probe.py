@@ -72,7 +72,7 @@ class HttpProber:
             was_ready: it completed a token before, so listing the model is proof enough now.
         """
         if seen.base_url is None or not seen.container_up:
-            return Health(Phase.CREATED, "the machine is being set up or pulls the image")
+            return Health(Phase.CREATED, seen.detail or "the machine is being set up or pulls the image")
         with Session() as session:
             server = _Server(session, seen.base_url, api_key, clock=self._clock)
             health = self._first(server, served_name, key_optional=seen.key_optional, was_ready=was_ready)

@@ -242,7 +242,7 @@ def test_a_named_container_is_started_and_stopped_and_stays(desk: Desk, engine: 
         "HostConfig": {"NetworkMode": "host", "Binds": shape["mounts"]},
     }
     text = json.dumps(body).encode()
-    assert dockerd.ask(engine, "POST", "/containers/create?name=coder", text, "application/json")[0] == 201
+    assert dockerd.ask(engine, "POST", "/containers/create?name=coder", text)[0] == 201
     named = {"socket": str(engine), "container": "coder", "port": desk.model_port, "stop_seconds": 5}
     desk.configure("docker", named)
     desk.passes_until("ready")

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 
 from llmpod.model import Direction, Observed, Phase
 from tests.lifecycle.cloud import Cloud
+from tests.lifecycle.cluster import Cluster
 from tests.lifecycle.engine import Boxes, Named
 from tests.lifecycle.local import Elsewhere, Processes
 from tests.lifecycle.provider import MAX_LAG, Clock, Provider
@@ -30,7 +31,7 @@ from tests.lifecycle.world import GRACE, MODEL, OVERRUN_SECONDS, World
 PASS_SECONDS = 300.0
 CRON_SECONDS = 30.0
 LONG_STEPS = 100_000
-OTHERS: Sequence[type[Provider]] = (Processes, Elsewhere, Boxes, Named)
+OTHERS: Sequence[type[Provider]] = (Processes, Elsewhere, Boxes, Named, Cluster)
 EFFECTS = st.integers(0, 16)
 _MEMORY = Path("/dev/shm")  # noqa: S108 - where it exists, an fsync costs nothing there
 

@@ -53,13 +53,15 @@ def dockerd() -> Iterator[Path]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def ask(engine: Path, method: str, path: str, body: bytes = b"", kind: str = "") -> tuple[int, bytes]:
+def ask(
+    engine: Path, method: str, path: str, body: bytes = b"", *, kind: str = "application/json"
+) -> tuple[int, bytes]:
     """One request past llmpod, as a person makes one."""
     connection = http.client.HTTPConnection("localhost", timeout=30)
     connection.sock = socket.socket(socket.AF_UNIX)
     try:
         connection.sock.connect(str(engine))
-        connection.request(method, path, body or None, {"Content-Type": kind} if kind else {})
+        connection.request(method, path, body or None, {"Content-Type": kind} if body else {})
         answer = connection.getresponse()
         return answer.status, answer.read()
     finally:
@@ -102,7 +104,7 @@ def _import(engine: Path) -> None:
             entry.type, entry.mode = tarfile.DIRTYPE, 0o755
             tar.addfile(entry)
     path = "/images/create?fromSrc=-&repo=empty&tag=1"
-    status, text = ask(engine, "POST", path, buffer.getvalue(), "application/x-tar")
+    status, text = ask(engine, "POST", path, buffer.getvalue(), kind="application/x-tar")
     assert status == 200, text
 
 

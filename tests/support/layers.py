@@ -64,6 +64,7 @@ PARTS: Mapping[str, Part] = {
     ),
     "llmpod.backends.process*": Part(ours=(*_LOCAL, "llmpod.backends.process*"), sync=True),
     "llmpod.backends.docker*": Part(ours=(*_LOCAL, "llmpod.backends.docker*"), sync=True),
+    "llmpod.backends.slurm*": Part(ours=(*_LOCAL, "llmpod.backends.slurm*"), sync=True),
     "llmpod.backends.static": Part(ours=_LOCAL, sync=True),
     "llmpod.backends.hub*": Part(ours=(*_BACKEND, "llmpod.backends.hub*"), libraries=_REQUESTS, sync=True),
     "llmpod.backends.*": Part(ours=_BACKEND, libraries=_REQUESTS, sync=True),
