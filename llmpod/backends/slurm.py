@@ -7,7 +7,6 @@ the cluster shares that directory.
 
 import math
 import os
-import pwd
 import secrets
 import subprocess
 import time
@@ -117,7 +116,7 @@ class SlurmJobs:
 
     def destroy(self, instance_id: str) -> bool:
         known = self._machines.path(instance_id).is_dir() or instance_id in self._jobs()
-        done = self._ask(["scancel", f"--user={_user()}", f"--name={instance_id}"])
+        done = self._ask(["scancel", f"--user={os.geteuid()}", f"--name={instance_id}"])
         if done.code != 0:
             raise ProviderUnavailable(f"scancel failed: {_words(done)}")
         return self._machines.end(instance_id) or known
@@ -180,9 +179,15 @@ class SlurmJobs:
 
     def _jobs(self) -> dict[str, Job]:
         """Jobs by name, those that ended a moment ago included."""
-        done = self._ask(["squeue", "--noheader", "--states=all", f"--user={_user()}", f"--format={_FIELDS}"])
+        done = self._ask(
+            ["squeue", "--noheader", "--states=all", f"--user={os.geteuid()}", f"--format={_FIELDS}"]
+        )
         if done.code != 0:
-            raise ProviderUnavailable(f"squeue failed: {_words(done)}", retry_after=30)
+            raise ProviderUnavailable(
+                f"squeue failed: {_words(done)}.",
+                hint="Is SLURM's controller (slurmctld) up?",
+                retry_after=30,
+            )
         found = {}
         for line in done.out.splitlines():
             fields = line.split("|", 3)
@@ -251,7 +256,3 @@ def _observed(job: Job | None) -> Observed:
 
 def _words(done: Done) -> str:
     return one_line(" ".join((done.err or done.out).split()), 300) or f"exit code {done.code}"
-
-
-def _user() -> str:
-    return pwd.getpwuid(os.geteuid()).pw_name

@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -214,6 +215,18 @@ def test_a_real_tunnel_that_fails_says_why(
     error = desk.passes_until("failed")["error"]
     assert says in error
     assert "SSH tunnel" in error
+
+
+@pytest.mark.component
+def test_a_real_tunnel_to_a_port_that_is_taken_fails(site: slurm.Site) -> None:
+    """And does not settle for [::1], as it would without the address."""
+    more = {"identity_file": str(site.identity), "known_hosts": str(site.known_hosts)}
+    where = section(loopback_user="root", loopback_host="127.0.0.1", ssh_port=site.ssh_port, **more)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        words = tunnel(where, port=taken.getsockname()[1], node_port=9)
+        done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 255
+    assert "remote port forwarding failed" in done.stderr
 
 
 @pytest.mark.component
