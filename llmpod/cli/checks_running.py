@@ -141,7 +141,9 @@ def last_pass(site: Site, *, scheduled: bool) -> Check:
 
 
 def switch(site: Site) -> Iterator[Check]:
-    """Whether each pod would end itself if nobody were left to end it."""
+    """Whether each pod would end itself if nobody were left to end it; what costs nothing need not."""
+    if not site.config.common.is_rented:
+        return
     if site.config.common.heartbeat_seconds is None:
         text = "heartbeat_seconds is null: a pod that nobody uses or watches runs until its deadline"
         yield warning("switch", text, site.edit)

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from llmpod import config
 from llmpod.cli.wiring import HOME, Plane, open_plane
 from llmpod.config import Config, Secret
-from llmpod.errors import ConfigError
+from llmpod.errors import ConfigError, StateError
 from llmpod.lifecycle.store import Store
 
 DEFAULT_CONFIG = HOME / "pod_config.json"
@@ -57,8 +57,9 @@ class Invocation:
             if not salvage:
                 raise
             self.say(f"{e}\nShutting down with what can be read of it.")
-            if (last := self.last_config()) is not None and not last.common.is_rented:
-                return last  # what runs is found by its section, of which little may be left
+            with suppress(ConfigError, StateError):
+                if (last := self.last_config()) is not None and not last.common.is_rented:
+                    return last  # what runs is found by its section, of which little may be left
             return config.salvage(self.config_path, self.environ)
 
     def key(self, loaded: Config) -> Secret:

@@ -22,6 +22,7 @@ from llmpod.web import Session
 MAX_BYTES = 2**20
 MAX_DETAIL = 300
 MODELS = "/v1/models"
+_NO_LIST = (404, 405, 500, 501)  # not 503: llama.cpp answers that while it loads
 _ENDLESS = "its answer does not end"
 _MESSAGES = [{"role": "user", "content": "ping"}]
 _QUESTIONS: tuple[tuple[str, Mapping[str, Any]], ...] = (
@@ -84,6 +85,8 @@ class HttpProber:
             return Health(Phase.BOOTING, bare)
         if bare.status == 200 and not key_optional:
             return Health(Phase.LOADING, "it answers without its key", open_to_all=True)
+        if key_optional and (bare.status in _NO_LIST or (bare.status == 200 and not _names(bare))):
+            return self._complete(server, served_name)  # `transformers serve` lists none of its own
         if bare.status not in (200, 401):
             return Health(Phase.BOOTING, f"HTTP {bare.status} instead of 401")
         return self._model(server, served_name, was_ready=was_ready)

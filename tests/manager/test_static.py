@@ -2,7 +2,9 @@
 
 import json
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,39 @@ def test_it_answers_through_the_proxy_with_its_own_key_and_is_left_alone(
     desk.manage("--shutdown").expect()
     assert desk.state()["phase"] == "stopped"
     assert program.code is None
+
+
+class Listless(BaseHTTPRequestHandler):
+    """It answers, and lists no model, as `transformers serve` does with a model from a directory."""
+
+    def do_GET(self) -> None:
+        self._answer(500, b"Internal Server Error")
+
+    def do_POST(self) -> None:
+        self._answer(200, b'{"choices": []}')
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+        """Quiet."""
+
+
+def test_one_that_lists_no_models_is_ready_when_it_answers(desk: Desk) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Listless)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        desk.configure("static", {"url": f"http://127.0.0.1:{server.server_port}"})
+        desk.passes_until("ready")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_one_that_is_away_is_looked_for_until_it_is_there(desk: Desk) -> None:

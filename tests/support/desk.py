@@ -64,8 +64,9 @@ class Desk:
 
         return eventually(done, within=60, every=0.1)
 
-    def ask(self) -> dict[str, Any]:
-        body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
+    def ask(self, model: str = MODEL) -> dict[str, Any]:
+        """One answer through the proxy."""
+        body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 8}
         url = f"http://127.0.0.1:{self.port}/v1/chat/completions"
         answer = requests.post(url, json=body, timeout=30)
         answer.raise_for_status()
