@@ -24,7 +24,7 @@ from llmpod.cli.follow import LOCK_SECONDS, Follower
 from llmpod.cli.plan import print_plans
 from llmpod.cli.wiring import Plane, open_plane, with_port
 from llmpod.config import Config, Secret
-from llmpod.errors import BadCredentials, Busy, ConfigError, Declined, LlmpodError, ModelNotReady
+from llmpod.errors import Busy, ConfigError, Declined, LlmpodError, ModelNotReady
 from llmpod.identity import process_id
 from llmpod.lifecycle.files import private_dir
 from llmpod.model import Direction, Phase
@@ -125,9 +125,8 @@ def _run(
 def _needs_no_key(path: Path, environ: Mapping[str, str]) -> bool:
     """Whether the configuration is for a backend that can be used at once; a broken one is told by who needs it."""
     try:
-        common = configuration.load(path, environ).common
-        return not configuration.provider_key(common.backend, {}).reveal()
-    except (ConfigError, BadCredentials):
+        return not configuration.needs_key(configuration.load(path, environ).common.backend)
+    except ConfigError:
         return False
 
 

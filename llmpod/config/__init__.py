@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from llmpod.config import jsonc
-from llmpod.config.credentials import Secret, has_runpod_key, key_file, provider_key, runpod_key
+from llmpod.config.credentials import Secret, has_runpod_key, key_file, needs_key, provider_key, runpod_key
 from llmpod.config.proxy import ProxySettings, base_url, proxy_settings
 from llmpod.config.schema import AUTO_GPU, VLLM_PRESET, Budget, Notification, PodConfig
 from llmpod.config.ways import DEFAULTS, SECTIONS, DockerSection, ProcessSection, SlurmSection, StaticSection
@@ -42,6 +42,7 @@ __all__ = [
     "json_schema",
     "key_file",
     "load",
+    "needs_key",
     "parse",
     "provider_key",
     "proxy_settings",

@@ -60,7 +60,12 @@ def provider_key(backend: str, environ: Mapping[str, str]) -> Secret:
     Raises:
         BadCredentials: see :func:`runpod_key`.
     """
-    return runpod_key(environ) if backend in _RUNPOD else NO_KEY
+    return runpod_key(environ) if needs_key(backend) else NO_KEY
+
+
+def needs_key(backend: str) -> bool:
+    """Whether a backend's provider wants a key."""
+    return backend in _RUNPOD
 
 
 def has_runpod_key(environ: Mapping[str, str]) -> bool:
