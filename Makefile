@@ -9,12 +9,13 @@ PY := .venv/bin/python
 INSTALL := PYTHON="$(PYTHON)" scripts/install
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-long cover check lock clean
+.PHONY: help install run test test-real test-long cover check lock clean
 
 help:
 	@echo "make install    make .venv with the hash-locked packages for running and development"
 	@echo "make run        start and stay in the foreground; Ctrl-C cleans up   (YES=1: do not ask, RUN_ARGS='…')"
 	@echo "make test       the test suite                                       (TEST_ARGS='-k cache -x')"
+	@echo "make test-real  what needs real programs: Docker Engine, SLURM, model servers, as far as they are in PATH"
 	@echo "make test-long  the tests that take minutes: kill moments, random worlds, a million requests"
 	@echo "make cover      the test suite with branch coverage"
 	@echo "make check      format, lint, types, layers, ceilings, tests: the one command that decides"
@@ -35,6 +36,10 @@ run: .venv/.run-installed
 
 test: .venv/.dev-installed
 	@exec $(PY) -m pytest -q -n auto $(TEST_ARGS)
+
+# one after the other: each starts daemons of its own; -rs names what was missing
+test-real: .venv/.dev-installed
+	@exec $(PY) -m pytest -q -m component -rs $(TEST_ARGS)
 
 # -m on the command line replaces the "not long" of pyproject.toml; -rA names each test with its own count
 test-long: .venv/.dev-installed

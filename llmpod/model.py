@@ -84,6 +84,7 @@ class Spec:
         heartbeat_seconds: the machine ends itself when it served no authenticated request for so long.
         switch_interval_seconds: how often the machine looks at its own deadline and heartbeat.
         digest: names the configuration that this was drawn from.
+        has_switch: whether the machine can end itself at a deadline.
     """
 
     model: str
@@ -107,6 +108,7 @@ class Spec:
     heartbeat_seconds: int | None = None
     switch_interval_seconds: int = 30
     digest: str = ""
+    has_switch: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class Instance:
     """One machine as the provider lists it. ``base_url`` is where its model server will answer (no ``/v1``).
 
     ``switch_at`` is the deadline armed in it and ``digest`` the configuration it was made from, where it tells them.
+    ``key_optional``: strangers cannot reach it, or it is not ours, so an answer without the key is no leak.
     """
 
     id: str
@@ -129,6 +132,7 @@ class Instance:
     detail: str = ""
     switch_at: float | None = None
     digest: str = ""
+    key_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +172,7 @@ class Record:
     armed inside the machine itself and cannot be moved; ``crashes`` counts how often its uptime fell back;
     ``listed``: a listing has shown it; ``ending_at`` is when its first delete was ordered. ``run_at`` is the time of
     the order that this run obeys; another order starts a new run with a new deadline and fresh attempts.
+    ``key_file`` holds the key of a server that is not ours; empty: it has none; None: the key is the name's own.
     ``suspects`` are names of earlier creates that ended unclear and may still appear.
     """
 
@@ -200,6 +205,7 @@ class Record:
     down_reason: str = ""
     error: str = ""
     suspects: tuple[tuple[str, float], ...] = ()
+    key_file: str | None = None
     config: Mapping[str, object] = field(default_factory=dict)
 
 

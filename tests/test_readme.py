@@ -159,7 +159,7 @@ def test_every_config_key_is_documented_and_every_documented_key_exists() -> Non
         name for name in names(table("## `pod_config.json`")) if name.islower() or name == "modelStoreId"
     }
     urls = {"runpod_api_url", "runpod_proxy_url", "runpod_graphql_url", "hub_url"}
-    internal = {"schema_ref", "backend", "create_grace_seconds", *urls}
+    internal = {"schema_ref", "create_grace_seconds", *urls}
     assert documented == set(PodConfig.model_fields) - internal
 
 

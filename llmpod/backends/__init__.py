@@ -4,11 +4,24 @@ A backend holds no opinion about what should exist. It lists, creates once, dest
 which of the three outcomes a create had.
 """
 
-from collections.abc import Collection, Mapping
-from typing import Protocol
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-from llmpod.config import Config, Secret
+from llmpod.config import (
+    Config,
+    DockerSection,
+    ProcessSection,
+    Secret,
+    SlurmSection,
+    StaticSection,
+    base_url,
+    environment,
+)
 from llmpod.model import Instance, Listing, Offer, Spec
+
+# What SLURM's commands and a job need of the caller's environment; the cloud key is not in it.
+_CLUSTER = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SLURM_CONF")
 
 
 class Backend(Protocol):
@@ -60,13 +73,75 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class Speaking(Protocol):
+    """A backend that keeps what its machines say."""
+
+    def tail(self, instance_id: str, lines: int) -> Sequence[str]:
+        """The last lines of a machine's log, oldest first; none where there is no log.
+
+        Raises:
+            ProviderError: it cannot be read now.
+        """
+        ...
+
+
 def open_backend(config: Config, key: Secret) -> Backend:
     """The backend that the configuration names.
 
     Args:
         config: the configuration.
-        key: the provider's key.
+        key: the provider's key; an empty one where none is needed.
     """
+    common = config.common
+    if common.process is not None and common.backend == "process":
+        return _processes(config, common.process)
+    if common.docker is not None and common.backend == "docker":
+        return _docker(config, common.docker)
+    if common.slurm is not None and common.backend == "slurm":
+        return _slurm(config, common.slurm)
+    if common.static is not None and common.backend == "static":
+        return _static(config, common.static)
     from llmpod.backends.runpod_pod import RunpodPods
 
-    return RunpodPods(config.common, key)
+    return RunpodPods(common, key)
+
+
+def _docker(config: Config, section: DockerSection) -> Backend:
+    from llmpod.backends.docker import Containers
+    from llmpod.backends.docker_api import Engine
+    from llmpod.backends.docker_existing import ExistingContainer
+    from llmpod.backends.machines import Machines
+
+    host = environment().get("DOCKER_HOST", "")
+    default = host.removeprefix("unix://") if host.startswith("unix://") else "/var/run/docker.sock"
+    engine = Engine(section.socket or Path(default))
+    if section.container is not None:
+        return ExistingContainer(section, engine, Machines(config.directory / "machines"))
+    return Containers(section, engine)
+
+
+def _slurm(config: Config, section: SlurmSection) -> Backend:
+    from llmpod.backends.machines import Machines
+    from llmpod.backends.slurm import SlurmJobs
+
+    environ = environment()
+    passed = {name: environ[name] for name in _CLUSTER if name in environ}
+    machines = Machines(config.directory / "machines")
+    return SlurmJobs(section, machines, cwd=config.path.parent, environ=passed)
+
+
+def _static(config: Config, section: StaticSection) -> Backend:
+    from llmpod.backends.machines import Machines
+    from llmpod.backends.static import StaticServer
+
+    return StaticServer(base_url(section.url), Machines(config.directory / "machines"))
+
+
+def _processes(config: Config, section: ProcessSection) -> Backend:
+    from llmpod.backends.machines import Machines
+    from llmpod.backends.process import LocalProcesses
+
+    cwd = section.cwd or config.path.parent
+    machines = Machines(config.directory / "machines")
+    return LocalProcesses(section, machines, cwd=cwd, environ=environment())

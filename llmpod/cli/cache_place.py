@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llmpod.cache import Contents, KeyPolicy
 from llmpod.cli.command import Invocation
-from llmpod.cli.wiring import proxy_environ
+from llmpod.cli.proxyenv import proxy_environ
 from llmpod.config import ProxySettings, proxy_settings
 from llmpod.errors import LlmpodError
 from llmpod.lifecycle.store import Follower, Store

@@ -34,6 +34,11 @@ def show(call: Invocation) -> int:
 
 
 def _refresh(plane: Plane, call: Invocation, *, whole: bool) -> int:
+    if not plane.config.common.is_rented:
+        call.say(
+            f"The backend {plane.config.common.backend} has no catalog: nothing is chosen or bought there."
+        )
+        return 0
     catalog, trouble = plane.drawer.catalog(plane.config.common, latest=True)
     age = catalog_age(catalog, plane.clock())
     reach = f" (RunPod's catalog is out of reach: {trouble})" if trouble else ""

@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Iterator
 
-from llmpod import config as configuration
 from llmpod.backends import open_backend
 from llmpod.cli.checks import UPDATE, Check, Site, ok, problem, warning
 from llmpod.cli.scheduled import key_mend
@@ -21,12 +20,13 @@ NEW_KEY = "# a new key from https://console.runpod.io/user/settings"
 def provider(site: Site) -> Iterator[Check]:
     """The key, and what RunPod says to it."""
     try:
-        key = configuration.runpod_key(site.call.environ)
+        key = site.call.key(site.config)
     except LlmpodError as e:
         yield problem("key", e.message, key_mend(e, site.call.environ))
         return
-    yield ok("key", f"from {key.source}")
-    if site.config_error and not site.config.path.exists():
+    rented = site.config.common.is_rented
+    yield ok("key", f"from {key.source}" if key.reveal() else f"{site.config.common.backend} needs none")
+    if rented and site.config_error and not site.config.path.exists():
         return  # which API to ask would be a guess, and the key is not for guessed addresses
     yield from _asked(site, key)
 
@@ -41,6 +41,10 @@ def _asked(site: Site, key: Secret) -> Iterator[Check]:
         return
     finally:
         backend.close()
+    if not site.config.common.is_rented:
+        yield ok("api", f"the backend {site.config.common.backend} can be looked at")
+        yield _pods(site, listing)
+        return
     yield ok("api", f"{site.config.common.runpod_api_url} answers and accepts the key")
     yield _clock(listing, (sent + site.clock()) / 2)
     yield _pods(site, listing)
@@ -51,6 +55,8 @@ def _refused(site: Site, key: Secret, error: ProviderError) -> Check:
     url = shlex.quote(site.config.common.runpod_api_url)
     if error.retry_after is not None:
         return warning("api", error.message, f"sleep {error.retry_after:.0f} && {site.manage('doctor')}")
+    if not site.config.common.is_rented:
+        return problem("api", str(error), site.edit)
     if isinstance(error, BadCredentials):
         in_file = key.source.startswith("/")
         mend = f"(umask 077 && cat > {shlex.quote(key.source)})" if in_file else "read -rs RUNPOD_API_KEY"

@@ -18,7 +18,7 @@ from llmpod.cli.checks_files import trusting
 from llmpod.cli.show import duration, moment
 from llmpod.cli.wiring import HOME
 from llmpod.errors import StateError
-from llmpod.lifecycle.files import process_id
+from llmpod.identity import process_id
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.ports import listener
 from llmpod.model import Direction, Record
@@ -141,7 +141,9 @@ def last_pass(site: Site, *, scheduled: bool) -> Check:
 
 
 def switch(site: Site) -> Iterator[Check]:
-    """Whether each pod would end itself if nobody were left to end it."""
+    """Whether each pod would end itself if nobody were left to end it; what costs nothing need not."""
+    if not site.config.common.is_rented:
+        return
     if site.config.common.heartbeat_seconds is None:
         text = "heartbeat_seconds is null: a pod that nobody uses or watches runs until its deadline"
         yield warning("switch", text, site.edit)

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from llmpod import config
 from llmpod.cli.wiring import HOME, Plane, open_plane
 from llmpod.config import Config, Secret
-from llmpod.errors import ConfigError
+from llmpod.errors import ConfigError, StateError
 from llmpod.lifecycle.store import Store
 
 DEFAULT_CONFIG = HOME / "pod_config.json"
@@ -57,7 +57,14 @@ class Invocation:
             if not salvage:
                 raise
             self.say(f"{e}\nShutting down with what can be read of it.")
+            with suppress(ConfigError, StateError):
+                if (last := self._last_config()) is not None and not last.common.is_rented:
+                    return last  # what runs is found by its section, of which little may be left
             return config.salvage(self.config_path, self.environ)
+
+    def key(self, loaded: Config) -> Secret:
+        """The key of the configuration's provider. Raises BadCredentials."""
+        return config.provider_key(loaded.common.backend, self.environ)
 
     def config_or_last(self) -> tuple[Config, ConfigError | None]:
         """The configuration; where it is wrong, that of the last pass and what is wrong.
@@ -68,10 +75,15 @@ class Invocation:
         try:
             return self.config(), None
         except ConfigError as e:
-            raw = Store(config.salvage(self.config_path, self.environ).state_file).kept_config()
-            if not raw:
+            if (last := self._last_config()) is None:
                 raise
-            return config.parse(raw, path=self.config_path.absolute(), environ=self.environ), e
+            return last, e
+
+    def _last_config(self) -> Config | None:
+        """The configuration of the last pass; None when there was none."""
+        store = Store(config.salvage(self.config_path, self.environ).state_file)
+        raw = store.kept_config()
+        return config.parse(raw, path=self.config_path.absolute(), environ=self.environ) if raw else None
 
     @contextmanager
     def plane(
@@ -88,7 +100,7 @@ class Invocation:
             ConfigError, BadCredentials, StateError: it cannot be opened.
         """
         loaded = loaded or self.config(salvage=salvage)
-        key = OFFLINE if offline else config.runpod_key(self.environ)
+        key = OFFLINE if offline else self.key(loaded)
         with open_plane(loaded, key, environ=self.environ, with_proxy=not self.options.no_proxy) as plane:
             yield plane
 

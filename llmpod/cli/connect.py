@@ -15,8 +15,8 @@ from pathlib import Path
 from llmpod.cli.command import Command, Invocation
 from llmpod.cli.yamltext import with_item, with_keys
 from llmpod.errors import ConfigError, StateError
+from llmpod.identity import process_id
 from llmpod.lifecycle import files
-from llmpod.lifecycle.files import process_id
 from llmpod.lifecycle.store import Store
 
 KEY = "llmpod"  # any will do: the proxy sends the pod's own

@@ -6,7 +6,6 @@ Without a key, or without a network, the ledger's figures stand alone, and the r
 import json
 from dataclasses import replace
 
-from llmpod import config
 from llmpod.backends.runpod_account import Balance, balance, billing
 from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.cli.command import Command, Invocation, json_flag
@@ -49,23 +48,26 @@ def run(call: Invocation) -> int:
 
 
 def _key(call: Invocation) -> Secret | str:
-    """The key, or why there is none: most of ``cost`` needs none."""
+    """The key, or why there is none: most of ``cost`` needs none. Raises ConfigError."""
     try:
-        return config.runpod_key(call.environ)
+        return call.key(call.config())
     except BadCredentials as e:
         return e.message
 
 
 def _asked(plane: Plane, key: Secret, outside: Outside) -> Outside:
     """Who cannot be asked is passed over; where the list does not come, the bill would not come either."""
-    if not isinstance(plane.backend, RunpodPods):
-        return outside
-    outside = replace(outside, balance=balance(plane.config.common, key))
     try:
         listing = plane.backend.list(())
         outside = replace(outside, listed=listing.instances, at=listing.at or outside.at)
     except ProviderError as e:
-        return replace(outside, no_list=e.message, no_bill=e.message)
+        outside = replace(outside, no_list=e.message, no_bill=e.message)
+    if not isinstance(plane.backend, RunpodPods):
+        none = f"the backend {plane.config.common.backend} sends no bill"
+        return replace(outside, no_bill=none, balance=Balance(why=none))
+    outside = replace(outside, balance=balance(plane.config.common, key))
+    if outside.no_list:
+        return outside
     try:
         charges = billing(plane.backend.api, month_of(outside.at)[0], outside.at)
         return replace(outside, charges=charges)

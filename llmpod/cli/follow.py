@@ -97,7 +97,7 @@ class Follower:
                 return False
             if not said:
                 text = (
-                    "  waiting until RunPod's list shows that it is gone; Ctrl-C leaves that to the next pass"
+                    "  waiting until the provider shows that it is gone; Ctrl-C leaves that to the next pass"
                 )
                 self.console.print(text, highlight=False)
                 said = True
@@ -149,6 +149,8 @@ class Follower:
         typical = self.plane.store.typical_start(record.model)
         if self.plane.config.common.backend == "demo":
             return "a few seconds in the demo"
+        if typical is None and not self.plane.config.common.is_rented:
+            return "no start measured yet"
         if typical is None:
             return "no start measured yet; a first one often takes 3 to 15 minutes"
         return f"typically ready after {duration(typical[0])} (last {typical[1]} starts)"

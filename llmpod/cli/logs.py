@@ -12,10 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from llmpod import config
+from llmpod.backends.runpod_api import RunpodApi
 from llmpod.backends.runpod_logs import MOST_LINES, SOURCES, Line, PodLog
 from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.cli.command import Command, Invocation
+from llmpod.cli.logs_local import local_log
 from llmpod.cli.tailing import Tail
 from llmpod.cli.wiring import Plane
 from llmpod.errors import LlmpodError, NotFound, ProviderUnavailable
@@ -84,8 +85,10 @@ def logs(call: Invocation) -> int:
         if o.what == "proxy":
             return _proxy(Store(call.config().state_file).log_file, wanted)
         with call.plane() as plane:
-            hidden = (config.runpod_key(call.environ).reveal(), plane.config.common.hf_token or "")
-            return _Pods(plane, wanted, hidden).show()
+            hidden = (plane.key.reveal(), plane.config.common.hf_token or "")
+            if isinstance(plane.backend, RunpodPods):
+                return _Pods(plane, plane.backend.api, wanted, hidden).show()
+            return local_log(plane, hidden, tail=wanted.tail, follow=wanted.follow)
     except KeyboardInterrupt:  # how a person ends it
         return 0
     except BrokenPipeError:  # `logs | head`: the reader has what it wanted
@@ -124,13 +127,13 @@ class _Pods:
 
     Args:
         plane: the control plane.
+        api: RunPod.
         wanted: what to show.
         hidden: secrets that may stand in a log.
     """
 
-    def __init__(self, plane: Plane, wanted: Wanted, hidden: tuple[str, ...]) -> None:
-        assert isinstance(plane.backend, RunpodPods)
-        self._api = plane.backend.api
+    def __init__(self, plane: Plane, api: RunpodApi, wanted: Wanted, hidden: tuple[str, ...]) -> None:
+        self._api = api
         self._store = plane.store
         self._models = tuple(plane.config.models)
         self._wanted = wanted

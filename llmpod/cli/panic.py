@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from llmpod import config
 from llmpod.backends import Backend, open_backend
 from llmpod.cli.command import Command, Invocation
 from llmpod.config import Config
@@ -94,7 +93,7 @@ def panic(call: Invocation) -> int:
     """
     loaded = call.config(salvage=True)
     try:
-        key = config.runpod_key(call.environ)
+        key = call.key(loaded)
     except BadCredentials as e:
         raise BadCredentials(e.message, hint=f"Without one, {BY_HAND}") from None
     store = _store(loaded, call)

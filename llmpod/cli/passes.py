@@ -6,12 +6,12 @@ from functools import partial
 
 from rich.console import Console
 
-from llmpod import config
 from llmpod.cli import linger, show
 from llmpod.cli.command import Command, Invocation, json_flag
 from llmpod.cli.follow import Follower
 from llmpod.cli.plan import print_plans
 from llmpod.cli.wiring import Plane, interactive
+from llmpod.config import Config
 from llmpod.errors import BadCredentials, Busy, ConfigError, LlmpodError, NoMoney, StateError
 from llmpod.lifecycle import match
 from llmpod.lifecycle.decide import Act
@@ -21,6 +21,7 @@ from llmpod.lifecycle.records import SUSPECT_SECONDS
 from llmpod.lifecycle.report import Report
 from llmpod.model import Direction, Phase
 
+SHUTDOWN = "--shutdown"
 SHUTDOWN_SECONDS = 300.0
 SETTLED = (Phase.READY, Phase.STOPPED, Phase.FAILED)
 
@@ -102,12 +103,13 @@ def plan(call: Invocation) -> int:
 
 def _end(call: Invocation, *, everything: bool) -> int:
     """The order is durable before anything else; then passes until the provider's list is empty of ours."""
-    by = "--shutdown" if everything else "down"
+    by = SHUTDOWN if everything else "down"
+    loaded = call.config(salvage=True)
     try:
-        config.runpod_key(call.environ)
+        call.key(loaded)
     except BadCredentials as e:
-        raise _ordered_without_key(call, e, by=by, everything=everything) from None
-    with call.plane(salvage=True) as plane:
+        raise _ordered_without_key(call, e, by=by, loaded=loaded) from None
+    with call.plane(loaded=loaded) as plane:
         forced = plane.order(Direction.DOWN, by=by, reason="ordered by hand", proxy=everything)
         if forced:
             call.say("The order cannot be written down (disk full?): keep cron from running until it can.")
@@ -125,11 +127,11 @@ def _end(call: Invocation, *, everything: bool) -> int:
 
 
 def _ordered_without_key(
-    call: Invocation, error: BadCredentials, *, by: str, everything: bool
+    call: Invocation, error: BadCredentials, *, by: str, loaded: Config
 ) -> BadCredentials:
     """The order counts all the same: whoever has the key carries it out. What goes on costing is said."""
-    with call.plane(offline=True, salvage=True) as plane:
-        plane.order(Direction.DOWN, by=by, reason="ordered by hand", proxy=everything)
+    with call.plane(offline=True, loaded=loaded) as plane:
+        plane.order(Direction.DOWN, by=by, reason="ordered by hand", proxy=by == SHUTDOWN)
         left = _running(plane)
     text = f"{error.message} The order is written down and the next pass with a key carries it out; {left}."
     return BadCredentials(text, hint=error.hint)
@@ -210,8 +212,7 @@ def _summary(plane: Plane, report: Report) -> str:
     except StateError:  # the report says so already
         records = {}
     states = [
-        f"{name} {r.phase}"
-        + (f" on {r.instance_id}, until {show.moment(r.deadline)}" if r.instance_id else "")
+        f"{name} {r.phase}" + (f" on {r.instance_id}{show.until(r, plane.clock())}" if r.instance_id else "")
         for name, r in records.items()
     ]
     last = str(report.error) if report.error else "; ".join(report.lines[-2:])

@@ -43,11 +43,19 @@ def print_plans(plane: Plane, console: Console, *, keep: bool, verbose: bool) ->
     except StateError:  # said by whoever needs the state
         refused = {}
     for model, config in plane.config.models.items():
+        if not config.is_rented:
+            console.print(_without_market(config), highlight=False, markup=False)
+            continue
         drawn = plane.drawer.draw(config, refused, latest=True, keep=keep)
         if not drawn.spec.offers:
             without.add(model)
         print_plan(config, drawn, plane.store, console=console, now=plane.clock(), verbose=verbose)
     return without
+
+
+def _without_market(config: PodConfig) -> str:
+    where = f"Model {config.hub_id} on the backend {config.backend}"
+    return f"{where}: there is nothing to choose and nothing to pay here."
 
 
 def print_plan(

@@ -24,8 +24,9 @@ from llmpod.cli.follow import LOCK_SECONDS, Follower
 from llmpod.cli.plan import print_plans
 from llmpod.cli.wiring import Plane, open_plane, with_port
 from llmpod.config import Config, Secret
-from llmpod.errors import Busy, Declined, LlmpodError, ModelNotReady
-from llmpod.lifecycle.files import private_dir, process_id
+from llmpod.errors import Busy, ConfigError, Declined, LlmpodError, ModelNotReady
+from llmpod.identity import process_id
+from llmpod.lifecycle.files import private_dir
 from llmpod.model import Direction, Phase
 from llmpod.sim.launch import Simulator
 
@@ -101,8 +102,9 @@ def _run(
     endings: Endings,
     stack: ExitStack,
 ) -> int:
-    if configuration.has_runpod_key(environ) and not options.demo:
-        config, key = configuration.load(path, environ), configuration.runpod_key(environ)
+    if not options.demo and (configuration.has_runpod_key(environ) or _needs_no_key(path, environ)):
+        config = configuration.load(path, environ)
+        key = configuration.provider_key(config.common.backend, environ)
     else:
         config, key = stack.enter_context(
             _demo(path, console, why="" if options.demo else "No RUNPOD_API_KEY found: ")
@@ -118,6 +120,14 @@ def _run(
     finally:
         endings.disarm()
         _clean_up(plane, options, console, endings=endings)
+
+
+def _needs_no_key(path: Path, environ: Mapping[str, str]) -> bool:
+    """Whether the configuration is for a backend that can be used at once; a broken one is told by who needs it."""
+    try:
+        return not configuration.needs_key(configuration.load(path, environ).common.backend)
+    except ConfigError:
+        return False
 
 
 @contextmanager
@@ -157,7 +167,7 @@ def _agree(plane: Plane, options: Options, console: Console) -> None:
     if plane.config.common.backend == "demo":
         return
     print_plans(plane, console, keep=True, verbose=options.verbose)
-    if options.yes:
+    if options.yes or not plane.config.common.is_rented:
         return
     if not console.is_terminal:
         raise Declined(

@@ -20,7 +20,7 @@ from llmpod.cli.scheduled import (
     passwd_home,
     unseen_key_file,
 )
-from llmpod.errors import LlmpodError
+from llmpod.errors import ConfigError, LlmpodError
 from llmpod.lifecycle import crontab, files, schedule
 from llmpod.lifecycle.crontab import Crontab
 from llmpod.lifecycle.schedule import Job
@@ -65,7 +65,7 @@ def _install(call: Invocation) -> int:
         _preview(call, job, systemd=systemd)
         return 0
     code = _install_units(call, job) if systemd else _install_block(call, job, there)
-    if trouble := key_trouble(call.environ):
+    if _needs_key(call) and (trouble := key_trouble(call.environ)):
         call.say(f"\nWARNING: a scheduled pass will not find the RunPod key: {trouble.message} Type:")
         call.say(f"  {key_mend(trouble, {'HOME': passwd_home()})}")
     return code
@@ -205,6 +205,14 @@ def _time_of_day(text: str) -> tuple[int, int]:
         return schedule.clock_time(text)
     except ValueError as e:
         raise argparse.ArgumentTypeError(str(e)) from None
+
+
+def _needs_key(call: Invocation) -> bool:
+    """A configuration that is wrong now may want one when it is right."""
+    try:
+        return configuration.needs_key(call.config().common.backend)
+    except ConfigError:
+        return True
 
 
 COMMAND = Command("schedule", "let cron or systemd run the watchdog every five minutes", run, _arguments)

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from llmpod.cli.wiring import Plane
 from llmpod.errors import StateError
+from llmpod.identity import process_id
 from llmpod.lifecycle.decide import MIN_RUN_SECONDS
-from llmpod.lifecycle.files import process_id
 from llmpod.lifecycle.money import dollars
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import SUSPECT_SECONDS
@@ -18,6 +18,7 @@ from llmpod.lifecycle.state import State
 from llmpod.model import Phase, Record, Want
 
 STALE_SECONDS = 900.0
+FAR_SECONDS = 366 * 24 * 3600.0  # what ends later than that has no limit that anybody would want to read
 ALIVE = frozenset(Phase) - {Phase.STOPPED, Phase.FAILED}
 
 
@@ -37,6 +38,12 @@ def moment(at: float | None) -> str:
     when = datetime.fromtimestamp(at, UTC).astimezone()
     today = datetime.now(UTC).astimezone().date()
     return when.strftime("%H:%M:%S" if when.date() == today else "%Y-%m-%d %H:%M")
+
+
+def until(record: Record, now: float) -> str:
+    """``, until 18:05:00``; nothing where a run has no end worth mentioning."""
+    far = record.deadline is not None and record.deadline - now >= FAR_SECONDS
+    return "" if far else f", until {moment(record.deadline)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,7 @@ def status_document(plane: Plane) -> dict[str, Any]:
         "now": now,
         "models": {
             name: _model_document(state.record(name), orders.get(name), now)
-            | {"heartbeat_seconds": config.heartbeat_seconds}
+            | {"heartbeat_seconds": config.heartbeat_seconds if config.is_rented else None}
             for name, config in plane.config.models.items()
         },
         "proxy": {
@@ -162,17 +169,18 @@ def _print_model(console: Console, name: str, model: dict[str, Any], now: float)
         console.print(
             f"cost     {dollars(model['spent_usd'])} so far, at most {dollars(model['worst_case_usd'])}"
         )
-    if model["deadline"] and model["phase"] in ALIVE:
+    limited = bool(model["deadline"]) and model["deadline"] - now < FAR_SECONDS
+    if limited and model["phase"] in ALIVE:
         left = model["deadline"] - now
         when = f"in {duration(left)}"
         if left <= 0:
             ending = model["phase"] == Phase.TERMINATING
             when = "being ended" if ending else "OVERDUE: no pass has ended it; see `doctor`"
         console.print(f"ends     {moment(model['deadline'])}, {when}")
-    if model["switch_at"] and model["phase"] in ALIVE:
+    if limited and model["switch_at"] and model["phase"] in ALIVE:
         quiet = model["heartbeat_seconds"]
         unless = f", or after {duration(quiet)} without a pass or a request" if quiet else ""
-        console.print(f"switch   the pod ends itself {moment(model['switch_at'])}{unless}", highlight=False)
+        console.print(f"switch   it ends itself {moment(model['switch_at'])}{unless}", highlight=False)
         if model["deadline"] and model["deadline"] - model["switch_at"] >= MIN_RUN_SECONDS:
             console.print("         a new pod takes over then for the rest of the run", highlight=False)
     for orphan in model["possible_orphans"]:

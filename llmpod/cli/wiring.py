@@ -2,19 +2,19 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llmpod.backends import Backend, open_backend
+from llmpod.backends import Backend, Speaking, open_backend, plain_spec, runpod_spec
 from llmpod.backends.runpod_account import balance
 from llmpod.backends.runpod_logs import tail
 from llmpod.backends.runpod_pod import RunpodPods
-from llmpod.backends.runpod_spec import digest
 from llmpod.cli.draw import Drawer
-from llmpod.config import KEYS_FILE, Auth, Config, PodConfig, Secret, caching, digest_of
-from llmpod.errors import StateError
+from llmpod.cli.proxyenv import proxy_environ
+from llmpod.config import Config, PodConfig, Secret
+from llmpod.errors import ProviderError, StateError
 from llmpod.lifecycle import failpoint, files
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.decide import Policy
@@ -24,13 +24,13 @@ from llmpod.lifecycle.ledger import FILE_NAME, Ledger
 from llmpod.lifecycle.notify import Notifier
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.probe import HttpProber
-from llmpod.lifecycle.proxyproc import INHERITED, ProxyProcess
+from llmpod.lifecycle.proxyproc import ProxyProcess
 from llmpod.lifecycle.purse import Purse
 from llmpod.lifecycle.reconcile import Reconciler
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.store import Store
-from llmpod.model import Direction, Event, Record, Want
+from llmpod.model import Direction, Event, Record, Spec, Want
 
 HOME = Path(__file__).resolve().parents[2]
 LAST_LINES = 100
@@ -113,7 +113,7 @@ class Plane:
 
     @property
     def drawer(self) -> Drawer:
-        """Says what to create."""
+        """Says what to buy, where there is a choice."""
         assert isinstance(self.backend, RunpodPods)
         return Drawer(self.store, self.backend.api, self.clock)
 
@@ -128,15 +128,32 @@ class Plane:
 
     def _keep_last_words(self, record: Record) -> str:
         """The end of a failed pod's log, in a file; empty where there is none to be had."""
-        if not isinstance(self.backend, RunpodPods) or record.instance_id is None:
+        if record.instance_id is None or not (lines := self._last_lines(record.instance_id)):
             return ""
-        lines = tail(self.backend.api, record.instance_id, LAST_LINES, LAST_WORDS_SECONDS)
         kept = LastWords.of(self.store.directory)
         try:
-            kept.keep(record.instance_id, record.error, [line.text for line in lines], now=self.clock())
+            kept.keep(record.instance_id, record.error, lines, now=self.clock())
         except StateError:
             return ""
         return str(kept.path)
+
+    def _last_lines(self, instance_id: str) -> Sequence[str]:
+        if isinstance(self.backend, RunpodPods):
+            lines = tail(self.backend.api, instance_id, LAST_LINES, LAST_WORDS_SECONDS)
+            return [line.text for line in lines]
+        with suppress(ProviderError):
+            return self.backend.tail(instance_id, LAST_LINES) if isinstance(self.backend, Speaking) else ()
+        return ()
+
+    def _managed(self, config: PodConfig) -> Managed:
+        if config.is_rented:
+            drawer = self.drawer
+            return managed(
+                config,
+                runpod_spec.digest(config),
+                lambda refused: drawer.draw(config, refused).spec,
+            )
+        return managed(config, plain_spec.digest(config), lambda _refused: plain_spec.plain_spec(config))
 
     def _reconciler(self, forced: Mapping[str, Want] | None = None) -> Reconciler:
         common = self.config.common
@@ -155,10 +172,10 @@ class Plane:
             point=self.point,
             tell=self._tell,
             last_words=self._keep_last_words,
-            spend=lambda: balance(common, self.key).usd_per_hour,
+            spend=lambda: balance(common, self.key).usd_per_hour if common.is_rented else None,
         )
         actor.memory.unsaved = self._unsaved
-        models = {name: managed(config, self.drawer) for name, config in self.config.models.items()}
+        models = {name: self._managed(config) for name, config in self.config.models.items()}
         return Reconciler(actor, models, self.proxy, forced=forced)
 
 
@@ -187,11 +204,23 @@ def open_plane(
         backend.close()
 
 
-def managed(config: PodConfig, drawer: Drawer) -> Managed:
-    """What the lifecycle needs to know of one model."""
-    snapshot = config.model_dump(
-        mode="json", exclude={"hf_token", "schema_ref", "notifications"}, exclude_defaults=True
-    )
+def managed(config: PodConfig, digest: str, draw: Callable[[Mapping[str, float]], Spec]) -> Managed:
+    """What the lifecycle needs to know of one model.
+
+    Args:
+        config: its configuration.
+        digest: names what its machines are made from.
+        draw: says what to create.
+    """
+    secret: dict[str, bool | set[str]] = {
+        "hf_token": True,
+        "schema_ref": True,
+        "notifications": True,
+        "process": {"env"},
+        "docker": {"env"},
+        "slurm": {"env"},
+    }
+    snapshot = config.model_dump(mode="json", exclude=secret, exclude_defaults=True)
     policy = Policy(
         runtime_seconds=config.runtime_seconds,
         startup_timeout_seconds=config.startup_timeout_seconds,
@@ -202,74 +231,24 @@ def managed(config: PodConfig, drawer: Drawer) -> Managed:
         create_grace_seconds=config.create_grace_seconds,
         expiring_soon_seconds=config.expiring_soon_seconds,
         max_usd_per_hour=config.max_hourly_cost,
-        digest=digest(config) if config.on_config_change == "replace" else "",
+        digest=digest if config.on_config_change == "replace" else "",
     )
     return Managed(
-        digest=digest(config),
+        digest=digest,
         model=config.hub_id,
         served_name=config.served_model_name or config.hub_id.partition("@")[0],
         policy=policy,
-        draw=lambda refused: drawer.draw(config, refused).spec,
+        draw=draw,
         config=snapshot,
+        key_file=_key_file(config),
     )
 
 
-def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> dict[str, str]:
-    """The proxy's whole environment."""
-    c = config.common
-    values = {
-        "PORT": str(c.proxy_port),
-        "CACHE_DIR": str(c.cache_dir),
-        "MAX_CACHE_SIZE": str(c.max_cache_size),
-        "CACHE_SIZE_BYTES": str(c.max_cache_bytes),
-        "CACHE_TTL_SECONDS": caching.ttl_text(c.cache_ttl_seconds),
-        "CACHE_POLICY": caching.policy_text(c.cache_policy),
-        "CACHE_MASKS": caching.masks_text(c.cache_masks),
-        "CACHE_MODE": c.cache_mode,
-        "CACHE_PACE": str(c.cache_pace),
-        "CACHE_SHARED": str(c.cache_shared).lower(),
-        "ENABLE_PROFILING": str(c.enable_profiling).lower(),
-        "UPSTREAM_STREAM": c.upstream_stream,
-        "UPSTREAM_USAGE": c.upstream_usage,
-        "LLMPOD_CONNECT_SECONDS": str(c.connect_seconds),
-        "LLMPOD_FIRST_BYTE_SECONDS": str(c.first_byte_seconds),
-        "LLMPOD_IDLE_SECONDS": str(c.idle_seconds),
-        "LLMPOD_TOTAL_SECONDS": str(c.total_seconds),
-        "KEEPALIVE_SECONDS": str(c.keepalive_seconds),
-        "KEEPALIVE_FORM": c.keepalive_form,
-        "KEEPALIVE_JSON": str(c.keepalive_json).lower(),
-        "FINISH_SECONDS": str(c.finish_seconds),
-        "PREWARM_CACHE": str(c.prewarm_cache or ""),
-        "PREWARM_PROMPTS": str(c.prewarm_prompts),
-        "PREWARM_TOKENS": str(c.prewarm_tokens),
-        "PREWARM_USD": str(c.prewarm_usd),
-        "LLMPOD_STATE": str(config.state_file),
-        "LLMPOD_MODELS": ",".join(filter(None, (c.served_model_name, c.hub_id.partition("@")[0]))),
-        "LLMPOD_MAX_MODEL_LEN": str(c.max_model_len or ""),
-        "PYTHONUNBUFFERED": "1",
-        **_edge_environ(c),
-    }
-    if c.auth is Auth.KEYS:
-        values["LLMPOD_KEYS_FILE"] = str(store.directory / KEYS_FILE)
-        values["LLMPOD_OWN_KEY"] = digest_of(store.proxy_key)
-    if c.use_https:
-        values |= {"USE_HTTPS": "true", "SSL_CERT": str(c.ssl_cert), "SSL_KEY": str(c.ssl_key)}
-    return {name: environ[name] for name in INHERITED if name in environ} | values
-
-
-def _edge_environ(c: PodConfig) -> dict[str, str]:
-    """Who may call the proxy; nothing where that is as ever."""
-    values = {
-        "LLMPOD_HOST": "" if c.proxy_host == "127.0.0.1" else c.proxy_host,
-        "LLMPOD_AUTH": "" if c.auth is Auth.OPEN else str(c.auth),
-        "LLMPOD_ALLOWED_HOSTS": ",".join(c.allowed_hosts),
-        "LLMPOD_CORS_ORIGINS": ",".join(c.cors_origins),
-        "LLMPOD_ALLOW_INSECURE_BIND": "true" if c.allow_insecure_bind else "",
-        "LLMPOD_REQUESTS_PER_MINUTE": str(c.requests_per_minute or ""),
-        "LLMPOD_TOKENS_PER_MINUTE": str(c.tokens_per_minute or ""),
-        "LLMPOD_MAX_IN_FLIGHT": "" if c.max_in_flight == 256 else str(c.max_in_flight),
-    }
-    return {name: value for name, value in values.items() if value}
+def _key_file(config: PodConfig) -> str | None:
+    """Where the key of a server is that is not ours; None: we make the key."""
+    if config.static is None or config.backend != "static":
+        return None
+    return str(config.static.api_key_file or "")
 
 
 def with_port(config: Config, port: int) -> Config:

@@ -12,17 +12,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from llmpod.config import jsonc
 from llmpod.config.callers import FILE_NAME as KEYS_FILE
 from llmpod.config.callers import CallerKey, Scope, digest_of, new_key, read_keys, written
 from llmpod.config.certificates import expires_at
-from llmpod.config.credentials import Secret, has_runpod_key, key_file, runpod_key
+from llmpod.config.credentials import Secret, has_runpod_key, key_file, needs_key, provider_key, runpod_key
 from llmpod.config.proxy import Auth, ProxySettings, base_url, proxy_settings
 from llmpod.config.schema import AUTO_GPU, VLLM_PRESET, Budget, Notification, PodConfig
+from llmpod.config.ways import DEFAULTS, SECTIONS, DockerSection, ProcessSection, SlurmSection, StaticSection
 from llmpod.errors import ConfigError
 
 __all__ = [
@@ -33,11 +34,15 @@ __all__ = [
     "Budget",
     "CallerKey",
     "Config",
+    "DockerSection",
     "Notification",
     "PodConfig",
+    "ProcessSection",
     "ProxySettings",
     "Scope",
     "Secret",
+    "SlurmSection",
+    "StaticSection",
     "base_url",
     "digest_of",
     "environment",
@@ -46,8 +51,10 @@ __all__ = [
     "json_schema",
     "key_file",
     "load",
+    "needs_key",
     "new_key",
     "parse",
+    "provider_key",
     "proxy_settings",
     "read_keys",
     "runpod_key",
@@ -55,7 +62,9 @@ __all__ = [
     "written",
 ]
 
+S = TypeVar("S", bound=BaseModel)
 DEFAULT_MODEL = "default"
+_NEEDED_TO_END = ("state_file", "runpod_api_url", "runpod_proxy_url", "proxy_port", "create_grace_seconds")
 MAX_BYTES = 2**20
 
 
@@ -84,6 +93,11 @@ class Config:
     @property
     def state_file(self) -> Path:
         return self.common.state_file
+
+    @property
+    def directory(self) -> Path:
+        """Where our own files are, beside the state file."""
+        return self.state_file.parent / ".llmpod" / self.state_file.stem
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:
@@ -126,7 +140,7 @@ def salvage(path: Path, environ: Mapping[str, str]) -> Config:
                 re.findall(r'^\s*"(state_file|runpod_api_url)"\s*:\s*"([^"\\\n]*)"', text, re.MULTILINE)
             )
     kept: dict[str, Any] = {"model": "unknown"}
-    for name in ("state_file", "runpod_api_url", "runpod_proxy_url", "proxy_port", "create_grace_seconds"):
+    for name in (*SECTIONS, "backend", *_NEEDED_TO_END):
         if name not in raw:
             continue
         with suppress(ConfigError):
@@ -137,7 +151,8 @@ def salvage(path: Path, environ: Mapping[str, str]) -> Config:
 
 def parse(raw: Mapping[str, Any], *, path: Path, environ: Mapping[str, str]) -> Config:
     """Validate an already parsed document; see :func:`load`."""
-    values = dict(raw)
+    way = raw.get("backend")
+    values = {**(DEFAULTS.get(way, {}) if isinstance(way, str) else {}), **raw}
     if token := environ.get("HF_TOKEN"):
         values.setdefault("hf_token", token)
     if url := environ.get("RUNPOD_API_BASE_URL"):
@@ -155,11 +170,15 @@ def _open(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _resolved(config: PodConfig, base: Path) -> PodConfig:
-    names = ("cache_dir", "prewarm_cache", "ssl_cert", "ssl_key", "state_file")
-    paths = {name: getattr(config, name) for name in names}
-    return config.model_copy(
-        update={name: base / value.expanduser() for name, value in paths.items() if value is not None}
-    )
+    """With absolute paths, those in the section of its backend included."""
+    section = getattr(config, config.backend, None) if config.backend in SECTIONS else None
+    own: dict[str, Any] = {config.backend: _absolute(section, base)} if section is not None else {}
+    return _absolute(config, base).model_copy(update=own)
+
+
+def _absolute(settings: S, base: Path) -> S:
+    paths = {name: value for name, value in settings if isinstance(value, Path)}
+    return settings.model_copy(update={name: base / path.expanduser() for name, path in paths.items()})
 
 
 def _explained(error: ValidationError, path: Path) -> ConfigError:
@@ -189,7 +208,8 @@ def _one_mistake(where: str, kind: str, message: str, value: object) -> str:
 
 
 def _key_names() -> list[str]:
-    return [field.alias or name for name, field in PodConfig.model_fields.items()]
+    names = [field.alias or name for name, field in PodConfig.model_fields.items()]
+    return names + [f"{way}.{name}" for way, section in SECTIONS.items() for name in section.model_fields]
 
 
 def json_schema() -> str:

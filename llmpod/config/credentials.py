@@ -29,6 +29,10 @@ class Secret:
     __str__ = __repr__
 
 
+NO_KEY = Secret("", "nowhere: none is needed")
+_RUNPOD = ("runpod", "demo")
+
+
 def key_file(environ: Mapping[str, str]) -> Path:
     """Where the key is looked for when no variable names it."""
     base = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".config")
@@ -48,6 +52,20 @@ def runpod_key(environ: Mapping[str, str]) -> Secret:
         hint=f"Export RUNPOD_API_KEY, or put the key alone into {key_file(environ)} and `chmod 600` it"
         " (cron needs the file). Without a key, `make run` shows the free demo.",
     )
+
+
+def provider_key(backend: str, environ: Mapping[str, str]) -> Secret:
+    """The key that a backend's provider wants; an empty one for those that want none.
+
+    Raises:
+        BadCredentials: see :func:`runpod_key`.
+    """
+    return runpod_key(environ) if needs_key(backend) else NO_KEY
+
+
+def needs_key(backend: str) -> bool:
+    """Whether a backend's provider wants a key."""
+    return backend in _RUNPOD
 
 
 def has_runpod_key(environ: Mapping[str, str]) -> bool:

@@ -7,16 +7,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from llmpod.config.caching import ALL_MASKS, LONGEST, WEEK, CacheMask, CacheMode, CachePolicy
-from llmpod.config.proxy import Auth
+from llmpod.config.front import FrontKeys
+from llmpod.config.section import Name, Section
+from llmpod.config.ways import RENTED, SECTIONS, DockerSection, ProcessSection, SlurmSection, StaticSection
 from llmpod.model import EventKind
 
 Seconds = Annotated[int, Field(ge=0, le=31 * 24 * 3600)]
-Patience = Annotated[float, Field(gt=0, le=24 * 3600)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 HubId = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?(@[\w.\-/]+)?$")]
 
 DEFAULT_IMAGE = "vllm/vllm-openai:v0.29.0"
@@ -25,18 +23,18 @@ VLLM_PRESET = "vllm"
 AUTO_GPU = "auto"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+MAX_RENTED_SECONDS = 31 * 24 * 3600
+MAX_STARTUP_SECONDS = 6 * 3600
 
 
-class Budget(_Section):
+class Budget(Section):
     """What all models of this installation may spend together; days and months are UTC, as on RunPod's bill."""
 
     per_day_usd: Annotated[float, Field(gt=0, strict=False)] | None = None
     per_month_usd: Annotated[float, Field(gt=0, strict=False)] | None = None
 
 
-class Notification(_Section):
+class Notification(Section):
     """Where to send which events. The URL is a secret: most services know the caller by it."""
 
     url: Annotated[str, Field(pattern=r"^https?://", repr=False)]
@@ -44,7 +42,7 @@ class Notification(_Section):
     events: tuple[Annotated[EventKind, Field(strict=False)], ...] = Field(tuple(EventKind), strict=False)
 
 
-class PodConfig(BaseModel):
+class PodConfig(FrontKeys):
     """The keys of ``pod_config.json``. Unknown keys are refused; values are not converted (``"8000"`` is wrong)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
@@ -68,8 +66,14 @@ class PodConfig(BaseModel):
     )
 
     # where to run it
-    backend: Literal["runpod", "demo"] = Field(
-        "runpod", description="`demo` is the bundled simulator: free, local."
+    backend: Literal["runpod", "demo", "process", "docker", "slurm", "static"] = Field(
+        "runpod", description="How the model is run; `demo` is the bundled simulator: free, local."
+    )
+    process: ProcessSection | None = Field(None, description="For the backend `process`: a local command.")
+    docker: DockerSection | None = Field(None, description="For the backend `docker`: a container.")
+    slurm: SlurmSection | None = Field(None, description="For the backend `slurm`: a job on a cluster.")
+    static: StaticSection | None = Field(
+        None, description="For the backend `static`: somebody else's server."
     )
     gpu_type_id: Name | Annotated[tuple[Name, ...], Field(min_length=1, strict=False)] = Field(
         DEFAULT_GPUS,
@@ -102,10 +106,10 @@ class PodConfig(BaseModel):
     )
 
     # how long
-    runtime_seconds: Annotated[int, Field(ge=60, le=31 * 24 * 3600)] = Field(
-        3600, description="Hard limit of one run, counted from the pod's creation."
+    runtime_seconds: Annotated[int, Field(ge=60, le=10 * 366 * 24 * 3600)] = Field(
+        3600, description="Hard limit of one run, counted from its creation; at most 31 days of a pod."
     )
-    startup_timeout_seconds: Annotated[int, Field(ge=1, le=6 * 3600)] = Field(
+    startup_timeout_seconds: Annotated[int, Field(ge=1, le=10 * 366 * 24 * 3600)] = Field(
         2400, description="Budget from creation to the first real answer; after it the pod is terminated."
     )
     initial_wait_seconds: Seconds = Field(
@@ -156,93 +160,6 @@ class PodConfig(BaseModel):
         300, description="How long before the deadline `expiring` is sent."
     )
 
-    # the front
-    proxy_port: Port = 8000
-    proxy_host: Name = Field("127.0.0.1", description="Address the proxy listens on.")
-    auth: Annotated[Auth, Field(strict=False)] = Field(
-        Auth.OPEN,
-        description="Who may call the proxy: every program here, those of this user, or who has a key"
-        " (`manage_pod.py keys`).",
-    )
-    allowed_hosts: tuple[Name, ...] = Field(
-        (), strict=False, description="More names, without port, under which the proxy is reached."
-    )
-    cors_origins: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^/,\s*]+$")], ...] = Field(
-        (), strict=False, description="Web pages that may use the proxy, as scheme://host[:port]."
-    )
-    requests_per_minute: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="That one caller (key, or address) may send; keys may have limits of their own."
-    )
-    tokens_per_minute: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="That one caller may use, prompts and answers together."
-    )
-    max_in_flight: Annotated[int, Field(ge=1)] = Field(
-        256, description="Requests worked on at once; callers take turns for more."
-    )
-    allow_insecure_bind: bool = Field(
-        False, description="Listen beyond this machine without keys or without TLS."
-    )
-    cache_dir: Path = Field(Path("/tmp/llm_cache"), strict=False)  # noqa: S108 - the mission fixed this default
-    max_cache_size: Annotated[int, Field(ge=0)] = Field(1000, description="Entries.")
-    max_cache_bytes: Annotated[int, Field(ge=0)] = Field(2**30, description="Bytes on disk.")
-    cache_ttl_seconds: Annotated[int, Field(ge=1, le=LONGEST)] | None = Field(
-        WEEK, description="How long a stored answer is served; null: for ever."
-    )
-    cache_policy: CachePolicy = Field(
-        "always", description="Which answers are stored: one word, or one for each path (`*`: the others)."
-    )
-    cache_masks: tuple[CacheMask, ...] = Field(
-        ALL_MASKS, strict=False, description="Rules for what changes with each call and not the question."
-    )
-    cache_mode: CacheMode = Field(
-        "normal", description="`record`: always ask, store anew. `replay-only`: never ask. Nothing expires."
-    )
-    cache_pace: Annotated[int, Field(ge=0, le=10_000)] = Field(
-        0, description="Events a second of a stored stream that is sent again; 0: all at once."
-    )
-    cache_shared: bool = Field(False, description="Callers with different keys share what is stored.")
-    enable_profiling: bool = Field(False, description="Serve /debug/cache.")
-    use_https: bool = False
-    ssl_cert: Path | None = Field(None, strict=False)
-    ssl_key: Path | None = Field(None, strict=False)
-    upstream_stream: Literal["auto", "always", "never"] = Field(
-        "auto", description="Whether the model server is asked to stream for clients that did not ask."
-    )
-    upstream_usage: Literal["auto", "always", "asked"] = Field(
-        "auto",
-        description="`always`: streams are asked for with token counts, so that one serves every client.",
-    )
-    connect_seconds: Patience = Field(5.0, strict=False, description="To connect to the model server.")
-    first_byte_seconds: Patience = Field(
-        300.0, strict=False, description="Until the first byte of an answer's body."
-    )
-    idle_seconds: Patience = Field(120.0, strict=False, description="Between two reads of an answer.")
-    total_seconds: Patience = Field(3600.0, strict=False, description="For a whole answer.")
-    keepalive_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
-        15.0, strict=False, description="How often a client is told that its answer has not begun; 0: never."
-    )
-    keepalive_form: Literal["auto", "comment", "event"] = Field(
-        "auto", description="How streams are told; `auto`: events for clients that count only these."
-    )
-    keepalive_json: bool = Field(
-        False, description="White space for clients that wait for a JSON document; the status is then 200."
-    )
-    prewarm_cache: Path | None = Field(
-        None, strict=False, description="File with requests that are asked once a model is ready."
-    )
-    prewarm_prompts: Annotated[int, Field(ge=0, le=32)] = Field(
-        0, description="How many of the most used system prompts a server that became ready is shown."
-    )
-    prewarm_tokens: Annotated[int, Field(ge=1, le=10**7)] = Field(
-        32768, description="What these may have together, as estimated from their length."
-    )
-    prewarm_usd: Annotated[float, Field(ge=0, lt=1000)] = Field(
-        0.01, strict=False, description="What showing them may cost, at the machine's price per hour."
-    )
-    finish_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
-        0.0, strict=False, description="How long an answer may go on to be stored when nobody listens."
-    )
-
     # where things are
     state_file: Path = Field(Path("pod_state.json"), strict=False)
     runpod_api_url: Annotated[str, Field(pattern=r"^https?://")] = "https://api.runpod.io"
@@ -258,11 +175,19 @@ class PodConfig(BaseModel):
     def _one_model(self) -> "PodConfig":
         if (self.model is None) == (self.modelStoreId is None):
             raise ValueError("give exactly one of `model` and `modelStoreId`")
+        if self.backend in SECTIONS and getattr(self, self.backend) is None:
+            raise ValueError(f"the backend `{self.backend}` needs a section `{self.backend}`")
+        if self.is_rented and self.runtime_seconds > MAX_RENTED_SECONDS:
+            raise ValueError("`runtime_seconds`: a pod runs for 31 days (2678400) at most")
+        if self.is_rented and self.startup_timeout_seconds > MAX_STARTUP_SECONDS:
+            raise ValueError("`startup_timeout_seconds`: a pod gets six hours (21600) at most")
         if self.use_https and not (self.ssl_cert and self.ssl_key):
             raise ValueError("`use_https` needs `ssl_cert` and `ssl_key`")
         urls = {name: getattr(self, name) or "" for name in ("runpod_api_url", "hub_url", "runpod_proxy_url")}
         urls["runpod_graphql_url"] = self.graphql_url
         urls |= {f"notifications.{n}.url": target.url for n, target in enumerate(self.notifications)}
+        if self.static is not None and self.static.api_key_file is not None:
+            urls["static.url"] = self.static.url
         for name, url in urls.items():
             if not re.match(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])[:/]", url):
                 raise ValueError(
@@ -271,6 +196,11 @@ class PodConfig(BaseModel):
         if "{{" in self.runpod_proxy_url:
             raise ValueError("`runpod_proxy_url` has single braces: {id} and {port}")
         return self
+
+    @property
+    def is_rented(self) -> bool:
+        """Whether machines are bought by the hour; all else costs nothing that we could count."""
+        return self.backend in RENTED
 
     @property
     def hub_id(self) -> str:

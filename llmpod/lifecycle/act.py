@@ -34,7 +34,7 @@ ACCOUNT_SECONDS = 300.0
 class Prober(Protocol):
     """Asks a model server how far it is; see :class:`llmpod.lifecycle.probe.HttpProber`."""
 
-    def check(self, seen: Instance, api_key: str, served_name: str, *, was_ready: bool) -> Health: ...
+    def check(self, seen: Instance, api_key: str | None, served_name: str, *, was_ready: bool) -> Health: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class Managed:
         served_name: the name that clients send.
         policy: its limits.
         config: the configuration's snapshot, for the state file.
+        key_file: see :class:`llmpod.model.Record`.
         draw: makes the specification when one is needed; may ask the hub and the catalog and raise LlmpodError. Its
             argument says when which offer (by ``Offer.key``) could not be had a moment ago.
     """
@@ -57,6 +58,7 @@ class Managed:
     policy: Policy
     draw: Callable[[Mapping[str, float]], Spec]
     config: Mapping[str, object] = field(default_factory=dict)
+    key_file: str | None = None
 
 
 class Actor:
@@ -121,7 +123,7 @@ class Actor:
         name, refusals = self.memory.record(model).name, list[ProviderError]()
         for offer in spec.offers:
             try:
-                deadline = self._armed(model, offer, end)
+                deadline = self._armed(model, spec, offer, end=end)
             except NoMoney as e:  # our own budget: a cheaper one may do
                 self.report.say(f"{model}: {offer.gpu} is over the budget")
                 refusals.append(e)
@@ -140,7 +142,7 @@ class Actor:
                 return
         self._not_made(model, refusals[-1])
 
-    def _armed(self, model: str, offer: Offer, end: float) -> float:
+    def _armed(self, model: str, spec: Spec, offer: Offer, *, end: float) -> float:
         """The deadline for the machine's own switch: the run's end, or when the budget ends at this price.
 
         Raises:
@@ -149,7 +151,8 @@ class Actor:
         limit = self.purse.until(offer.usd_per_hour, self.memory.now())
         deadline = end if limit is None else min(end, limit)
         # The list price stands in until the provider names what it bills.
-        record = replace(self.memory.record(model), switch_at=deadline, usd_per_hour=offer.usd_per_hour)
+        switch_at = deadline if spec.has_switch else None
+        record = replace(self.memory.record(model), switch_at=switch_at, usd_per_hour=offer.usd_per_hour)
         self.memory.keep(model, record)
         return deadline
 
@@ -229,7 +232,7 @@ class Actor:
         before = self.memory.record(model)
         health = self._prober.check(
             seen,
-            self.store.pod_key(before.name),
+            self.store.server_key(before),
             managed.served_name,
             was_ready=before.ready_at is not None,
         )
@@ -257,4 +260,5 @@ def _described(record: Record, managed: Managed) -> Record:
         served_name=managed.served_name,
         spec_digest=managed.digest,
         config=dict(managed.config),
+        key_file=managed.key_file,
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llmpod.errors import Busy, StateError
-from llmpod.model import ProcessId
+from llmpod.identity import boot_id, process_id
 
 
 def private_dir(path: Path) -> Path:
@@ -189,14 +189,6 @@ def _take(fd: int, *, until: float, clock: Callable[[], float]) -> None:
             time.sleep(0.05)
 
 
-def boot_id() -> str:
-    """A name for this boot of the machine; pids from another boot mean nothing."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return "unknown"
-
-
 def uptime() -> tuple[str, float] | None:
     """This boot and for how many seconds it has lasted, sleep included (clock_gettime(2), CLOCK_BOOTTIME).
 
@@ -205,27 +197,3 @@ def uptime() -> tuple[str, float] | None:
     """
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return None if clock is None else (boot_id(), time.clock_gettime(clock))
-
-
-def process_id(pid: int) -> ProcessId | None:
-    """The identity of a living process, or None (gone or a zombie).
-
-    The start time is field 22 of ``/proc/PID/stat`` (proc(5)); it stands after the command, which may hold spaces.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2]
-    except OSError:
-        return _without_proc(pid)
-    state, started = fields.split()[0], int(fields.split()[19])
-    return None if state in "ZX" else ProcessId(pid, started, boot_id())
-
-
-def _without_proc(pid: int) -> ProcessId | None:
-    """macOS has no /proc: there a pid is checked for life only, and the health token tells processes apart."""
-    if Path("/proc/self").exists():
-        return None
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return None
-    return ProcessId(pid, 0, boot_id())

@@ -22,6 +22,7 @@ from llmpod.web import Session
 MAX_BYTES = 2**20
 MAX_DETAIL = 300
 MODELS = "/v1/models"
+_NO_LIST = (404, 405, 500, 501)  # not 503: llama.cpp answers that while it loads
 _ENDLESS = "its answer does not end"
 _MESSAGES = [{"role": "user", "content": "ping"}]
 _QUESTIONS: tuple[tuple[str, Mapping[str, Any]], ...] = (
@@ -62,29 +63,31 @@ class HttpProber:
         self._answer = answer_seconds
         self._clock = clock
 
-    def check(self, seen: Instance, api_key: str, served_name: str, *, was_ready: bool) -> Health:
+    def check(self, seen: Instance, api_key: str | None, served_name: str, *, was_ready: bool) -> Health:
         """How far the server on ``seen`` got.
 
         Args:
             seen: the machine; ``base_url`` may be None while it has no address.
-            api_key: the key it was given.
+            api_key: the key it was given; None: it has none.
             served_name: the model name it must list.
             was_ready: it completed a token before, so listing the model is proof enough now.
         """
         if seen.base_url is None or not seen.container_up:
-            return Health(Phase.CREATED, "the machine is being set up or pulls the image")
+            return Health(Phase.CREATED, seen.detail or "the machine is being set up or pulls the image")
         with Session() as session:
             server = _Server(session, seen.base_url, api_key, clock=self._clock)
-            health = self._first(server, served_name, was_ready=was_ready)
+            health = self._first(server, served_name, key_optional=seen.key_optional, was_ready=was_ready)
         return replace(health, detail=one_line(health.detail, MAX_DETAIL))
 
-    def _first(self, server: "_Server", served_name: str, *, was_ready: bool) -> Health:
+    def _first(self, server: "_Server", served_name: str, *, key_optional: bool, was_ready: bool) -> Health:
         bare = server.ask(MODELS, within=self._quick, with_key=False)
         if isinstance(bare, str):
             return Health(Phase.BOOTING, bare)
-        if bare.status == 200:
+        if bare.status == 200 and not key_optional:
             return Health(Phase.LOADING, "it answers without its key", open_to_all=True)
-        if bare.status != 401:
+        if key_optional and (bare.status in _NO_LIST or (bare.status == 200 and not _names(bare))):
+            return self._complete(server, served_name)  # `transformers serve` lists none of its own
+        if bare.status not in (200, 401):
             return Health(Phase.BOOTING, f"HTTP {bare.status} instead of 401")
         return self._model(server, served_name, was_ready=was_ready)
 
@@ -120,7 +123,7 @@ class _Server:
 
     session: Session
     base_url: str
-    api_key: str = field(repr=False)
+    api_key: str | None = field(repr=False)
     clock: Callable[[], float] = field(kw_only=True)
 
     def ask(
@@ -129,7 +132,7 @@ class _Server:
         """The whole answer to a GET, or to a POST of ``body``; or in words why there is none in so many seconds."""
         if within <= 0:
             return _ENDLESS
-        headers = {"Authorization": f"Bearer {self.api_key}"} if with_key else {}
+        headers = {"Authorization": f"Bearer {self.api_key}"} if with_key and self.api_key else {}
         try:
             return bounded(partial(self._exchange, path, body, headers, within=within), within)
         except TimeoutError:

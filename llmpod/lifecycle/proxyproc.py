@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from llmpod.errors import LlmpodError, PortTaken
-from llmpod.lifecycle.files import process_id
+from llmpod.identity import process_id
 from llmpod.lifecycle.ports import owner
 from llmpod.lifecycle.state import ProxyRecord, SaveProxy
 from llmpod.lifecycle.store import Store

@@ -20,7 +20,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from llmpod.errors import NewerState, StateError
+from llmpod.config.credentials import read_private
+from llmpod.errors import BadCredentials, NewerState, StateError
 from llmpod.lifecycle import files
 from llmpod.lifecycle.state import SCHEMA, State, decode, encode
 from llmpod.lifecycle.typed import typed
@@ -78,6 +79,21 @@ class Store:
     def proxy_key(self) -> str:
         """The key with which our own commands call a proxy that asks for keys; derived like those of pods."""
         return self.pod_key("caller of the proxy")
+
+    def server_key(self, record: Record) -> str | None:
+        """The key of the model server of a record; None when it has none.
+
+        One that somebody else runs has a key of its own in a private file; it is read each time, so it may change.
+        """
+        if record.key_file is None:
+            return self.pod_key(record.name) if record.name else None
+        if not record.key_file:
+            return None
+        with suppress(
+            OSError, UnicodeDecodeError, BadCredentials
+        ):  # then it answers 401, which the probe tells
+            return read_private(Path(record.key_file)).strip() or None
+        return None
 
     # --- state --------------------------------------------------------------------------------------------------
     def lock(self, *, wait_seconds: float = 0.0) -> AbstractContextManager[None]:
@@ -261,7 +277,7 @@ class Follower:
             phase=record.phase,
             name=record.name,
             base_url=record.base_url,
-            api_key=self._store.pod_key(record.name) if record.name else None,
+            api_key=self._store.server_key(record),
             model=record.model,
             served_name=record.served_name or record.model,
             deadline=record.deadline,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llmpod import config
-from llmpod.cli.wiring import proxy_environ
+from llmpod.cli.proxyenv import proxy_environ
 from llmpod.errors import ConfigError
 from llmpod.lifecycle.store import Store
 

@@ -3,13 +3,13 @@
 Not a fake of our code: the manager under test is the real one, with real files.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from llmpod.errors import CreateUnknown, NoCapacity, ProviderUnavailable
-from llmpod.model import Health, Instance, Listing, Observed, Offer, Phase, Spec
-
-MAX_LAG = 40.0
+from llmpod.model import Instance, Listing, Observed, Offer, Spec
+from tests.lifecycle.provider import MAX_LAG, Clock, Faults, Provider
 
 
 @dataclass
@@ -27,34 +27,40 @@ class Pod:
 
 
 @dataclass
-class Cloud:
+class Cloud(Provider):
     """The account. Faults are consumed one a call.
 
     Faults of a list: ``error``; ``empty``, which a look-up by id corrects; ``blind``, where that fails, too. What the
     others mean stands where they are met.
     """
 
-    clock: Callable[[], float]
     pods: dict[str, Pod] = field(default_factory=dict)
-    create_faults: list[str] = field(default_factory=list)
-    list_faults: list[str] = field(default_factory=list)
-    delete_faults: list[str] = field(default_factory=list)
-    lag: float = 0.0
-    delete_lag: float = 0.0
-    load_seconds: float = 60.0
     count: int = 0
+    faults = Faults(
+        create=("capacity", "429", "unknown-not-made", "unknown-made", "unknown-late", "phantom"),
+        list=("error", "empty", "blind"),
+        delete=("error", "executed-but-error", "not found"),
+        moves=True,
+        renames=True,
+    )
+
+    @classmethod
+    def made(cls, clock: Clock, _directory: Path) -> "Cloud":
+        """It needs no files."""
+        return cls(clock)
+
+    @property
+    def backend(self) -> "Cloud":
+        """It is its own."""
+        return self
 
     def alive(self) -> list[str]:
         """The ids of what costs money now."""
         return [i for i, pod in self.pods.items() if pod.born <= self.clock() and not self._dead(pod)]
 
-    def calm(self) -> None:
-        """No more faults."""
-        self.create_faults, self.list_faults, self.delete_faults = [], [], []
-
     # --- as a backend
     def list(self, expect: Collection[str]) -> Listing:
-        fault = self.list_faults.pop(0) if self.list_faults else ""
+        fault = self.list_fault()
         if fault == "error":
             raise ProviderUnavailable("500")
         shown = {i: self._instance(i, pod) for i, pod in self.pods.items() if self._visible(pod)}
@@ -68,7 +74,7 @@ class Cloud:
         assert all(pod.name != name for pod in self.pods.values()), "a name was used twice"
         assert env["VLLM_API_KEY"]
         assert deadline > self.clock(), "armed with a deadline that is past"
-        fault = self.create_faults.pop(0) if self.create_faults else ""
+        fault = self.create_fault()
         if fault == "capacity":
             raise NoCapacity("no longer any instances available")
         if fault == "429":
@@ -86,7 +92,7 @@ class Cloud:
         return self._instance(pod_id, pod)
 
     def destroy(self, instance_id: str) -> bool:
-        fault = self.delete_faults.pop(0) if self.delete_faults else ""
+        fault = self.delete_fault()
         if fault == "error":
             raise ProviderUnavailable("500")
         pod = self.pods.get(instance_id)
@@ -101,11 +107,9 @@ class Cloud:
         """Nothing to close."""
 
     # --- as its model servers, as the prober meets them
-    def check(self, seen: Instance, api_key: str, served_name: str, *, was_ready: bool) -> Health:
-        pod = self.pods[seen.id]
-        if self._dead(pod) or self.clock() < pod.ready_at:
-            return Health(Phase.BOOTING, "no answer")
-        return Health(Phase.READY)
+    def is_ready(self, instance_id: str) -> bool:
+        pod = self.pods[instance_id]
+        return not self._dead(pod) and self.clock() >= pod.ready_at
 
     # --- what else happens to machines
     def lose(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from llmpod import identity
 from llmpod.errors import Busy, NewerState, StateError
 from llmpod.lifecycle import files
 from llmpod.lifecycle.proxyproc import stop
@@ -146,15 +147,15 @@ def test_a_newer_state_is_refused(state_dir: Path) -> None:
 def test_a_stranger_with_our_pid_is_never_signalled() -> None:
     stranger = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     try:
-        identity = files.process_id(stranger.pid)
-        assert identity is not None
-        stop(ProcessId(identity.pid, identity.started + 1, identity.boot))
-        stop(ProcessId(identity.pid, identity.started, "another boot"))
+        mine = identity.process_id(stranger.pid)
+        assert mine is not None
+        stop(ProcessId(mine.pid, mine.started + 1, mine.boot))
+        stop(ProcessId(mine.pid, mine.started, "another boot"))
         assert stranger.poll() is None
     finally:
         stranger.kill()
         stranger.wait()
-    assert files.process_id(stranger.pid) != identity
+    assert identity.process_id(stranger.pid) != mine
 
 
 def test_a_process_deaf_to_sigterm_is_killed() -> None:
@@ -162,10 +163,10 @@ def test_a_process_deaf_to_sigterm_is_killed() -> None:
     deaf = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert deaf.stdout is not None
     assert deaf.stdout.readline() == b"deaf\n"
-    identity = files.process_id(deaf.pid)
-    assert identity is not None
+    mine = identity.process_id(deaf.pid)
+    assert mine is not None
     ticks = iter(range(0, 10_000, 1))
-    stop(identity, clock=lambda: float(next(ticks)))
+    stop(mine, clock=lambda: float(next(ticks)))
     deaf.stdout.close()
-    eventually(lambda: files.process_id(deaf.pid) is None)
+    eventually(lambda: identity.process_id(deaf.pid) is None)
     deaf.returncode = -9

@@ -3,9 +3,10 @@ pod, none outlives its deadline under a manager that runs, and calm brings what 
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,15 +21,17 @@ from hypothesis.stateful import (
 )
 
 from llmpod.model import Direction, Observed, Phase
-from tests.lifecycle.cloud import MAX_LAG
+from tests.lifecycle.cloud import Cloud
+from tests.lifecycle.cluster import Cluster
+from tests.lifecycle.engine import Boxes, Named
+from tests.lifecycle.local import Elsewhere, Processes
+from tests.lifecycle.provider import MAX_LAG, Clock, Provider
 from tests.lifecycle.world import GRACE, MODEL, OVERRUN_SECONDS, World
 
-CREATE_FAULTS = ["", "capacity", "429", "unknown-not-made", "unknown-made", "unknown-late", "phantom"]
-LIST_FAULTS = ["", "error", "empty", "blind"]
-DELETE_FAULTS = ["", "error", "executed-but-error", "not found"]
 PASS_SECONDS = 300.0
 CRON_SECONDS = 30.0
 LONG_STEPS = 100_000
+OTHERS: Sequence[type[Provider]] = (Processes, Elsewhere, Boxes, Named, Cluster)
 EFFECTS = st.integers(0, 16)
 _MEMORY = Path("/dev/shm")  # noqa: S108 - where it exists, an fsync costs nothing there
 
@@ -38,11 +41,12 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     steps = 0
     passes = 0
+    provider: ClassVar[Callable[[Clock, Path], Provider]] = Cloud.made
 
     @initialize(lag=st.sampled_from([0.0, 5.0, MAX_LAG]), delete_lag=st.sampled_from([0.0, 15.0]))
     def begin(self, lag: float, delete_lag: float) -> None:
         self.directory = TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None)
-        self.world = World(Path(self.directory.name))
+        self.world = World(Path(self.directory.name), provider=type(self).provider)
         self.world.cloud.lag, self.world.cloud.delete_lag = lag, delete_lag
 
     def teardown(self) -> None:
@@ -91,33 +95,35 @@ class LifecycleMachine(RuleBasedStateMachine):
     def the_configuration_changes(self, digest: str) -> None:
         self.world.digest = digest
 
-    @precondition(lambda self: self.world.knows_its_pods())
+    @precondition(lambda self: self.world.cloud.faults.renames and self.world.knows_its_pods())
     @rule()
     def the_pod_is_renamed(self) -> None:
         """By somebody who saw it in the console a moment later than we did: a nameless stranger would stay one."""
         self.world.cloud.rename()
 
     # --- the provider
-    @rule(faults=st.lists(st.sampled_from(CREATE_FAULTS), max_size=3))
-    def creates_go_wrong(self, faults: list[str]) -> None:
-        self.world.cloud.create_faults = faults
+    @rule(data=st.data())
+    def creates_go_wrong(self, data: st.DataObject) -> None:
+        self.world.cloud.create_faults = _drawn(data, self.world.cloud.faults.create)
 
-    @rule(faults=st.lists(st.sampled_from(LIST_FAULTS), max_size=3))
-    def listings_go_wrong(self, faults: list[str]) -> None:
-        self.world.cloud.list_faults = faults
+    @rule(data=st.data())
+    def listings_go_wrong(self, data: st.DataObject) -> None:
+        self.world.cloud.list_faults = _drawn(data, self.world.cloud.faults.list)
 
-    @rule(faults=st.lists(st.sampled_from(DELETE_FAULTS), max_size=3))
-    def deletes_go_wrong(self, faults: list[str]) -> None:
-        self.world.cloud.delete_faults = faults
+    @rule(data=st.data())
+    def deletes_go_wrong(self, data: st.DataObject) -> None:
+        self.world.cloud.delete_faults = _drawn(data, self.world.cloud.faults.delete)
 
     @precondition(lambda self: self.world.cloud.alive())
-    @rule(how=st.sampled_from([Observed.EXITED, Observed.BROKEN, None]))
-    def the_pod_fails(self, how: Observed | None) -> None:
+    @rule(data=st.data())
+    def the_pod_fails(self, data: st.DataObject) -> None:
+        how = data.draw(st.sampled_from(self.world.cloud.faults.observed))
         if how is None:
             self.world.cloud.lose()
         else:
             self.world.cloud.become(how)
 
+    @precondition(lambda self: self.world.cloud.faults.moves)
     @precondition(lambda self: self.world.cloud.alive() and not self.world.cloud.renamed())
     @rule()
     def the_pod_is_moved(self) -> None:
@@ -177,10 +183,30 @@ class LifecycleMachine(RuleBasedStateMachine):
         assert done(), f"{self.world.cloud.alive()}, {self.world.record}"
 
 
+def _drawn(data: st.DataObject, faults: Sequence[str]) -> list[str]:
+    return data.draw(st.lists(st.sampled_from(["", *faults]), max_size=3))
+
+
 LifecycleMachine.TestCase.settings = settings(
     max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestRandomWorlds = LifecycleMachine.TestCase
+
+
+@pytest.mark.parametrize("provider", OTHERS)
+def test_random_worlds_of_the_other_backends(provider: type[Provider]) -> None:
+    """The same machine, the same promises, through a fake of each backend's provider."""
+
+    class Other(LifecycleMachine):
+        """Where these machines live."""
+
+    Other.provider = provider.made
+    run_state_machine_as_test(
+        Other,
+        settings=settings(
+            max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
 
 
 @pytest.mark.long

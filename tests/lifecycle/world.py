@@ -22,6 +22,7 @@ from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.store import Store
 from llmpod.model import Direction, Offer, Phase, Record, Spec, Want
 from tests.lifecycle.cloud import Cloud
+from tests.lifecycle.provider import Clock, Provider
 
 MODEL = "default"
 GRACE = 120.0
@@ -68,6 +69,7 @@ class World:
         disk_is_full: whether nothing can be written.
         budget: the limits, or None.
         digest: names the configuration.
+        provider: makes the provider, from the true time and a directory for files.
     """
 
     directory: Path
@@ -76,9 +78,10 @@ class World:
     disk_is_full: bool = False
     budget: Budget | None = None
     digest: str = "d"
+    provider: Callable[[Clock, Path], Provider] = Cloud.made
 
     def __post_init__(self) -> None:
-        self.cloud = Cloud(lambda: self.now)
+        self.cloud = self.provider(lambda: self.now, self.directory)
         self.store = Store(self.directory / "pod_state.json")
         self.passes = 0
         self._at_effect: dict[int, Callable[[], None]] = {}
@@ -112,7 +115,7 @@ class World:
         purse = Purse(Ledger(self.store.directory / FILE_NAME), self.budget, most_usd_per_hour=None)
         actor = Actor(
             self.store,
-            self.cloud,
+            self.cloud.backend,
             self.cloud,
             purse=purse,
             clock=lambda: self.now + self.wrong_by,

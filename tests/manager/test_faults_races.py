@@ -50,7 +50,7 @@ class Directory:
     def close(self) -> None:
         """Nothing to close."""
 
-    def check(self, seen: Instance, api_key: str, served_name: str, *, was_ready: bool) -> Health:
+    def check(self, seen: Instance, api_key: str | None, served_name: str, *, was_ready: bool) -> Health:
         return Health(Phase.LOADING, "not yet")
 
 

@@ -21,9 +21,18 @@ class Part:
         return any(fnmatchcase(module, pattern) for pattern in self.ours)
 
 
-_NOUNS = ("llmpod", "llmpod.errors", "llmpod.model", "llmpod.bounded", "llmpod.text", "llmpod.web")
+_NOUNS = (
+    "llmpod",
+    "llmpod.errors",
+    "llmpod.model",
+    "llmpod.bounded",
+    "llmpod.identity",
+    "llmpod.text",
+    "llmpod.web",
+)
 _SETTINGS = (*_NOUNS, "llmpod.config", "llmpod.config.*")
 _BACKEND = (*_SETTINGS, "llmpod.backends")
+_LOCAL = (*_BACKEND, "llmpod.backends.machines", "llmpod.backends.local_port")
 _LIFECYCLE = (*_SETTINGS, "llmpod.backends", "llmpod.lifecycle", "llmpod.lifecycle.*")
 _REQUESTS = (
     "requests",
@@ -43,6 +52,7 @@ PARTS: Mapping[str, Part] = {
     "llmpod.errors": Part(sync=True),
     "llmpod.model": Part(ours=("llmpod.errors",), sync=True),
     "llmpod.bounded": Part(sync=True),
+    "llmpod.identity": Part(ours=("llmpod.model",), sync=True),
     "llmpod.text": Part(sync=True),
     "llmpod.web": Part(libraries=_REQUESTS, sync=True),
     "llmpod.config*": Part(ours=_SETTINGS, libraries=("pydantic", "pydantic_core"), sync=True),
@@ -52,6 +62,10 @@ PARTS: Mapping[str, Part] = {
         libraries=_REQUESTS,
         sync=True,
     ),
+    "llmpod.backends.process*": Part(ours=(*_LOCAL, "llmpod.backends.process*"), sync=True),
+    "llmpod.backends.docker*": Part(ours=(*_LOCAL, "llmpod.backends.docker*"), sync=True),
+    "llmpod.backends.slurm*": Part(ours=(*_LOCAL, "llmpod.backends.slurm*"), sync=True),
+    "llmpod.backends.static": Part(ours=_LOCAL, sync=True),
     "llmpod.backends.hub*": Part(ours=(*_BACKEND, "llmpod.backends.hub*"), libraries=_REQUESTS, sync=True),
     "llmpod.backends.*": Part(ours=_BACKEND, libraries=_REQUESTS, sync=True),
     "llmpod.backends": Part(ours=(*_BACKEND, "llmpod.backends.*"), sync=True),

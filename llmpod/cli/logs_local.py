@@ -1,0 +1,66 @@
+"""Not RunPod's logs: ``logs`` for the backends whose machines' output we can read ourselves."""
+
+import time
+from collections.abc import Sequence
+
+from llmpod.backends import Speaking
+from llmpod.cli.wiring import Plane
+from llmpod.errors import LlmpodError
+from llmpod.lifecycle.lastwords import LastWords
+from llmpod.lifecycle.redact import redact
+
+FOLLOWED_LINES = 2000
+PAUSE_SECONDS = 0.5
+
+
+def local_log(plane: Plane, hidden: tuple[str, ...], *, tail: int, follow: bool) -> int:
+    """Print what the model's machine says.
+
+    Args:
+        plane: the control plane.
+        hidden: secrets that may stand in it.
+        tail: how many past lines.
+        follow: go on until Ctrl-C.
+
+    Raises:
+        LlmpodError: there is no machine, or the backend keeps no log.
+    """
+    backend = plane.backend
+    if not isinstance(backend, Speaking):
+        raise LlmpodError(f"The backend {plane.config.common.backend} has no log that we can read.")
+    records = plane.store.load().records.values()
+    record = next((record for record in records if record.instance_id), None)
+    if record is None or record.instance_id is None:
+        return _last_words(plane, hidden)
+    hidden = (*hidden, plane.store.pod_key(record.name))
+    shown = backend.tail(record.instance_id, tail)
+    _print(shown, hidden)
+    before = backend.tail(record.instance_id, FOLLOWED_LINES)
+    while follow:
+        time.sleep(PAUSE_SECONDS)
+        now = backend.tail(record.instance_id, FOLLOWED_LINES)
+        _print(news(before, now), hidden)
+        before = now
+    return 0
+
+
+def news(before: Sequence[str], now: Sequence[str]) -> Sequence[str]:
+    """The lines of ``now`` that come after those of ``before``; both are ends of one growing log."""
+    for start in range(len(before) + 1):
+        rest = before[start:]
+        if list(now[: len(rest)]) == list(rest):
+            return now[len(rest) :]
+    return now
+
+
+def _last_words(plane: Plane, hidden: tuple[str, ...]) -> int:
+    kept = LastWords.of(plane.store.directory)
+    if not (text := kept.read()):
+        raise LlmpodError("Nothing runs now, and no start has failed yet.", hint="`up` starts it.")
+    _print(text.splitlines(), hidden)
+    raise LlmpodError(f"Nothing runs now. The lines above are kept in {kept.path}.")
+
+
+def _print(lines: Sequence[str], hidden: tuple[str, ...]) -> None:
+    for line in lines:
+        print(redact(line, hidden), flush=True)

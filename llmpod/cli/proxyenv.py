@@ -1,0 +1,65 @@
+"""Not a process: the environment in which the manager starts its proxy. The proxy reads nothing else."""
+
+from collections.abc import Mapping
+
+from llmpod.config import KEYS_FILE, Auth, Config, PodConfig, caching, digest_of
+from llmpod.lifecycle.proxyproc import INHERITED
+from llmpod.lifecycle.store import Store
+
+
+def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> dict[str, str]:
+    """The proxy's whole environment."""
+    c = config.common
+    values = {
+        "PORT": str(c.proxy_port),
+        "CACHE_DIR": str(c.cache_dir),
+        "MAX_CACHE_SIZE": str(c.max_cache_size),
+        "CACHE_SIZE_BYTES": str(c.max_cache_bytes),
+        "CACHE_TTL_SECONDS": caching.ttl_text(c.cache_ttl_seconds),
+        "CACHE_POLICY": caching.policy_text(c.cache_policy),
+        "CACHE_MASKS": caching.masks_text(c.cache_masks),
+        "CACHE_MODE": c.cache_mode,
+        "CACHE_PACE": str(c.cache_pace),
+        "CACHE_SHARED": str(c.cache_shared).lower(),
+        "ENABLE_PROFILING": str(c.enable_profiling).lower(),
+        "UPSTREAM_STREAM": c.upstream_stream,
+        "UPSTREAM_USAGE": c.upstream_usage,
+        "LLMPOD_CONNECT_SECONDS": str(c.connect_seconds),
+        "LLMPOD_FIRST_BYTE_SECONDS": str(c.first_byte_seconds),
+        "LLMPOD_IDLE_SECONDS": str(c.idle_seconds),
+        "LLMPOD_TOTAL_SECONDS": str(c.total_seconds),
+        "KEEPALIVE_SECONDS": str(c.keepalive_seconds),
+        "KEEPALIVE_FORM": c.keepalive_form,
+        "KEEPALIVE_JSON": str(c.keepalive_json).lower(),
+        "FINISH_SECONDS": str(c.finish_seconds),
+        "PREWARM_CACHE": str(c.prewarm_cache or ""),
+        "PREWARM_PROMPTS": str(c.prewarm_prompts),
+        "PREWARM_TOKENS": str(c.prewarm_tokens),
+        "PREWARM_USD": str(c.prewarm_usd),
+        "LLMPOD_STATE": str(config.state_file),
+        "LLMPOD_MODELS": ",".join(filter(None, (c.served_model_name, c.hub_id.partition("@")[0]))),
+        "LLMPOD_MAX_MODEL_LEN": str(c.max_model_len or ""),
+        "PYTHONUNBUFFERED": "1",
+        **_edge_environ(c),
+    }
+    if c.auth is Auth.KEYS:
+        values["LLMPOD_KEYS_FILE"] = str(store.directory / KEYS_FILE)
+        values["LLMPOD_OWN_KEY"] = digest_of(store.proxy_key)
+    if c.use_https:
+        values |= {"USE_HTTPS": "true", "SSL_CERT": str(c.ssl_cert), "SSL_KEY": str(c.ssl_key)}
+    return {name: environ[name] for name in INHERITED if name in environ} | values
+
+
+def _edge_environ(c: PodConfig) -> dict[str, str]:
+    """Who may call the proxy; nothing where that is as ever."""
+    values = {
+        "LLMPOD_HOST": "" if c.proxy_host == "127.0.0.1" else c.proxy_host,
+        "LLMPOD_AUTH": "" if c.auth is Auth.OPEN else str(c.auth),
+        "LLMPOD_ALLOWED_HOSTS": ",".join(c.allowed_hosts),
+        "LLMPOD_CORS_ORIGINS": ",".join(c.cors_origins),
+        "LLMPOD_ALLOW_INSECURE_BIND": "true" if c.allow_insecure_bind else "",
+        "LLMPOD_REQUESTS_PER_MINUTE": str(c.requests_per_minute or ""),
+        "LLMPOD_TOKENS_PER_MINUTE": str(c.tokens_per_minute or ""),
+        "LLMPOD_MAX_IN_FLIGHT": "" if c.max_in_flight == 256 else str(c.max_in_flight),
+    }
+    return {name: value for name, value in values.items() if value}

@@ -1,0 +1,250 @@
+"""SLURM jobs: the script that runs whatever the user wrote, what the commands' answers mean, and a real cluster."""
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from llmpod.backends.machines import Machines
+from llmpod.backends.slurm import Done, SlurmJobs
+from llmpod.backends.slurm_script import quoted, script, tunnel
+from llmpod.config import SlurmSection
+from llmpod.errors import BadSpec, CreateUnknown, ProviderUnavailable
+from llmpod.model import Instance, Offer, Spec
+from tests.support import slurm
+from tests.support.desk import MODEL, Desk
+from tests.support.net import listens
+from tests.support.source import ROOT
+from tests.support.wait import eventually
+
+OFFER = Offer("slurm", usd_per_hour=0.0)
+SPEC = Spec("org/m", "org/m", "", (), 0, 0, (OFFER,), digest="d1")
+NAME = "llmpod-0-1-2"
+
+
+def section(**more: Any) -> SlurmSection:
+    return SlurmSection(**{"command": ("serve",), "loopback_user": "me", "loopback_host": "front", **more})
+
+
+class Commands:
+    """SLURM's commands: the same answer each time, and what they were asked."""
+
+    def __init__(self, *answers: Done | Exception) -> None:
+        self.asked: list[tuple[list[str], str, dict[str, str]]] = []
+        self._answers = list(answers)
+
+    def __call__(self, argv: Sequence[str], text: str, environ: Mapping[str, str]) -> Done:
+        self.asked.append((list(argv), text, dict(environ)))
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def backend(directory: Path, commands: Commands, **more: Any) -> SlurmJobs:
+    return SlurmJobs(
+        section(**more), Machines(directory / "m"), cwd=directory, environ={}, run=commands, clock=lambda: 1e6
+    )
+
+
+def create(jobs: SlurmJobs) -> Instance:
+    return jobs.create(SPEC, OFFER, NAME, {"VLLM_API_KEY": "sk-bait"}, deadline=1e6 + 3601)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), max_size=4))
+def test_a_shell_reads_back_every_word_as_it_was(words: list[str]) -> None:
+    assert shlex.split(quoted(words)) == words
+    code = "import sys; sys.stdout.buffer.write(b'\\0'.join(map(__import__('os').fsencode, sys.argv[1:])))"
+    line = f"{quoted([sys.executable, '-I', '-S', '-c', code])} {quoted(words)}"
+    done = subprocess.run(["/bin/bash"], input=line.encode(), capture_output=True, check=True)
+    assert done.stdout == b"\0".join(word.encode() for word in words)
+
+
+def test_the_script_is_one_that_bash_reads() -> None:
+    text = script(section(command=("a 'b' $(c)", "--x={port}")), port=8101, node_port=20001)
+    subprocess.run(["/bin/bash", "-n"], input=text, text=True, check=True)
+    assert shlex.quote("--x=20001") in text
+    words = tunnel(section(identity_file="/k", known_hosts="/h"), port=8101, node_port=20001)
+    assert words[words.index("-R") + 1] == "127.0.0.1:8101:127.0.0.1:20001"
+    for option in ("ExitOnForwardFailure=yes", "StrictHostKeyChecking=yes", "ServerAliveInterval=15"):
+        assert option in words
+    assert words[-2:] == ("--", "me@front")
+
+
+def test_an_srun_line_is_split_and_never_run(tmp_path: Path) -> None:
+    commands = Commands(Done(0, "17\n", ""))
+    made = create(
+        backend(tmp_path, commands, srun="srun --mem=30G '--comment=a b; rm -rf /'", options=("-p", "gpu"))
+    )
+    argv, text, environ = commands.asked[0]
+    assert argv[0] == "sbatch"
+    assert argv[-4:] == ["--mem=30G", "--comment=a b; rm -rf /", "-p", "gpu"]
+    for option in (f"--job-name={NAME}", "--dependency=singleton", "--time=61", "--no-requeue"):
+        assert option in argv
+    assert environ["VLLM_API_KEY"] == "sk-bait"
+    assert "sk-bait" not in text + " ".join(argv)
+    assert made.observed == "starting"
+    for line in ("srun python evil.py", "srun --mem=1G bash", "srun -p gpu bash -c x"):
+        with pytest.raises(ValidationError, match="is none"):
+            section(srun=line)
+    for option in ("--job-name=x", "-Jx", "--array=1-9", "--wrap=x", "-d"):
+        with pytest.raises(ValidationError, match="set by llmpod"):
+            section(options=(option,))
+    with pytest.raises(ValidationError, match="cannot be split"):
+        section(srun="srun 'open")
+    with pytest.raises(ValidationError):
+        section(loopback_user="-oProxyCommand=x")
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "text"),
+    [
+        (TimeoutError(), CreateUnknown, "slurmctld"),
+        (FileNotFoundError(2, "No such file"), BadSpec, "login node"),
+        (Done(1, "", "sbatch: error: Socket timed out on send/recv operation"), CreateUnknown, "timed out"),
+        (Done(1, "", "error: Unable to contact slurm controller"), CreateUnknown, "contact"),
+        (
+            Done(1, "", "sbatch: error: Invalid generic resource (gres) specification"),
+            BadSpec,
+            "slurm.options",
+        ),
+    ],
+)
+def test_the_outcomes_of_a_submission(
+    tmp_path: Path, answer: Done | Exception, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error) as caught:
+        create(backend(tmp_path, Commands(answer)))
+    assert type(caught.value) is error
+    assert text in str(caught.value)
+
+
+def test_a_dead_controller_says_nothing_about_jobs(tmp_path: Path) -> None:
+    for answer in (TimeoutError(), Done(1, "", "slurm_load_jobs error"), FileNotFoundError(2, "no squeue")):
+        jobs = backend(tmp_path, Commands(answer))
+        with pytest.raises(ProviderUnavailable):
+            jobs.list(())
+        with pytest.raises(ProviderUnavailable):
+            jobs.destroy(NAME)
+
+
+def test_a_pending_job_tells_its_reason_and_an_ended_one_its_state(tmp_path: Path) -> None:
+    pending = Done(0, f"17|PENDING|{NAME}|Resources\n18|RUNNING|somebody-elses|None\n", "")
+    commands = Commands(Done(0, "17\n", ""), pending)
+    jobs = backend(tmp_path, commands)
+    create(jobs)
+    ours, other = jobs.list(()).instances
+    assert (ours.observed, ours.container_up) == ("starting", False)
+    assert "Resources" in ours.detail
+    assert other.name == "somebody-elses"
+    ended = backend(tmp_path, Commands(Done(0, f"17|OUT_OF_MEMORY|{NAME}|OutOfMemory\n", "")))
+    assert "out_of_memory" in ended.list(()).instances[0].detail
+    forgotten = backend(tmp_path, Commands(Done(0, "", "")))
+    assert "forgotten" in forgotten.list(()).instances[0].detail
+    assert forgotten.destroy(NAME)
+    assert forgotten.list(()).instances == ()
+
+
+# --- a real cluster
+@pytest.fixture(scope="module")
+def site() -> Iterator[slurm.Site]:
+    if reason := slurm.why_not():
+        pytest.skip(f"no SLURM: {reason}")
+    with slurm.cluster() as running:
+        yield running
+
+
+@pytest.fixture
+def desk(state_dir: Path, env: dict[str, str], site: slurm.Site) -> Iterator[Desk]:
+    made = Desk(state_dir, {**env, "SLURM_CONF": str(site.conf)})
+    yield made
+    made.manage("--shutdown").expect()
+
+
+def job(site: slurm.Site, **more: object) -> dict[str, object]:
+    return {
+        "command": [sys.executable, "-m", "llmpod.sim.vllm", "--model", MODEL],
+        "env": {"PYTHONPATH": str(ROOT)},
+        "srun": "srun --mem=1G --cpus-per-task=1",
+        "loopback_user": "root",
+        "loopback_host": "127.0.0.1",
+        "ssh_port": site.ssh_port,
+        "identity_file": str(site.identity),
+        "known_hosts": str(site.known_hosts),
+        **more,
+    }
+
+
+@pytest.mark.component
+def test_a_real_job_answers_through_its_tunnel_and_the_proxy(desk: Desk, site: slurm.Site) -> None:
+    desk.configure("slurm", job(site), poll_interval_seconds=0.5)
+    desk.manage().expect()
+    record = desk.passes_until("ready")
+    eventually(lambda: listens(desk.port), within=20)
+    assert eventually(desk.ask, within=20, ignoring=requests.RequestException)["choices"]
+    tunnel_port = int(record["base_url"].rpartition(":")[2])
+    desk.manage("--shutdown").expect()
+    eventually(lambda: not listens(tunnel_port), within=20)
+
+
+@pytest.mark.component
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"identity_file": "/no/such/key"}, "Permission denied"),
+        ({"known_hosts": "/dev/null"}, "Host key verification failed"),
+        ({"loopback_host": "no-such-host.invalid"}, "Could not resolve hostname"),
+    ],
+)
+def test_a_real_tunnel_that_fails_says_why(
+    desk: Desk, site: slurm.Site, wrong: dict[str, str], says: str
+) -> None:
+    desk.configure("slurm", job(site, **wrong), max_restarts=0)
+    error = desk.passes_until("failed")["error"]
+    assert says in error
+    assert "SSH tunnel" in error
+
+
+@pytest.mark.component
+def test_a_real_tunnel_to_a_port_that_is_taken_fails(site: slurm.Site) -> None:
+    """And does not settle for [::1], as it would without the address."""
+    more = {"identity_file": str(site.identity), "known_hosts": str(site.known_hosts)}
+    where = section(loopback_user="root", loopback_host="127.0.0.1", ssh_port=site.ssh_port, **more)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        words = tunnel(where, port=taken.getsockname()[1], node_port=9)
+        done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 255
+    assert "remote port forwarding failed" in done.stderr
+
+
+@pytest.mark.component
+def test_a_real_refusal_a_queue_and_a_dead_controller(desk: Desk, site: slurm.Site) -> None:
+    desk.configure("slurm", job(site, srun="srun --partition=nowhere"))
+    assert "invalid partition" in desk.passes_until("failed")["error"].lower()
+    desk.configure("slurm", job(site, srun="srun --begin=now+1hour"))
+    assert "BeginTime" in eventually(lambda: _pending(desk), within=30)
+    os.kill(site.controller.pid, signal.SIGSTOP)
+    try:
+        late = desk.manage("--no-proxy")
+        assert late.code == 75
+        assert "slurmctld" in late.out
+    finally:
+        os.kill(site.controller.pid, signal.SIGCONT)
+
+
+def _pending(desk: Desk) -> str:
+    desk.manage("--no-proxy")
+    error: str = desk.state()["error"]
+    return error if "reason" in error else ""

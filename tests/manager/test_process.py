@@ -1,0 +1,88 @@
+"""The backend `process` through the front door: configuration, passes, an answer through the proxy, `--shutdown`."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.support.desk import MODEL, Desk
+from tests.support.net import listens
+from tests.support.wait import eventually
+
+SERVER = [sys.executable, "-m", "llmpod.sim.vllm", "--model", MODEL]
+
+
+@pytest.fixture
+def desk(state_dir: Path, env: dict[str, str]) -> Iterator[Desk]:
+    made = Desk(state_dir, env)
+    yield made
+    made.manage("--shutdown").expect()
+
+
+def test_a_local_command_answers_through_the_proxy_and_ends_with_shutdown(desk: Desk) -> None:
+    desk.write(SERVER)
+    desk.manage().expect()
+    status = desk.passes_until("ready")
+    assert status["usd_per_hour"] == 0
+    eventually(lambda: listens(desk.port), within=20)
+    answer = eventually(desk.ask, within=20, ignoring=requests.RequestException)
+    assert answer["choices"][0]["message"]["content"]
+    assert status["instance_id"] in desk.manage("status").expect().out
+    assert "http://127.0.0.1" in desk.manage("logs").expect().out, "the server's own first line"
+    assert "down" in desk.manage("--shutdown").expect().out
+    assert desk.state()["phase"] == "stopped"
+    assert not listens(desk.port)
+    eventually(lambda: not desk.servers(), within=10)
+
+
+def test_a_command_that_crashes_is_started_again_and_then_given_up_with_its_last_words(desk: Desk) -> None:
+    desk.write([sys.executable, "-c", "import sys; print('no such model here'); sys.exit(4)"], max_restarts=1)
+    status = desk.passes_until("failed")
+    assert "exit code 4" in status["error"]
+    assert "no such model here" in status["error"]
+    assert status["attempts"] == 2
+    assert "no such model here" in desk.manage("logs").out
+
+
+def test_a_changed_command_replaces_the_server_and_a_missing_one_says_so(desk: Desk) -> None:
+    desk.write(SERVER)
+    first = desk.passes_until("ready")["instance_id"]
+    desk.write([*SERVER, "--max-model-len", "512"])
+    eventually(lambda: desk.passes_until("ready")["instance_id"] != first, within=60)
+    assert len([p for p in desk.servers() if "sim.vllm" in p.command and "warden" not in p.command]) == 1
+    desk.write(["no-such-program"])
+    assert "no-such-program" in desk.passes_until("failed")["error"]
+
+
+def test_a_killed_server_is_started_again(desk: Desk) -> None:
+    desk.write(SERVER)
+    first = desk.passes_until("ready")["instance_id"]
+    for process in desk.servers():
+        process.kill()
+    eventually(lambda: desk.passes_until("ready")["instance_id"] != first, within=60)
+
+
+def test_what_does_not_apply_is_said_and_needs_no_key(desk: Desk) -> None:
+    desk.write(SERVER)
+    assert "nothing to pay" in desk.manage("plan").expect().out
+    assert "nothing to pay" in desk.manage("--dry-run").expect().out
+    assert desk.servers() == []
+    assert "no catalog" in desk.manage("--refresh-catalog").expect().out
+    assert "no bill" in desk.manage("cost").expect().out
+    doctor = desk.manage("doctor").out
+    assert "process needs none" in doctor
+    assert "RunPod" not in doctor
+    assert "0 terminated" in desk.manage("panic").expect().out
+
+
+def test_shutdown_works_with_a_broken_configuration(desk: Desk) -> None:
+    desk.write(SERVER)
+    desk.passes_until("ready")
+    path = desk.directory / "pod_config.json"
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2])
+    desk.manage("--shutdown").expect()
+    eventually(lambda: not desk.servers(), within=10)
+    path.write_text(text)
