@@ -10,7 +10,7 @@ from tests.support.source import Source, project_sources
 
 SOURCES = project_sources()
 MODULES = frozenset(
-    {"llmpod.cache.key", "llmpod.lifecycle.store", "llmpod.lifecycle.want", "llmpod.backends.slurm"}
+    {"llmpod.cache.key", "llmpod.lifecycle.share", "llmpod.lifecycle.want", "llmpod.backends.slurm"}
 )
 BY_NAME = {rule.name: rule for rule in RULES}
 
@@ -118,7 +118,7 @@ GOOD = [
     ("llmpod/lifecycle/probe.py", "import requests\nfrom llmpod.backends import Backend"),
     (
         "llmpod/proxy/keeper.py",
-        "from llmpod.lifecycle import store\nfrom llmpod.lifecycle.store import Store",
+        "from llmpod.lifecycle import share\nfrom llmpod.lifecycle.share import Follower",
     ),
     ("llmpod/client/routes.py", "from fastapi import APIRouter"),
     (

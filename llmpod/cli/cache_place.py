@@ -12,7 +12,8 @@ from llmpod.cli.command import Invocation
 from llmpod.cli.proxyenv import proxy_environ
 from llmpod.config import ProxySettings, proxy_settings
 from llmpod.errors import LlmpodError
-from llmpod.lifecycle.store import Follower, Store
+from llmpod.lifecycle.share import Follower
+from llmpod.lifecycle.store import Store
 from llmpod.proxy.ask import key_policy
 from llmpod.proxy.route import Destination, fixed, followed
 
@@ -64,7 +65,7 @@ class Place:
         settings = self.settings
         if settings.endpoint is not None or settings.state_file is None:
             return (fixed(settings),)
-        return followed(Follower(settings.state_file).read(), settings)
+        return followed(Follower(settings.state_file).read().targets, settings)
 
 
 def read_input(name: str) -> str:

@@ -15,7 +15,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,7 +25,7 @@ from llmpod.errors import BadCredentials, NewerState, StateError
 from llmpod.lifecycle import files
 from llmpod.lifecycle.state import SCHEMA, State, decode, encode
 from llmpod.lifecycle.typed import typed
-from llmpod.model import Phase, Record, Usage, Want
+from llmpod.model import Record, Usage, Want
 
 
 class Store:
@@ -224,66 +224,3 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return (float(median(starts)), len(starts)) if starts else None
-
-
-class UsageWriter:
-    """The proxy's side of the usage file."""
-
-    def __init__(self, state_file: Path) -> None:
-        self._path = files.private_dir(state_file.parent / ".llmpod" / state_file.stem) / "usage.json"
-
-    def write(self, usage: Mapping[str, Usage]) -> None:
-        """Raises StateError when the disk refuses."""
-        files.write_atomic(
-            self._path, json.dumps({name: asdict(u) for name, u in usage.items()}), durable=False
-        )
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Target:
-    """Where one model answers now, as the proxy needs it. ``base_url`` has no ``/v1``."""
-
-    model_key: str
-    phase: Phase
-    name: str
-    base_url: str | None
-    api_key: str | None
-    model: str
-    served_name: str
-    deadline: float | None
-    usd_per_hour: float | None
-    max_model_len: int | None
-    created_at: float | None
-    ready_at: float | None
-    error: str
-
-    def __repr__(self) -> str:
-        return f"Target({self.model_key}: {self.phase}, {self.base_url})"
-
-
-class Follower:
-    """The proxy's side of the state file: read only, never a lock."""
-
-    def __init__(self, state_file: Path) -> None:
-        self._store = Store(state_file)
-
-    def read(self) -> dict[str, Target]:
-        """The models by name; empty when there is no state file. Raises StateError when it is unreadable."""
-        return {name: self._target(name, record) for name, record in self._store.load().records.items()}
-
-    def _target(self, key: str, record: Record) -> Target:
-        return Target(
-            model_key=key,
-            phase=record.phase,
-            name=record.name,
-            base_url=record.base_url,
-            api_key=self._store.server_key(record),
-            model=record.model,
-            served_name=record.served_name or record.model,
-            deadline=record.deadline,
-            usd_per_hour=record.usd_per_hour,
-            max_model_len=length if isinstance(length := record.config.get("max_model_len"), int) else None,
-            created_at=record.created_at,
-            ready_at=record.ready_at,
-            error=record.error or record.down_reason,
-        )

@@ -14,9 +14,10 @@ from typing import Final
 
 from llmpod.config import ProxySettings
 from llmpod.errors import ModelNotReady, StateError
-from llmpod.lifecycle.store import Follower, UsageWriter
+from llmpod.lifecycle.share import Follower, UsageWriter
 from llmpod.model import Phase, Usage
 from llmpod.observe import Log
+from llmpod.observe.logs import iso
 from llmpod.proxy.route import Destination, choose, fixed, followed
 
 LOOK_SECONDS: Final = 0.25
@@ -67,6 +68,8 @@ class Keeper:
         self._clock = clock
         self._stamp: tuple[int, int, int] | None = None
         self._complaint = ""
+        self.trouble = ""
+        """Why the manager's passes fail, and since when; empty while they do not."""
         self._use: dict[str, Use] = {}
         self._written: dict[str, Usage] = {}
         self._task: asyncio.Task[None] | None = None
@@ -140,13 +143,14 @@ class Keeper:
         if stamp == self._stamp:
             return
         try:
-            targets = await asyncio.to_thread(lambda: Follower(path).read())
+            seen = await asyncio.to_thread(lambda: Follower(path).read())
         except StateError as e:
             self._complain(str(e))
             return
         self._stamp = stamp
         self._complaint = ""
-        before, self.destinations = self.destinations, followed(targets, self._settings)
+        self.trouble = f"{seen.trouble.text} (since {iso(seen.trouble.since)})" if seen.trouble else ""
+        before, self.destinations = self.destinations, followed(seen.targets, self._settings)
         if before != self.destinations:
             self._changed()
             for d in self.destinations:

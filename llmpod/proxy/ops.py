@@ -83,6 +83,7 @@ class Ops:
             "uptime": round(self.uptime, 3),
             "llm_running": any(d.origin is not None for d in self.keeper.destinations),
             "target_port": origin.port if origin else None,
+            "manager_trouble": self.keeper.trouble or None,
             "last_request": iso(seen) if seen else None,
             "instance": self.settings.token,
             "pid": os.getpid(),

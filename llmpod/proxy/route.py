@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from llmpod.config import ProxySettings
-from llmpod.lifecycle.store import Target
+from llmpod.lifecycle.share import Target
 from llmpod.model import Phase
 from llmpod.proxy.origin import Origin
 

@@ -11,8 +11,9 @@ from llmpod import identity
 from llmpod.errors import Busy, NewerState, StateError
 from llmpod.lifecycle import files
 from llmpod.lifecycle.proxyproc import stop
+from llmpod.lifecycle.share import Follower, UsageWriter
 from llmpod.lifecycle.state import ProxyRecord, State
-from llmpod.lifecycle.store import Follower, Store, UsageWriter
+from llmpod.lifecycle.store import Store
 from llmpod.model import Direction, Phase, ProcessId, Record, Usage, Want
 from tests.support.wait import eventually
 
@@ -120,7 +121,7 @@ def test_state_orders_and_usage_come_back_as_written(state_dir: Path) -> None:
 def test_the_state_file_holds_no_key_and_the_proxy_finds_it_all_the_same(state_dir: Path) -> None:
     store = Store(state_dir / "pod_state.json")
     store.save(State({"default": Record(phase=Phase.READY, name="pod-1", base_url="http://x", model="m")}))
-    target = Follower(store.state_file).read()["default"]
+    target = Follower(store.state_file).read().targets["default"]
     assert target.api_key == store.pod_key("pod-1") != store.pod_key("pod-2")
     written = b"".join(p.read_bytes() for p in state_dir.rglob("*") if p.is_file())
     assert str(target.api_key).encode() not in written

@@ -1,11 +1,14 @@
 """The provider refuses to speak to us (F22, F23; 401, 402, 403, 410, 429): told loudly, and what runs runs on."""
 
+from typing import Any
+
 import pytest
 import requests
 
 from tests.manager.passes import alive, creates, edit, until
 from tests.manager.test_proxy_process import QUESTION, answered
 from tests.support.install import Install
+from tests.support.wait import eventually
 
 REFUSALS = [
     ("401", 77, "https://console.runpod.io/user/settings"),
@@ -50,9 +53,17 @@ def test_a_pod_goes_on_serving_when_the_key_loses_its_rights(install: Install, s
     install.sim.set(key_scope=scope)
     if scope == "none":
         assert "lacks the right" in install.manage().expect(77).out
+        eventually(lambda: "lacks the right" in (health(install)["manager_trouble"] or ""))
     assert answered(install, QUESTION).headers["X-Cache"] == "MISS"
     assert (install.state()["phase"], alive(install)) == ("ready", [pod])
     install.sim.set(key_scope="full")
+    install.manage().expect()
+    eventually(lambda: health(install)["manager_trouble"] is None)
+
+
+def health(install: Install) -> dict[str, Any]:
+    answer: dict[str, Any] = requests.get(f"http://127.0.0.1:{install.port}/health", timeout=5).json()
+    return answer
 
 
 def test_a_deadline_that_a_revoked_key_cannot_carry_out_stays_loud_and_is_carried_out_later(

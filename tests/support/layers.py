@@ -87,7 +87,7 @@ PARTS: Mapping[str, Part] = {
             "llmpod.observe.*",
             "llmpod.cache",
             "llmpod.cache.*",
-            "llmpod.lifecycle.store",
+            "llmpod.lifecycle.share",
             "llmpod.proxy",
             "llmpod.proxy.*",
         ),

@@ -1,0 +1,84 @@
+"""Not the manager: the proxy's side of the files that lie between the two planes."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from llmpod.lifecycle import files
+from llmpod.lifecycle.state import Trouble
+from llmpod.lifecycle.store import Store
+from llmpod.model import Phase, Record, Usage
+
+
+class UsageWriter:
+    """The proxy's side of the usage file."""
+
+    def __init__(self, state_file: Path) -> None:
+        self._path = files.private_dir(state_file.parent / ".llmpod" / state_file.stem) / "usage.json"
+
+    def write(self, usage: Mapping[str, Usage]) -> None:
+        """Raises StateError when the disk refuses."""
+        files.write_atomic(
+            self._path, json.dumps({name: asdict(u) for name, u in usage.items()}), durable=False
+        )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Target:
+    """Where one model answers now, as the proxy needs it. ``base_url`` has no ``/v1``."""
+
+    model_key: str
+    phase: Phase
+    name: str
+    base_url: str | None
+    api_key: str | None
+    model: str
+    served_name: str
+    deadline: float | None
+    usd_per_hour: float | None
+    max_model_len: int | None
+    created_at: float | None
+    ready_at: float | None
+    error: str
+
+    def __repr__(self) -> str:
+        return f"Target({self.model_key}: {self.phase}, {self.base_url})"
+
+
+class Seen(NamedTuple):
+    """What the state file said: the models by name, and why the manager's last pass failed (None: it did not)."""
+
+    targets: Mapping[str, Target]
+    trouble: Trouble | None
+
+
+class Follower:
+    """The proxy's side of the state file: read only, never a lock."""
+
+    def __init__(self, state_file: Path) -> None:
+        self._store = Store(state_file)
+
+    def read(self) -> Seen:
+        """What the file says; nothing when there is none. Raises StateError when it is unreadable."""
+        state = self._store.load()
+        targets = {name: self._target(name, record) for name, record in state.records.items()}
+        return Seen(targets, state.trouble)
+
+    def _target(self, key: str, record: Record) -> Target:
+        return Target(
+            model_key=key,
+            phase=record.phase,
+            name=record.name,
+            base_url=record.base_url,
+            api_key=self._store.server_key(record),
+            model=record.model,
+            served_name=record.served_name or record.model,
+            deadline=record.deadline,
+            usd_per_hour=record.usd_per_hour,
+            max_model_len=length if isinstance(length := record.config.get("max_model_len"), int) else None,
+            created_at=record.created_at,
+            ready_at=record.ready_at,
+            error=record.error or record.down_reason,
+        )
