@@ -51,7 +51,7 @@ class Question:
             {"stream": True, "stream_options": {"include_usage": True}} if self.stream else {}
         )
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": self.marker}], **options})
-        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {self.caller}\r\n"
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {self.caller}\r\n"
         return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
 
     def frames(self) -> list[bytes]:
