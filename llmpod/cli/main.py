@@ -7,6 +7,7 @@ Exit codes: 0 done (also when another pass is at work), 1 failed, 2 usage, 69 an
 import argparse
 import difflib
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -15,9 +16,8 @@ from rich.console import Console
 
 from llmpod import __version__, config
 from llmpod.cli import logfile, passes
-from llmpod.cli.catalog import refresh
 from llmpod.cli.command import DEFAULT_CONFIG, Invocation
-from llmpod.cli.commands import COMMANDS
+from llmpod.cli.commands import NAMES, commands
 from llmpod.errors import LlmpodError
 
 
@@ -26,18 +26,32 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if found := re.search(r"invalid choice: '([^']*)'", message):
-            near = difflib.get_close_matches(found[1], [command.name for command in COMMANDS], n=1)
+            near = difflib.get_close_matches(found[1], NAMES, n=1)
             message = f"unknown command {found[1]!r}" + (f"; did you mean {near[0]}?" if near else "")
         super().error(message)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def parser(names: Sequence[str] = NAMES) -> argparse.ArgumentParser:
+    """The command line, with the commands of these names."""
     p = _Parser(
         prog="manage_pod.py",
         description="Keeps a private GPU model server running exactly while it is wanted.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _flags(p)
+    p.add_argument("--version", action="version", version=f"llmpod {__version__}")
+    words = p.add_subparsers(
+        dest="command", metavar="COMMAND", title="commands", parser_class=argparse.ArgumentParser
+    )
+    for command in commands(names):
+        own = words.add_parser(command.name, help=command.summary, description=command.summary)
+        _common(own, config_path=argparse.SUPPRESS, off=argparse.SUPPRESS)
+        command.arguments(own)
+    return p
+
+
+def _flags(p: argparse.ArgumentParser) -> None:
+    """What may stand before a command, or without one."""
     p.add_argument("--shutdown", action="store_true", help="terminate the pod(s), stop the proxy; sticky")
     p.add_argument(
         "--dry-run", action="store_true", help="print what a pass would do, with prices; change nothing"
@@ -45,16 +59,21 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--refresh-catalog", action="store_true", help="fetch GPU types, prices, stock; check the config"
     )
-    p.add_argument("--version", action="version", version=f"llmpod {__version__}")
     _common(p, config_path=DEFAULT_CONFIG, off=False)
-    words = p.add_subparsers(
-        dest="command", metavar="COMMAND", title="commands", parser_class=argparse.ArgumentParser
-    )
-    for command in COMMANDS:
-        own = words.add_parser(command.name, help=command.summary, description=command.summary)
-        _common(own, config_path=argparse.SUPPRESS, off=argparse.SUPPRESS)
-        command.arguments(own)
-    return p
+
+
+def _said(argv: Sequence[str]) -> Sequence[str]:
+    """The commands that a command line can be about: all of them, for help and where something is misspelt."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=True, exit_on_error=False)
+    _flags(first)
+    first.add_argument("command", nargs="?")
+    try:
+        word = first.parse_known_args(argv)[0].command
+    except argparse.ArgumentError:
+        return NAMES
+    if word is None and not {"-h", "--help"}.intersection(argv):
+        return (passes.PASS.name,)
+    return (word,) if word in NAMES else NAMES
 
 
 def _common(p: argparse.ArgumentParser, *, config_path: Path | str, off: bool | str) -> None:
@@ -77,7 +96,8 @@ def _common(p: argparse.ArgumentParser, *, config_path: Path | str, off: bool | 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run one command; errors become one readable line on stderr and an exit code."""
-    options = parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    options = parser(_said(argv)).parse_args(argv)
     environ = config.environment() if environ is None else environ
     if options.log_file:
         logfile.divert(options.log_file)
@@ -96,10 +116,12 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
 def _dispatch(call: Invocation) -> int:
     """The flags of old stand for commands of their own."""
     if call.options.refresh_catalog:
+        from llmpod.cli.catalog import refresh
+
         return refresh(call)
     if call.options.dry_run:
         return passes.plan(call)
     if call.options.shutdown:
         return passes.shutdown(call)
-    chosen = next((c for c in COMMANDS if c.name == call.options.command), passes.PASS)
+    (chosen,) = commands([call.options.command or passes.PASS.name])
     return chosen.run(call)

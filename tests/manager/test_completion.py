@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmpod.cli.commands import COMMANDS
+from llmpod.cli.commands import NAMES
 from llmpod.cli.levels import levels
 from llmpod.cli.main import parser
 from llmpod.cli.shells import SCRIPTS
@@ -15,7 +15,7 @@ from tests.manager.screen import terminal
 from tests.support.process import PYTHON, run
 from tests.support.source import ROOT
 
-ALL = [command.name for command in COMMANDS]
+ALL = list(NAMES)
 SOURCES = ["container", "system", "all"]
 LINES: Sequence[tuple[str, list[str] | None]] = (
     ("./manage_pod.py stat", ["status"]),
