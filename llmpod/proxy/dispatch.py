@@ -84,8 +84,9 @@ class Dispatch:
             if fill is not None and not fill.flight.spilled:
                 return fill, True
         name = digest + _USAGE[asked.usage]
+        request = _request(job, origin, asked)
         flight, _ = self._flights.lead_or_join(name)
-        fill = self._lead(job, origin, asked, flight)
+        fill = self._lead(job, request, asked, flight)
         self._fills[name] = fill
         return fill, False
 
@@ -95,12 +96,14 @@ class Dispatch:
         running = self._fills.get(name) if again else None
         if running is not None and not running.flight.spilled and not running.flight.over:
             return running, True
-        fill = self._lead(job, origin, asked, Flight(name, max_bytes=PRIVATE_BUFFER, ended=lambda _: None))
+        flight = Flight(name, max_bytes=PRIVATE_BUFFER, ended=lambda _: None)
+        fill = self._lead(job, _request(job, origin, asked), asked, flight)
         if job.ask.method == "POST":
             self._fills.setdefault(name, fill)
         return fill, False
 
-    def _lead(self, job: Job, origin: Origin, asked: Form, flight: Flight) -> Fill:
+    def _lead(self, job: Job, request: Request, asked: Form, flight: Flight) -> Fill:
+        """From here on nothing may fail: what is counted now ends with the call."""
         path = job.ask.target.decode("latin-1")
         fill = Fill(
             flight,
@@ -113,7 +116,7 @@ class Dispatch:
             finish=self._settings.finish_seconds,
             over=self._over,
         )
-        fill.call = self._upstream.call(_request(job, origin, asked), fill)
+        fill.call = self._upstream.call(request, fill)
         return fill
 
     def _question(self, job: Job, path: str) -> bytes:
@@ -179,6 +182,7 @@ def _as_stream(body: bytes, path: str) -> bytes:
     """The same request, for a stream with token counts. The body is a JSON object: its key was made from it."""
     question = json.loads(body)
     question["stream"] = True
-    if counts_on_request(path):
-        question["stream_options"] = {**(question.get("stream_options") or {}), "include_usage": True}
+    options = question.get("stream_options") or {}
+    if counts_on_request(path) and isinstance(options, dict):  # what else stands there, the server refuses
+        question["stream_options"] = {**options, "include_usage": True}
     return json.dumps(question, ensure_ascii=False).encode()

@@ -245,3 +245,19 @@ def test_what_is_over_is_not_joined(front: Proxy, server: Stub) -> None:
     for _ in range(2):
         assert front.ask(chat_body("over"), headers=AGAIN | NO_STORE).cache == "BYPASS"
     assert len(server.turns) == 2
+
+
+@pytest.mark.parametrize("options", ["abc", ["include_usage"], 7])
+def test_odd_stream_options_are_for_the_server_to_refuse(
+    generous: Proxy, server: Stub, options: object
+) -> None:
+    """They once were an error of ours, after which the request counted as being in flight for ever."""
+
+    def refuse(turn: Turn) -> None:
+        assert turn.json["stream_options"] == options
+        turn.reply(b'{"error": {"message": "stream_options is no object"}}', status="400 Bad Request")
+
+    server.script = refuse
+    reply = generous.ask(chat_body("odd", stream=True, stream_options=options))
+    assert (reply.status, reply.json["error"]["message"]) == (400, "stream_options is no object")
+    eventually(lambda: generous.metrics()["requests_in_flight"] == 0)
