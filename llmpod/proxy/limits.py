@@ -130,9 +130,11 @@ class Limiter:
         if key is not None and (full := self._spent(key, account)):
             left = DAY - self._clock() % DAY
             return RateLimited(f"This key's {full} of today are used up.", retry_after=left)
-        for what, bucket in (("requests", account.requests), ("tokens", account.tokens)):
-            if bucket is not None and (wait := bucket.wait(now)):
-                return RateLimited(f"Too many {what} a minute.", retry_after=wait)
+        buckets = (("requests", account.requests), ("tokens", account.tokens))
+        waits = [(bucket.wait(now), what) for what, bucket in buckets if bucket is not None]
+        wait, what = max(waits, default=(0.0, ""))
+        if wait:
+            return RateLimited(f"Too many {what} a minute.", retry_after=wait)
         if account.requests is not None:
             account.requests.take(1)
         account.requests_today += 1

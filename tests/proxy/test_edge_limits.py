@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from llmpod.config import KEYS_FILE
+from llmpod.config import KEYS_FILE, ProxySettings
 from llmpod.errors import LlmpodError, Overloaded
-from llmpod.proxy.limits import Meter
+from llmpod.proxy.ask import Ask
+from llmpod.proxy.limits import Limiter, Meter
 from llmpod.proxy.slots import Slots, Ticket
 from tests.proxy.front import Client, Proxy, chat_body, proxy, raw_chat, settings
 from tests.proxy.keys import KEYS, call, entry, write_keys
@@ -113,6 +114,22 @@ def test_errors_and_lists_take_no_tokens(cache_dir: Path, env: dict[str, str]) -
         assert [front.ask(chat_body(f"{n}" * 2000)).status for n in range(5)] == [400] * 5
         server.script = lambda turn: turn.reply(b'{"object": "list", "data": [%b]}' % (b" " * 2000))
         assert [front.get("/v1/models").status for _ in range(5)] == [200] * 5
+
+
+def test_the_longer_wait_is_named() -> None:
+    now = 0.0
+    limits = ProxySettings(requests_per_minute=60, tokens_per_minute=60)
+    limiter = Limiter(limits, monotonic=lambda: now, clock=lambda: now)
+    ask = Ask("POST", CHAT, CHAT.encode(), [], b"{}", "127.0.0.1")
+    for _ in range(60):
+        assert limiter.refusal(ask) is None
+    limiter.used(ask, 90)
+    refused = limiter.refusal(ask)
+    assert refused is not None
+    assert refused.retry_after is not None
+    assert refused.retry_after > 30  # a request would be free again after one second
+    now += refused.retry_after
+    assert limiter.refusal(ask) is None
 
 
 class _Held:
