@@ -10,7 +10,7 @@ from llmpod.cache import Cache, Entry, Flight, Flights, RequestKey, question_of
 from llmpod.cache.paths import converts, counts_on_request
 from llmpod.config import ProxySettings
 from llmpod.observe import Journal
-from llmpod.proxy.ask import Ask, key_policy
+from llmpod.proxy.ask import Ask, key_policy, partition
 from llmpod.proxy.fill import Fill, Form
 from llmpod.proxy.headers import Headers, get, to_upstream
 from llmpod.proxy.keeper import Keeper, Use
@@ -78,17 +78,22 @@ class Dispatch:
         if not job.shared:
             return self._alone(job, origin, asked)
         # an answer with token counts serves everybody, one without them only those who do not want them
-        digest = job.key.digest
-        for name in (digest + _USAGE[want.usage], digest + _USAGE[True]):
+        digest, whose = job.key.digest, self._whose(job)
+        for name in (digest + _USAGE[want.usage] + whose, digest + _USAGE[True] + whose):
             fill = self._fills.get(name)
             if fill is not None and not fill.flight.spilled:
                 return fill, True
-        name = digest + _USAGE[asked.usage]
+        name = digest + _USAGE[asked.usage] + whose
         request = _request(job, origin, asked)
         flight, _ = self._flights.lead_or_join(name)
         fill = self._lead(job, request, asked, flight)
         self._fills[name] = fill
         return fill, False
+
+    def _whose(self, job: Job) -> bytes:
+        """Callers who share what is stored share no call that a server answers by their credentials: it may refuse."""
+        apart = self._policy.shared and job.destination.passes_credentials
+        return partition(job.ask.headers) if apart else b""
 
     def _alone(self, job: Job, origin: Origin, asked: Form) -> tuple[Fill, bool]:
         """A call that only the same caller may join, when it asks again because it lost patience."""

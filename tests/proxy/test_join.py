@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,6 +138,31 @@ def test_a_server_that_refuses_refuses_all_and_the_next_one_asks_anew(front: Pro
     held(server).set()
     assert front.ask(chat_body("full")).status == 200
     assert len(server.turns) == 2
+
+
+def test_callers_who_share_the_store_share_no_refusal(
+    server: Stub, cache_dir: Path, env: dict[str, str]
+) -> None:
+    """What the server says to one credential is not true for another one."""
+    go = threading.Event()
+
+    def script(turn: Turn) -> None:
+        assert go.wait(10)
+        if turn.headers.get("authorization") == "Bearer good":
+            turn.reply(chat("for all"))
+        else:
+            turn.reply(b'{"error": {"message": "who?"}}', status="401 Unauthorized")
+
+    server.script = script
+    with proxy(env | settings(cache_dir, server.url, CACHE_SHARED="true")) as front:
+        with front.client() as bad, front.client() as good:
+            ask(bad, chat_body("shared"), {"Authorization": "Bearer bad"})
+            server.wait_turns(1)
+            ask(good, chat_body("shared"), {"Authorization": "Bearer good"})
+            front.metrics()
+            go.set()
+            assert [client.reply().status for client in (bad, good)] == [401, 200]
+        assert front.ask(chat_body("shared"), headers={"Authorization": "Bearer third"}).cache == "HIT"
 
 
 # --- an answer that nobody waits for any more -------------------------------------------------------------------
