@@ -31,6 +31,7 @@ from llmpod.proxy.wish import REPLAY_ONLY
 
 MAX_QUESTIONS: Final = 100
 AT_ONCE: Final = 2
+_UNSHARED: Final = "Each key has its own part of the cache, so nobody would be served PREWARM_CACHE: set `cache_shared`."
 
 
 class Warmth:
@@ -95,7 +96,9 @@ class Prewarmer:
 
     async def start(self) -> None:
         """Go to work in the background, when there is something to ask and a model server may be asked."""
-        wanted = self._settings.prewarm_cache or self._settings.prewarm_prompts
+        if self._useless:
+            self._log.warning("prewarm_unshared", reason=_UNSHARED)
+        wanted = self._file or self._settings.prewarm_prompts
         if wanted and self._settings.cache_mode != REPLAY_ONLY:
             self._task = asyncio.create_task(self._run())
 
@@ -106,9 +109,19 @@ class Prewarmer:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
+    @property
+    def _useless(self) -> bool:
+        """Nobody would be served what is stored for us."""
+        settings = self._settings
+        return bool(settings.prewarm_cache) and settings.auth is Auth.KEYS and not settings.cache_shared
+
+    @property
+    def _file(self) -> str | None:
+        return None if self._useless else self._settings.prewarm_cache
+
     async def _run(self) -> None:
         warmed: object = ()
-        prefixes, file = self._warmth.prefixes, self._settings.prewarm_cache
+        prefixes, file = self._warmth.prefixes, self._file
         while True:
             if prefixes is not None and prefixes.noted:
                 await asyncio.to_thread(prefixes.read)
@@ -179,7 +192,7 @@ class Prewarmer:
         url = f"{scheme}://127.0.0.1:{self._settings.port}{question.path}"
         try:
             answer = await client.post(url, json=question.body)
-        except httpx.HTTPError as e:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as e:  # the last two: no request can be made of it
             self._log.warning("prewarm_failed", path=question.path, reason=type(e).__name__)
             return False
         return answer.status_code == 200
