@@ -71,9 +71,7 @@ def why(call: Invocation) -> int:
 
 
 # --- the question --------------------------------------------------------------------------------------------
-def _question(
-    call: Invocation, settings: ProxySettings, destinations: tuple[Destination, ...]
-) -> Question:
+def _question(call: Invocation, settings: ProxySettings, destinations: tuple[Destination, ...]) -> Question:
     options = call.options
     path, body = _split(_input(options.request), options.path)
     destination = choose(destinations, _model(body))

@@ -17,7 +17,7 @@ from llmpod.proxy.ask import Ask
 MAX_CALLERS: Final = 4096
 DAY: Final = 24 * 3600
 BYTES_PER_TOKEN: Final = 4  # of English text, where a server does not say how many it was
-EVENT_BYTES: Final = 200  # of an event around its piece of text (166 to 259 in streams of vLLM, llama.cpp, transformers)
+EVENT_BYTES: Final = 200  # of an event around its text (166 to 259 in recordings of three servers)
 TAIL: Final = 4096  # bytes at the end of an answer in which its usage stands
 _TOTAL: Final = re.compile(rb'"total_tokens"\s*:\s*(\d{1,12})')
 

@@ -30,8 +30,13 @@ from llmpod.proxy.prefixes import Prefixes
 from llmpod.proxy.wish import REPLAY_ONLY
 
 MAX_QUESTIONS: Final = 100
+_NO_ANSWER: Final = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    ValueError,
+)  # the last two: no request can be made of it
 AT_ONCE: Final = 2
-_UNSHARED: Final = "Each key has its own part of the cache, so nobody would be served PREWARM_CACHE: set `cache_shared`."
+_UNSHARED: Final = "Keys share nothing, so nobody would be served PREWARM_CACHE; set `cache_shared`."
 
 
 class Warmth:
@@ -192,7 +197,7 @@ class Prewarmer:
         url = f"{scheme}://127.0.0.1:{self._settings.port}{question.path}"
         try:
             answer = await client.post(url, json=question.body)
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as e:  # the last two: no request can be made of it
+        except _NO_ANSWER as e:
             self._log.warning("prewarm_failed", path=question.path, reason=type(e).__name__)
             return False
         return answer.status_code == 200

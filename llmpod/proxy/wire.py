@@ -15,7 +15,7 @@ from llmpod.proxy.origin import Request
 
 MAX_HEAD_BYTES: Final = 64 * 2**10
 MAX_FIELDS: Final = 200
-STALE_SECONDS: Final = 1.0  # in which a server that closed an idle connection is heard to have done so: a round trip
+STALE_SECONDS: Final = 1.0  # within which it is heard that a server had closed: a round trip
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
@@ -113,8 +113,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         *("_call", "_complete", "_error", "_framed", "_head_bytes", "_head_done", "_head_sent", "_headers"),
-        *("_loop", "_owner", "_parser", "_parts", "_reusable", "_sent_at", "_status", "_transport", "_until_close"),
-        *("idle_since", "place", "used"),
+        *("_loop", "_owner", "_parser", "_parts", "_reusable", "_status", "_transport", "_until_close"),
+        *("_sent_at", "idle_since", "place", "used"),
     )
 
     def __init__(self, owner: Owner, place: tuple[bool, str, int]) -> None:
