@@ -102,6 +102,7 @@ class Limiter:
 
     Args:
         settings: the limits of those who have none of their own.
+        spares: whose requests are not limited: those of a warm-up would use up what a caller at this address may send.
         monotonic: seconds, for the minutes.
         clock: seconds since the epoch, for the days.
 
@@ -113,11 +114,13 @@ class Limiter:
         self,
         settings: ProxySettings,
         *,
+        spares: Callable[[Ask], bool] = lambda _: False,
         monotonic: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._requests = settings.requests_per_minute
         self._tokens = settings.tokens_per_minute
+        self._spares = spares
         self._now = monotonic
         self._clock = clock
         self._accounts: dict[tuple[str, CallerKey | None], _Account] = {}
@@ -125,6 +128,8 @@ class Limiter:
 
     def refusal(self, ask: Ask) -> RateLimited | None:
         """Why this request is not served now; a request that may be is counted."""
+        if self._spares(ask):
+            return None
         key, now = ask.leave.key, self._now()
         account = self._account(ask, now)
         if key is not None and (full := self._spent(key, account)):
@@ -144,7 +149,7 @@ class Limiter:
         """Whether the tokens of the answer count."""
         key = ask.leave.key
         limited = self._tokens or (key is not None and (key.tokens_per_minute or key.tokens_per_day))
-        return bool(limited) and ask.method == "POST"
+        return bool(limited) and ask.method == "POST" and not self._spares(ask)
 
     def used(self, ask: Ask, tokens: int) -> None:
         """An answer is over and took so many tokens."""

@@ -65,9 +65,13 @@ class Warmth:
         own = {"authorization": f"Bearer {self._word}"} if self._needs_key else {}
         return {self._FIELD: self._word, **own}
 
+    def is_ours(self, ask: Ask) -> bool:
+        """Whether a warm-up sent this request."""
+        return self._wanted and get(ask.headers, self._FIELD.encode()) == self._word.encode()
+
     def is_use(self, ask: Ask) -> bool:
         """Whether a request that goes to the model server is somebody's; it is taken note of if so."""
-        if self._wanted and get(ask.headers, self._FIELD.encode()) == self._word.encode():
+        if self.is_ours(ask):
             return False
         if self.prefixes is not None:
             self.prefixes.note(ask)

@@ -64,3 +64,15 @@ def test_callers_with_keys_are_served_it_or_nothing_is_spent_on_it(
         assert len(server.turns) == (shared == "true")
         reply = front.ask(chat_body("keyed"), headers={"Authorization": f"Bearer {KEYS['infer']}"})
         assert reply.cache == ("HIT" if shared == "true" else "MISS")
+
+
+def test_it_uses_up_nobodys_limits(server: Stub, cache_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "questions.jsonl"
+    file.write_text("\n".join(json.dumps(chat_body(f"question {number}")) for number in range(6)))
+    more = {"LLMPOD_REQUESTS_PER_MINUTE": "3", "LLMPOD_TOKENS_PER_MINUTE": "6"}
+    environ = settings(cache_dir, server.url, PORT=str(free_port()), PREWARM_CACHE=str(file), **more)
+    with proxy({**_base(), **environ}) as front:
+        (done,) = eventually(lambda: [line for line in front.logs() if line["event"] == "prewarmed"])
+        assert (done["asked"], done["failed"]) == (6, 0)
+        asked = [front.ask(chat_body(f"question {number}")) for number in (0, 1, 2, 3)]
+        assert [reply.status for reply in asked] == [200, 200, 200, 429]
