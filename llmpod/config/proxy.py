@@ -109,6 +109,11 @@ class ProxySettings:
         return f"ProxySettings(http{'s' if self.use_https else ''}://{self.host}:{self.port})"
 
 
+def reached_at(host: str) -> str:
+    """Where a proxy that listens on ``host`` is reached from this machine."""
+    return "127.0.0.1" if host in ("", "0.0.0.0", "::", "localhost") else host  # noqa: S104 - compared, not bound
+
+
 def base_url(url: str) -> str:
     """Reduce a model server's URL to what stands before ``/v1``.
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import httpx
 
-from llmpod.config import Auth, ProxySettings, digest_of
+from llmpod.config import Auth, ProxySettings, digest_of, reached_at
 from llmpod.observe import Log
 from llmpod.proxy.ask import Ask
 from llmpod.proxy.headers import get
@@ -197,8 +197,9 @@ class Prewarmer:
         )
 
     async def _answered(self, client: httpx.AsyncClient, question: Question) -> bool:
-        scheme = "https" if self._settings.use_https else "http"
-        url = f"{scheme}://127.0.0.1:{self._settings.port}{question.path}"
+        scheme, host = "https" if self._settings.use_https else "http", reached_at(self._settings.host)
+        name = f"[{host}]" if ":" in host else host
+        url = f"{scheme}://{name}:{self._settings.port}{question.path}"
         try:
             answer = await client.post(url, json=question.body)
         except _NO_ANSWER as e:
