@@ -14,7 +14,7 @@ from llmpod.cli.command import Invocation
 from llmpod.cli.show import duration
 from llmpod.config import Auth, CallerKey, ProxySettings, digest_of, read_keys
 from llmpod.errors import LlmpodError
-from llmpod.proxy.ask import part_of, partition
+from llmpod.proxy.ask import Ask, Leave, partition
 from llmpod.proxy.hits import can_serve
 from llmpod.proxy.route import Destination, choose
 from llmpod.text import one_line
@@ -93,8 +93,13 @@ def _owner(settings: ProxySettings, destination: Destination, secret: str) -> by
         return partition([header]) if destination.passes_credentials else b""
     for key in _keys(settings):
         if key.digest == digest_of(secret):
-            return part_of(key.id)
+            return _part_of(key)
     raise LlmpodError("The proxy does not know this key.", hint="See `manage_pod.py keys list`.")
+
+
+def _part_of(key: CallerKey) -> bytes:
+    """Its part of the cache, as the proxy finds it."""
+    return Ask("POST", "", b"", [], b"", "", leave=Leave(key.id)).owner(passes_credentials=False)
 
 
 def _keys(settings: ProxySettings) -> tuple[CallerKey, ...]:
@@ -191,7 +196,7 @@ def _same_but(place: Place, question: Question, found: Stored, identities: list[
     if question.key(place.policy, partition=b"").digest == found.entry.key:
         return "the same question is stored for callers without an API key; each key has answers of its own"
     for caller in _keys(place.settings):
-        if question.key(place.policy, partition=part_of(caller.id)).digest == found.entry.key:
+        if question.key(place.policy, partition=_part_of(caller)).digest == found.entry.key:
             return f"the same question is stored for the key {caller.name}; each key has answers of its own"
     for identity in identities:
         if question.key(place.policy, identity=identity).digest == found.entry.key:

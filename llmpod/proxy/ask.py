@@ -56,18 +56,13 @@ class Ask:
     def owner(self, *, passes_credentials: bool) -> bytes:
         """Whose part of the cache this is: that of the key it came with, or of what the endpoint is shown."""
         if self.leave.caller:
-            return part_of(self.leave.caller)
+            return b"key:" + self.leave.caller.encode()
         return partition(self.headers) if passes_credentials else b""
 
     @property
     def has_body(self) -> bool:
         """A body came, be it an empty one in chunks."""
         return bool(self.body) or any(name == b"transfer-encoding" for name, _ in self.headers)
-
-
-def part_of(caller: str) -> bytes:
-    """The part of the cache of a key of ours, by its id."""
-    return b"key:" + caller.encode()
 
 
 def partition(headers: Headers) -> bytes:
