@@ -153,12 +153,17 @@ def strip_usage(frames: bytes) -> bytes:
 
 
 class UsageFilter:
-    """``strip_usage`` for a stream that is still coming: holds back a frame only until it is complete."""
+    """``strip_usage`` for a stream that is still coming: holds back a frame only until it is complete.
 
-    __slots__ = ("_held",)
+    Attributes:
+        taken: the frame that was taken out; empty until it has come.
+    """
+
+    __slots__ = ("_held", "taken")
 
     def __init__(self) -> None:
         self._held = b""
+        self.taken = b""
 
     def feed(self, chunk: bytes) -> bytes:
         """What may go on of the next bytes of the stream; perhaps nothing."""
@@ -166,7 +171,13 @@ class UsageFilter:
             return chunk
         frames = list(iter_frames(self._held + chunk))
         self._held = b"" if not frames or frames[-1].endswith(_FRAME_ENDS) else frames.pop()
-        return b"".join(frame for frame in frames if not _is_usage(frame))
+        kept = []
+        for frame in frames:
+            if _is_usage(frame):
+                self.taken = frame
+            else:
+                kept.append(frame)
+        return b"".join(kept)
 
     def rest(self) -> bytes:
         """What is left at the end of the stream: a frame that lacks its blank line."""

@@ -2,11 +2,11 @@
 
 import http.client
 import json
-import ssl
 import time
 from collections.abc import Mapping
 from typing import Any
 
+from llmpod.cli import own
 from llmpod.cli.wiring import Plane
 from llmpod.config import Auth
 from llmpod.errors import LlmpodError
@@ -41,13 +41,7 @@ def ask(plane: Plane, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
 def _request(plane: Plane, method: str, path: str, body: str | None) -> tuple[int, bytes]:
     """One request to our own proxy. Raises LlmpodError when it cannot be reached."""
     common = plane.config.common
-    if common.use_https:
-        context = ssl.create_default_context(cafile=str(common.ssl_cert))
-        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-            "localhost", common.proxy_port, timeout=300, context=context
-        )
-    else:
-        connection = http.client.HTTPConnection("127.0.0.1", common.proxy_port, timeout=300)
+    connection = own.connection(common, timeout=300)
     try:
         # The first answer proves that the pod answers, so it must not come from the cache.
         headers = {"Content-Type": "application/json", "Cache-Control": "no-cache"} if body else {}

@@ -47,7 +47,7 @@ def _why(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--caller-key-env",
         metavar="NAME",
-        help="with --endpoint: the variable that holds the API key that the client sends",
+        help="the variable that holds the API key that the client sends",
     )
 
 

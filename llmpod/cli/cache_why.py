@@ -12,8 +12,9 @@ from llmpod.cli.cache_place import Place, now, read_input
 from llmpod.cli.cache_show import KEY_DIGITS, document
 from llmpod.cli.command import Invocation
 from llmpod.cli.show import duration
+from llmpod.config import Auth, CallerKey, ProxySettings, digest_of, read_keys
 from llmpod.errors import LlmpodError
-from llmpod.proxy.ask import partition
+from llmpod.proxy.ask import Ask, Leave, partition
 from llmpod.proxy.hits import can_serve
 from llmpod.proxy.route import Destination, choose
 from llmpod.text import one_line
@@ -59,7 +60,7 @@ def why(call: Invocation) -> int:
     """Print it; 0 for a HIT, 1 for anything else, as grep does. Raises StateError, BadRequest, LlmpodError."""
     place = Place.of(call, endpoint=call.options.endpoint)
     destinations = place.destinations()
-    question = _question(call, destinations)
+    question = _question(call, place.settings, destinations)
     finding = find(place, question, [d.identity for d in destinations])
     if call.options.json:
         print(json.dumps(_document(finding), indent=2, ensure_ascii=False))
@@ -70,19 +71,41 @@ def why(call: Invocation) -> int:
 
 
 # --- the question --------------------------------------------------------------------------------------------
-def _question(call: Invocation, destinations: tuple[Destination, ...]) -> Question:
+def _question(call: Invocation, settings: ProxySettings, destinations: tuple[Destination, ...]) -> Question:
     options = call.options
     path, body = _split(_input(options.request), options.path)
     destination = choose(destinations, _model(body))
     if destination is None:
         raise LlmpodError("No model is known.", hint="Name one in the configuration.")
-    headers: list[tuple[bytes, bytes]] = []
-    if options.caller_key_env and destination.passes_credentials:
-        secret = call.environ.get(options.caller_key_env, "")
-        if not secret:
-            raise LlmpodError(f"The variable {options.caller_key_env} is not set.")
-        headers.append((b"authorization", f"Bearer {secret}".encode("latin-1", "replace")))
-    return Question(path, body, destination.identity, partition(headers))
+    secret = call.environ.get(options.caller_key_env or "", "")
+    if options.caller_key_env and not secret:
+        raise LlmpodError(f"The variable {options.caller_key_env} is not set.")
+    owner = _owner(settings, destination, secret)
+    return Question(path, body, destination.identity, owner)
+
+
+def _owner(settings: ProxySettings, destination: Destination, secret: str) -> bytes:
+    """Whose part of the cache it is. Raises LlmpodError for a key that the proxy would not know; ConfigError."""
+    if not secret:
+        return b""
+    if settings.auth is not Auth.KEYS:
+        header = (b"authorization", f"Bearer {secret}".encode("latin-1", "replace"))
+        return partition([header]) if destination.passes_credentials else b""
+    for key in _keys(settings):
+        if key.digest == digest_of(secret):
+            return _part_of(key)
+    raise LlmpodError("The proxy does not know this key.", hint="See `manage_pod.py keys list`.")
+
+
+def _part_of(key: CallerKey) -> bytes:
+    """Its part of the cache, as the proxy finds it."""
+    return Ask("POST", "", b"", [], b"", "", leave=Leave(key.id)).owner(passes_credentials=False)
+
+
+def _keys(settings: ProxySettings) -> tuple[CallerKey, ...]:
+    """Those of callers, where they need one."""
+    path = settings.keys_file if settings.auth is Auth.KEYS else None
+    return read_keys(path) if path is not None else ()
 
 
 def _input(text: str) -> bytes:
@@ -172,6 +195,9 @@ def _same_but(place: Place, question: Question, found: Stored, identities: list[
     """The question is equal to the letter, and yet the key is another one."""
     if question.key(place.policy, partition=b"").digest == found.entry.key:
         return "the same question is stored for callers without an API key; each key has answers of its own"
+    for caller in _keys(place.settings):
+        if question.key(place.policy, partition=_part_of(caller)).digest == found.entry.key:
+            return f"the same question is stored for the key {caller.name}; each key has answers of its own"
     for identity in identities:
         if question.key(place.policy, identity=identity).digest == found.entry.key:
             return f"the same question is stored for the model {identity}"

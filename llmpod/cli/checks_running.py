@@ -10,13 +10,14 @@ import shlex
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
+from llmpod.cli import own
 from llmpod.cli.checks import Check, Site, ok, problem, warning
-from llmpod.cli.checks_files import trusting
 from llmpod.cli.show import duration, moment
 from llmpod.cli.wiring import HOME
+from llmpod.config import reached_at
 from llmpod.errors import StateError
 from llmpod.identity import process_id
 from llmpod.lifecycle.orders import PROXY
@@ -66,10 +67,10 @@ def proxy(site: Site) -> Check:
     port = site.config.common.proxy_port
     if site.call.options.no_proxy:
         return ok("proxy", "left to somebody else (--no-proxy)")
-    if not _taken(port):
+    if not _taken(reached_at(site.config.common.proxy_host), port):
         return _not_running(site, port)
     record = site.state.proxy if site.state else None
-    if record and _instance(site, port) == record.token:
+    if record and _instance(site) == record.token:
         return ok("proxy", f"healthy on port {port} (pid {record.process.pid})")
     holder = listener(port)
     if record and holder == record.process.pid and process_id(holder) == record.process:
@@ -93,30 +94,24 @@ def _not_running(site: Site, port: int) -> Check:
     return ok("proxy", f"not wanted now; port {port} is free")
 
 
-def _taken(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+def _taken(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError:
             return True
     return False
 
 
-def _instance(site: Site, port: int) -> str | None:
+def _instance(site: Site) -> str | None:
     """Who answers there, by the token that our proxy shows; nothing secret is sent."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-    common = site.config.common
     try:
-        if common.use_https and common.ssl_cert:
-            context = trusting(common.ssl_cert)
-            connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=2, context=context)
-        connection.request("GET", "/health")
-        return str(json.loads(connection.getresponse().read(2**20))["instance"])
+        with closing(own.connection(site.config.common, timeout=2)) as connection:
+            connection.request("GET", "/health")
+            return str(json.loads(connection.getresponse().read(2**20))["instance"])
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return None
-    finally:
-        connection.close()
 
 
 # --- passes and the switch -------------------------------------------------------------------------------------------

@@ -57,10 +57,12 @@ def _change(options: argparse.Namespace, keys: Sequence[CallerKey]) -> tuple[str
     found = _find(keys, options.name)
     if options.action == "revoke":
         return "", [key for key in keys if key is not found], f"{found.name} ({found.id}) is revoked."
-    secret = new_key()
-    fresh = replace(
-        found, digest=digest_of(secret), created=time.time(), expires=options.expires or found.expires
-    )
+    secret, now, expires = new_key(), time.time(), options.expires or found.expires
+    if expires is not None and expires <= now:
+        raise ConfigError(
+            f"{found.name} has expired, and so would its new key.", hint="Say until when: --expires 30d"
+        )
+    fresh = replace(found, digest=digest_of(secret), created=now, expires=expires)
     changed = [fresh if key is found else key for key in keys]
     return secret, changed, f"{found.name} ({found.id}) has a new key; the old one is void."
 

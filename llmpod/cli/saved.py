@@ -10,7 +10,7 @@ import http.client
 import re
 from dataclasses import dataclass
 
-from llmpod.cli.checks_files import trusting
+from llmpod.cli import own
 from llmpod.config import Auth, PodConfig
 
 PATIENCE_SECONDS = 3.0
@@ -57,11 +57,7 @@ def saved(config: PodConfig, key: str) -> Saved:
 
 def _scrape(config: PodConfig, key: str) -> tuple[int, str]:
     """The proxy's metrics as text. Raises OSError, HTTPException."""
-    connection = http.client.HTTPConnection("127.0.0.1", config.proxy_port, timeout=PATIENCE_SECONDS)
-    if config.use_https and config.ssl_cert is not None:
-        connection = http.client.HTTPSConnection(
-            "127.0.0.1", config.proxy_port, timeout=PATIENCE_SECONDS, context=trusting(config.ssl_cert)
-        )
+    connection = own.connection(config, timeout=PATIENCE_SECONDS)
     try:
         bearer = {"Authorization": f"Bearer {key}"} if config.auth is Auth.KEYS else {}
         connection.request("GET", "/metrics", headers={"Accept": "text/plain", **bearer})

@@ -21,7 +21,7 @@ from llmpod.config.callers import FILE_NAME as KEYS_FILE
 from llmpod.config.callers import CallerKey, Scope, digest_of, new_key, read_keys, written
 from llmpod.config.certificates import expires_at
 from llmpod.config.credentials import Secret, has_runpod_key, key_file, needs_key, provider_key, runpod_key
-from llmpod.config.proxy import Auth, ProxySettings, base_url, proxy_settings
+from llmpod.config.proxy import Auth, ProxySettings, base_url, proxy_settings, reached_at
 from llmpod.config.schema import AUTO_GPU, VLLM_PRESET, Budget, Notification, PodConfig
 from llmpod.config.ways import DEFAULTS, SECTIONS, DockerSection, ProcessSection, SlurmSection, StaticSection
 from llmpod.errors import ConfigError
@@ -56,6 +56,7 @@ __all__ = [
     "parse",
     "provider_key",
     "proxy_settings",
+    "reached_at",
     "read_keys",
     "runpod_key",
     "salvage",

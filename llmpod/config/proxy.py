@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from llmpod.config.caching import (
     ALL_MASKS,
@@ -109,14 +109,19 @@ class ProxySettings:
         return f"ProxySettings(http{'s' if self.use_https else ''}://{self.host}:{self.port})"
 
 
+def reached_at(host: str) -> str:
+    """Where a proxy that listens on ``host`` is reached from this machine."""
+    return "127.0.0.1" if host in ("", "0.0.0.0", "::", "localhost") else host  # noqa: S104 - compared, not bound
+
+
 def base_url(url: str) -> str:
     """Reduce a model server's URL to what stands before ``/v1``.
 
     Raises:
         ConfigError: not an http(s) URL, carries credentials, a query, or a link-local host (cloud metadata).
     """
-    parts = urlsplit(url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    parts = _split(url.strip())
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(
             f"RUNPOD_ENDPOINT is not an http(s) URL: {url!r}.",
             hint="Example: https://PODID-8000.proxy.runpod.net/v1/chat/completions",
@@ -127,6 +132,17 @@ def base_url(url: str) -> str:
     path = parts.path.rstrip("/")
     head, found, _ = f"{path}/".rpartition("/v1/")
     return f"{parts.scheme}://{parts.netloc}{head if found else path}"
+
+
+def _split(url: str) -> SplitResult | None:
+    """Its parts; None where the port is none, the host no name that can be asked for, or a character not ASCII."""
+    try:
+        url.encode("ascii")
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")
+        return parts if parts.port != 0 else None
+    except ValueError:
+        return None
 
 
 def _refuse_link_local(host: str) -> None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from llmpod.config import reached_at
 from llmpod.errors import LlmpodError, PortTaken
 from llmpod.identity import process_id
 from llmpod.lifecycle.ports import owner
@@ -187,11 +188,6 @@ class ProxyProcess:
             )
         tail = self._store.log_file.read_text(encoding="utf-8", errors="replace")[-600:].strip()
         return LlmpodError(f"The proxy ended at once (exit code {code}): {tail}")
-
-
-def reached_at(host: str) -> str:
-    """Where a proxy that listens on ``host`` is reached from this machine."""
-    return "127.0.0.1" if host in ("", "0.0.0.0", "::", "localhost") else host  # noqa: S104 - compared, not bound
 
 
 def _pinned(certificate: str) -> ssl.SSLContext:

@@ -14,6 +14,7 @@ from llmpod.proxy.limits import Meter
 from llmpod.proxy.replies import error_body, error_event, error_headers
 
 BIG: Final = 65536  # a body from here on is not copied behind its head
+LEFT: Final = 499  # the status of an answer whose client left before it began, as nginx has it
 _BODILESS: Final = frozenset({204, 304})
 
 
@@ -175,7 +176,7 @@ class Answer:
         if self.over:
             return
         self._journal.metrics.client_gone += 1
-        self.status = self.status or 499
+        self.status = self.status or LEFT
         self._end(keep=False)
 
     # --- inside -------------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ class Front:
             sweep = self._sweep(slots)
             stack.callback(sweep.close)
             stack.callback(self._watchdog.close)
-            limiter = Limiter(settings)
+            limiter = Limiter(settings, spares=self._warmth.is_ours)
             yield {"house": House(self._door(), self._gate, desk, relay, sweep, limiter, slots)}
 
     def reload(self) -> None:

@@ -125,8 +125,15 @@ class Delivery:
             if chunk is None:
                 answer.flush()
                 return not flight.over
-            answer.write(chunk if self._filter is None else self._filter.feed(chunk))
+            answer.write(chunk if self._filter is None else self._filtered(self._filter, chunk))
         return True
+
+    def _filtered(self, usage: UsageFilter, chunk: bytes) -> bytes:
+        """Without the token counts that the client did not ask for; they count all the same."""
+        rest = usage.feed(chunk)
+        if usage.taken and self._answer.meter is not None:
+            self._answer.meter.hear(usage.taken)
+        return rest
 
     def _finish(self) -> None:
         if self._filter is not None:
@@ -164,6 +171,8 @@ class Delivery:
         """Give the whole body in another form: an error in the shape that clients read, or a converted answer."""
         self._leave()
         path, want, turn = self._ask.path, self._want, self._turned
+        if self._answer.meter is not None:
+            self._answer.meter.hear(body)
 
         def work() -> Whole:
             if head.status >= 400:

@@ -10,7 +10,7 @@ from llmpod.cache import Cache, Entry, Flight, Flights, RequestKey, question_of
 from llmpod.cache.paths import converts, counts_on_request
 from llmpod.config import ProxySettings
 from llmpod.observe import Journal
-from llmpod.proxy.ask import Ask, key_policy
+from llmpod.proxy.ask import Ask, key_policy, partition
 from llmpod.proxy.fill import Fill, Form
 from llmpod.proxy.headers import Headers, get, to_upstream
 from llmpod.proxy.keeper import Keeper, Use
@@ -78,16 +78,22 @@ class Dispatch:
         if not job.shared:
             return self._alone(job, origin, asked)
         # an answer with token counts serves everybody, one without them only those who do not want them
-        digest = job.key.digest
-        for name in (digest + _USAGE[want.usage], digest + _USAGE[True]):
+        digest, whose = job.key.digest, self._whose(job)
+        for name in (digest + _USAGE[want.usage] + whose, digest + _USAGE[True] + whose):
             fill = self._fills.get(name)
             if fill is not None and not fill.flight.spilled:
                 return fill, True
-        name = digest + _USAGE[asked.usage]
+        name = digest + _USAGE[asked.usage] + whose
+        request = _request(job, origin, asked)
         flight, _ = self._flights.lead_or_join(name)
-        fill = self._lead(job, origin, asked, flight)
+        fill = self._lead(job, request, asked, flight)
         self._fills[name] = fill
         return fill, False
+
+    def _whose(self, job: Job) -> bytes:
+        """Callers who share what is stored share no call that a server answers by their credentials: it may refuse."""
+        apart = self._policy.shared and job.destination.passes_credentials
+        return partition(job.ask.headers) if apart else b""
 
     def _alone(self, job: Job, origin: Origin, asked: Form) -> tuple[Fill, bool]:
         """A call that only the same caller may join, when it asks again because it lost patience."""
@@ -95,12 +101,14 @@ class Dispatch:
         running = self._fills.get(name) if again else None
         if running is not None and not running.flight.spilled and not running.flight.over:
             return running, True
-        fill = self._lead(job, origin, asked, Flight(name, max_bytes=PRIVATE_BUFFER, ended=lambda _: None))
+        flight = Flight(name, max_bytes=PRIVATE_BUFFER, ended=lambda _: None)
+        fill = self._lead(job, _request(job, origin, asked), asked, flight)
         if job.ask.method == "POST":
             self._fills.setdefault(name, fill)
         return fill, False
 
-    def _lead(self, job: Job, origin: Origin, asked: Form, flight: Flight) -> Fill:
+    def _lead(self, job: Job, request: Request, asked: Form, flight: Flight) -> Fill:
+        """From here on nothing may fail: what is counted now ends with the call."""
         path = job.ask.target.decode("latin-1")
         fill = Fill(
             flight,
@@ -113,7 +121,7 @@ class Dispatch:
             finish=self._settings.finish_seconds,
             over=self._over,
         )
-        fill.call = self._upstream.call(_request(job, origin, asked), fill)
+        fill.call = self._upstream.call(request, fill)
         return fill
 
     def _question(self, job: Job, path: str) -> bytes:
@@ -179,6 +187,7 @@ def _as_stream(body: bytes, path: str) -> bytes:
     """The same request, for a stream with token counts. The body is a JSON object: its key was made from it."""
     question = json.loads(body)
     question["stream"] = True
-    if counts_on_request(path):
-        question["stream_options"] = {**(question.get("stream_options") or {}), "include_usage": True}
+    options = question.get("stream_options") or {}
+    if counts_on_request(path) and isinstance(options, dict):  # what else stands there, the server refuses
+        question["stream_options"] = {**options, "include_usage": True}
     return json.dumps(question, ensure_ascii=False).encode()

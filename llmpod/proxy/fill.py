@@ -15,7 +15,7 @@ from llmpod.cache import Entry, Flight, FrameScanner, verdict
 from llmpod.cache.paths import Shape, shape_of
 from llmpod.errors import LlmpodError, UpstreamInvalid, UpstreamUnreachable
 from llmpod.observe import Journal
-from llmpod.proxy.headers import Headers, get, is_json, is_stream, media_type, to_client
+from llmpod.proxy.headers import Headers, get, is_json, is_stream, media_type, safe_type, to_client
 from llmpod.proxy.keeper import Use
 from llmpod.proxy.replies import redirected
 from llmpod.proxy.wire import Call
@@ -227,7 +227,7 @@ class Fill:
             key=self.flight.digest[:32],
             path=self._path,
             stream=stream,
-            content_type=self._content_type.decode("latin-1"),
+            content_type=safe_type(self._content_type).decode("latin-1"),
             body=body,
             stored_at=self._clock(),
             model=judged.model or "",

@@ -95,7 +95,9 @@ class Keyring:
         if found is None:
             raise Unauthorized("This key is not known here.", hint="See `manage_pod.py keys list`.")
         if found.expires is not None and found.expires <= self._clock():
-            raise Unauthorized("This key has expired.", hint="Run `manage_pod.py keys rotate`.")
+            raise Unauthorized(
+                "This key has expired.", hint="Run `manage_pod.py keys rotate NAME --expires 30d`."
+            )
         return found
 
     def _look(self) -> tuple[int, int, int]:

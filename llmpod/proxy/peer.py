@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
+_UID, _INODE = 7, 9  # columns of a line
 _TABLES: Final = {4: Path("/proc/net/tcp"), 6: Path("/proc/net/tcp6")}
 
 
@@ -26,7 +27,9 @@ def known() -> bool:
 def owner(ends: Ends) -> int | None:
     """The uid of the program at the client's end; None when it is not on this machine or already gone.
 
-    The table (proc(5)) holds for each socket its own end, the far one, and in the eighth column the uid.
+    The table (proc(5)) holds for each socket its own end, the far one, in the eighth column the uid and in the tenth
+    the inode. A socket that its program has closed belongs to nobody: its inode is 0, and its uid, then 0, too, is
+    not that of root.
     """
     try:
         mine, far = (_spelled(*ends[:2]), _spelled(*ends[2:]))
@@ -36,7 +39,8 @@ def owner(ends: Ends) -> int | None:
     at = table.find(b": %b %b " % (mine, far))
     if at < 0:
         return None
-    return int(table[at : table.find(b"\n", at)].split()[7])
+    columns = table[at : table.find(b"\n", at)].split()
+    return int(columns[_UID]) if int(columns[_INODE]) else None
 
 
 def is_same_user(ends: Ends) -> bool:

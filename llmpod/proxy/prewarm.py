@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import httpx
 
-from llmpod.config import Auth, ProxySettings, digest_of
+from llmpod.config import Auth, ProxySettings, digest_of, reached_at
 from llmpod.observe import Log
 from llmpod.proxy.ask import Ask
 from llmpod.proxy.headers import get
@@ -30,7 +30,13 @@ from llmpod.proxy.prefixes import Prefixes
 from llmpod.proxy.wish import REPLAY_ONLY
 
 MAX_QUESTIONS: Final = 100
+_NO_ANSWER: Final = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    ValueError,
+)  # the last two: no request can be made of it
 AT_ONCE: Final = 2
+_UNSHARED: Final = "Keys share nothing, so nobody would be served PREWARM_CACHE; set `cache_shared`."
 
 
 class Warmth:
@@ -59,9 +65,13 @@ class Warmth:
         own = {"authorization": f"Bearer {self._word}"} if self._needs_key else {}
         return {self._FIELD: self._word, **own}
 
+    def is_ours(self, ask: Ask) -> bool:
+        """Whether a warm-up sent this request."""
+        return self._wanted and get(ask.headers, self._FIELD.encode()) == self._word.encode()
+
     def is_use(self, ask: Ask) -> bool:
         """Whether a request that goes to the model server is somebody's; it is taken note of if so."""
-        if self._wanted and get(ask.headers, self._FIELD.encode()) == self._word.encode():
+        if self.is_ours(ask):
             return False
         if self.prefixes is not None:
             self.prefixes.note(ask)
@@ -95,7 +105,9 @@ class Prewarmer:
 
     async def start(self) -> None:
         """Go to work in the background, when there is something to ask and a model server may be asked."""
-        wanted = self._settings.prewarm_cache or self._settings.prewarm_prompts
+        if self._useless:
+            self._log.warning("prewarm_unshared", reason=_UNSHARED)
+        wanted = self._file or self._settings.prewarm_prompts
         if wanted and self._settings.cache_mode != REPLAY_ONLY:
             self._task = asyncio.create_task(self._run())
 
@@ -106,9 +118,19 @@ class Prewarmer:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
+    @property
+    def _useless(self) -> bool:
+        """Nobody would be served what is stored for us."""
+        settings = self._settings
+        return bool(settings.prewarm_cache) and settings.auth is Auth.KEYS and not settings.cache_shared
+
+    @property
+    def _file(self) -> str | None:
+        return None if self._useless else self._settings.prewarm_cache
+
     async def _run(self) -> None:
         warmed: object = ()
-        prefixes, file = self._warmth.prefixes, self._settings.prewarm_cache
+        prefixes, file = self._warmth.prefixes, self._file
         while True:
             if prefixes is not None and prefixes.noted:
                 await asyncio.to_thread(prefixes.read)
@@ -175,11 +197,12 @@ class Prewarmer:
         )
 
     async def _answered(self, client: httpx.AsyncClient, question: Question) -> bool:
-        scheme = "https" if self._settings.use_https else "http"
-        url = f"{scheme}://127.0.0.1:{self._settings.port}{question.path}"
+        scheme, host = "https" if self._settings.use_https else "http", reached_at(self._settings.host)
+        name = f"[{host}]" if ":" in host else host
+        url = f"{scheme}://{name}:{self._settings.port}{question.path}"
         try:
             answer = await client.post(url, json=question.body)
-        except httpx.HTTPError as e:
+        except _NO_ANSWER as e:
             self._log.warning("prewarm_failed", path=question.path, reason=type(e).__name__)
             return False
         return answer.status_code == 200

@@ -15,7 +15,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
 from llmpod.errors import LlmpodError, Overloaded
-from llmpod.proxy.answer import Answer
+from llmpod.proxy.answer import LEFT, Answer
 from llmpod.proxy.ask import OPEN, Ask, Leave
 from llmpod.proxy.browser import preflight
 from llmpod.proxy.cycle import Stage
@@ -261,8 +261,8 @@ class EdgeProtocol(Intake):
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
             self._house.slots.leave(ticket)
-        if isinstance(current, Answer) and current.meter is not None and current.cache != "HIT":
-            self._house.limiter.used(current.ask, current.meter.tokens(len(current.ask.body)))
+        if isinstance(current, Answer):
+            self._charge(current)
         self._server_state.total_requests += 1
         self._active_at = self._loop.time()
         if self._since:  # the next request could not be read meanwhile
@@ -272,6 +272,12 @@ class EdgeProtocol(Intake):
         else:
             self._deaf = True
             self._transport.close()
+
+    def _charge(self, answer: Answer) -> None:
+        """The tokens of an answer, unless they came from the cache or it is an error."""
+        served = answer.status < 400 or answer.status == LEFT
+        if answer.meter is not None and served and answer.cache != "HIT":
+            self._house.limiter.used(answer.ask, answer.meter.tokens(len(answer.ask.body)))
 
 
 def _ends(transport: asyncio.Transport) -> Ends:

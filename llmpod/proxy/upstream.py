@@ -2,7 +2,7 @@
 
 Why: httpx takes 2.7 ms of CPU a request at 64 connections, this about 0.05. It pools connections per server,
 verifies TLS, splits time-outs, follows no redirect, asks for no encoding, and knows one retry: when nothing of the
-request was sent (refused), or a pooled connection turns out stale before a single byte of an answer came.
+request was sent (refused), or a pooled connection turns out stale at once, before a single byte of an answer came.
 """
 
 import asyncio

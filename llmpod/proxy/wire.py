@@ -15,6 +15,7 @@ from llmpod.proxy.origin import Request
 
 MAX_HEAD_BYTES: Final = 64 * 2**10
 MAX_FIELDS: Final = 200
+STALE_SECONDS: Final = 1.0  # within which it is heard that a server had closed: a round trip
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
@@ -113,7 +114,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         *("_call", "_complete", "_error", "_framed", "_head_bytes", "_head_done", "_head_sent", "_headers"),
         *("_loop", "_owner", "_parser", "_parts", "_reusable", "_status", "_transport", "_until_close"),
-        *("idle_since", "place", "used"),
+        *("_sent_at", "idle_since", "place", "used"),
     )
 
     def __init__(self, owner: Owner, place: tuple[bool, str, int]) -> None:
@@ -126,6 +127,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._call: Call | None = None
         self._status = 0
+        self._sent_at = 0.0
         self._headers: Headers = []
         self._framed = False
         self._head_bytes = 0
@@ -146,6 +148,7 @@ class Connection(asyncio.Protocol):
         """Write a whole request; its answer goes to the call's sink."""
         assert self._transport is not None
         self._call = call
+        self._sent_at = self._loop.time()
         call.connection = self
         self._reset()
         head, body = call.request.head(), call.request.body
@@ -200,7 +203,7 @@ class Connection(asyncio.Protocol):
             return
         if self._until_close and exc is None:
             call.finish()
-        elif not call.received and self.used:  # stale; the next connection is a fresh one
+        elif self._was_stale(call):  # the next connection is a fresh one
             self._owner.again(call)
         elif self._head_done:
             call.fail(UpstreamInvalid("The model server broke off in the middle of its answer."))
@@ -244,6 +247,11 @@ class Connection(asyncio.Protocol):
             self._complete = True
 
     # --- inside ----------------------------------------------------------------------------------------
+    def _was_stale(self, call: Call) -> bool:
+        """Whether the server had closed before it saw the request; one that closes later may have begun to compute."""
+        soon = self._loop.time() - self._sent_at < STALE_SECONDS
+        return soon and self.used and not call.received
+
     def _reset(self) -> None:
         self._head_bytes = 0
         self._head_done = self._head_sent = self._complete = self._until_close = self._reusable = False

@@ -151,6 +151,7 @@ def test_a_key_shows_itself_to_nobody(tmp_path: Path) -> None:
         ("https://api.runpod.ai/v2/abc/openai/v1", "https://api.runpod.ai/v2/abc/openai"),
         ("http://localhost:11434", "http://localhost:11434"),
         (" http://h/prefix/ ", "http://h/prefix"),
+        ("http://[::1]:9000/v1", "http://[::1]:9000"),
     ],
 )
 def test_endpoint_is_reduced_to_what_stands_before_v1(url: str, base: str) -> None:
@@ -158,7 +159,12 @@ def test_endpoint_is_reduced_to_what_stands_before_v1(url: str, base: str) -> No
 
 
 @pytest.mark.parametrize(
-    "url", ["", "h:80", "ftp://h", "http://u:p@h", "http://h/?a=1", "http://169.254.169.254/v1"]
+    "url",
+    [
+        *("", "h:80", "ftp://h", "http://u:p@h", "http://h/?a=1", "http://169.254.169.254/v1"),
+        *("http://h:99999", "http://h:x", "http://h:0", "http://[::1", "http://a..b", f"http://{'a' * 64}"),
+        *("http://b\u00fc.example", "http://h/\u00fc"),
+    ],
 )
 def test_endpoints_that_are_none_are_refused(url: str) -> None:
     with pytest.raises(ConfigError):

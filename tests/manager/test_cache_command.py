@@ -11,7 +11,9 @@ import pytest
 
 from llmpod.cache import Contents
 from llmpod.cli.main import main
+from llmpod.config import KEYS_FILE
 from tests.proxy.front import Proxy, chat_body, proxy, settings
+from tests.proxy.keys import KEYS, entry, write_keys
 from tests.proxy.stub import CHAT, Stub, stub
 from tests.support.process import PYTHON, run
 from tests.support.source import ROOT
@@ -160,6 +162,25 @@ def test_why_sees_callers_models_and_rules(kit: Kit, front: Proxy) -> None:
     assert kit.why(later, code=0)["verdict"] == "HIT"
     kit.write(cache_policy={CHAT: "off"})
     assert "cache_policy" in kit.json("why", json.dumps(chat_body("anybody's")), code=1)["reason"]
+
+
+def test_why_knows_the_parts_of_keys(kit: Kit, server: Stub, env: dict[str, str]) -> None:
+    """Where callers have keys of ours, each has a part of the cache, named by the key's id."""
+    kit.endpoint, path = server.url, kit.home / KEYS_FILE
+    write_keys(path, entry("infer"), entry("second"))
+    keyed = {"LLMPOD_AUTH": "keys", "LLMPOD_KEYS_FILE": str(path)}
+    with proxy(env | settings(kit.cache_dir, server.url) | keyed) as front:
+        asked = front.ask(chat_body("mine"), headers={"Authorization": f"Bearer {KEYS['infer']}"})
+        assert asked.status == 200
+        eventually_stored(kit, 1)
+        environ = keyed | {"MINE": KEYS["infer"], "OTHER": KEYS["second"], "NONE": "sk-local-unknown"}
+        mine = kit.why(chat_body("mine"), "--caller-key-env", "MINE", code=0, environ=environ)
+        assert mine["verdict"] == "HIT"
+        other = kit.why(chat_body("mine"), "--caller-key-env", "OTHER", environ=environ)
+        assert "for the key infer" in other["reason"]
+        assert "for the key infer" in kit.why(chat_body("mine"), environ=environ)["reason"]
+        refused = kit("why", "{}", *kit.alone, "--caller-key-env", "NONE", code=1, environ=environ)
+        assert "does not know this key" in refused
 
 
 def test_why_names_a_rule_that_is_off(kit: Kit, server: Stub, env: dict[str, str]) -> None:

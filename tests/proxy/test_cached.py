@@ -185,3 +185,11 @@ def test_other_paths_pass_and_say_why(front: Proxy, server: Stub) -> None:
     assert (reply.status, reply.cache) == (200, "BYPASS")
     assert reply.json == {"method": "POST", "target": "/v1/unheard/of", "body": '{"a":1}'}
     assert reply.headers["x-cache-reason"]
+
+
+def test_a_hit_has_the_type_of_the_miss(front: Proxy, server: Stub) -> None:
+    """One that a browser might run is opaque in both (T12)."""
+    server.script = lambda turn: turn.reply(chat("type"), kind="image/svg+xml")
+    replies = [front.ask(chat_body("type")) for _ in range(2)]
+    assert [reply.cache for reply in replies] == ["MISS", "HIT"]
+    assert {reply.headers["content-type"] for reply in replies} == {"application/octet-stream"}

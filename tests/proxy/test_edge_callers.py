@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from llmpod.config import KEYS_FILE
+from llmpod.proxy import peer
 from llmpod.proxy.access import ROUTES, Need, need
 from tests.proxy.front import Client, Proxy, chat_body, proxy, settings
 from tests.proxy.keys import KEYS, call, entry, write_keys
@@ -216,3 +218,18 @@ def test_the_same_user(cache_dir: Path, env: dict[str, str]) -> None:
         assert as_user(65534, front.port) == "200 403 403"
         assert as_user(12345, front.port) == "200 403 403"
         assert len(server.turns) == 1
+
+
+@pytest.mark.skipif(not peer.known(), reason="this system does not say whose a connection is")
+def test_who_has_hung_up_is_nobody() -> None:
+    """Not root, whose number the kernel shows for a socket that its program has closed."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+        ends = peer.Ends(*client.getsockname(), *listener.getsockname())
+        assert peer.owner(ends) == os.getuid()
+        client.sendall(b"asked, and gone")
+        client.close()
+        assert peer.owner(ends) is None
+        assert not peer.is_same_user(ends)
+        accepted.close()

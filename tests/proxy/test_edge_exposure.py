@@ -1,6 +1,7 @@
 """Where the proxy refuses to be at all, and the command that makes keys."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,7 @@ def test_the_command_for_keys(tmp_path: Path, env: dict[str, str]) -> None:
         keys("revoke", "laptop")
         eventually(lambda: call(front, CHAT, {"x-api-key": second}).status in (401, 429))
     assert "no key laptop" in keys("revoke", "laptop", code=1)
+    keys("add", "old", "--expires", "0h")
+    assert "--expires 30d" in keys("rotate", "old", code=78)
+    keys("rotate", "old", "--expires", "30d")
+    assert json.loads(keys("list", "--json"))[0]["expires"] > time.time() + 29 * 86400

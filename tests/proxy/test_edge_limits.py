@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from llmpod.config import KEYS_FILE
+from llmpod.config import KEYS_FILE, ProxySettings
 from llmpod.errors import LlmpodError, Overloaded
+from llmpod.proxy.ask import Ask
+from llmpod.proxy.limits import Limiter, Meter
 from llmpod.proxy.slots import Slots, Ticket
 from tests.proxy.front import Client, Proxy, chat_body, proxy, raw_chat, settings
 from tests.proxy.keys import KEYS, call, entry, write_keys
-from tests.proxy.stub import CHAT, Stub, Turn, plain, stub
+from tests.proxy.stub import CHAT, Stub, Turn, chat, frames, plain, stub
 from tests.support.wait import eventually
 
 
@@ -78,6 +80,56 @@ def test_hits_take_no_tokens(cache_dir: Path, env: dict[str, str]) -> None:
     with limited(cache_dir, env, LLMPOD_TOKENS_PER_MINUTE="8") as (front, _):
         assert [call(front, CHAT, {}, "same").status for _ in range(8)] == [200] * 8
         assert [call(front, CHAT, {}, f"other {n}").status for n in range(4)] == [200, 200, 429, 429]
+
+
+@pytest.mark.parametrize("usage", ["asked", "always"])
+def test_a_stream_takes_the_tokens_it_has(cache_dir: Path, env: dict[str, str], usage: str) -> None:
+    """Said by the server or not, told to the client or not: never as many as its bytes would have as plain text."""
+
+    def forty(turn: Turn) -> None:
+        turn.stream()
+        for frame in frames(*["word"] * 40, usage=b"include_usage" in turn.body):
+            turn.chunk(frame)
+        turn.last()
+
+    with limited(cache_dir, env, LLMPOD_TOKENS_PER_MINUTE="200", UPSTREAM_USAGE=usage) as (front, server):
+        server.script = forty
+        replies = [front.ask(chat_body(f"stream {n}", stream=True)) for n in range(7)]
+        served = [reply.status for reply in replies].count(200)
+        # as said: 3 tokens an answer; else one an event, and a few for the question
+        assert served == 7 if usage == "always" else served in (3, 4, 5)
+        assert b'"usage"' not in replies[0].body
+
+
+def test_a_document_that_is_turned_into_a_stream_counts_as_the_server_said() -> None:
+    meter = Meter()
+    meter.hear(chat("x" * 8000))
+    meter.see(b"".join(frames("x" * 8000)))
+    assert meter.tokens(100) == 3
+
+
+def test_errors_and_lists_take_no_tokens(cache_dir: Path, env: dict[str, str]) -> None:
+    with limited(cache_dir, env, LLMPOD_TOKENS_PER_MINUTE="100") as (front, server):
+        server.script = lambda turn: turn.reply(b'{"error": {"message": "x"}}', status="400 Bad Request")
+        assert [front.ask(chat_body(f"{n}" * 2000)).status for n in range(5)] == [400] * 5
+        server.script = lambda turn: turn.reply(b'{"object": "list", "data": [%b]}' % (b" " * 2000))
+        assert [front.get("/v1/models").status for _ in range(5)] == [200] * 5
+
+
+def test_the_longer_wait_is_named() -> None:
+    now = 0.0
+    limits = ProxySettings(requests_per_minute=60, tokens_per_minute=60)
+    limiter = Limiter(limits, monotonic=lambda: now, clock=lambda: now)
+    ask = Ask("POST", CHAT, CHAT.encode(), [], b"{}", "127.0.0.1")
+    for _ in range(60):
+        assert limiter.refusal(ask) is None
+    limiter.used(ask, 90)
+    refused = limiter.refusal(ask)
+    assert refused is not None
+    assert refused.retry_after is not None
+    assert refused.retry_after > 30  # a request would be free again after one second
+    now += refused.retry_after
+    assert limiter.refusal(ask) is None
 
 
 class _Held:

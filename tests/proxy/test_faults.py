@@ -34,6 +34,21 @@ def test_f2_a_reset_on_a_fresh_connection_is_not_tried_again(cache_dir: Path, en
         assert len(server.turns) == 1
 
 
+def test_f2_a_server_that_closes_later_is_not_asked_again(cache_dir: Path, env: dict[str, str]) -> None:
+    """A connection that was used before is no stale one when it lasts: the server crashed while it computed."""
+
+    def crash(turn: Turn) -> None:
+        turn.wait_gone(within=1.5)
+        turn.close()
+
+    with stub() as server, proxy(env | settings(cache_dir, server.url)) as front:
+        assert front.ask(chat_body("opens a connection")).status == 200
+        server.script = crash
+        reply = front.ask(chat_body("crashed"))
+        assert (reply.status, reply.json["error"]["code"]) == (502, "upstream_unreachable")
+        assert (len(server.turns), server.connections) == (2, 1)
+
+
 def test_f5_a_head_without_a_body_has_the_time_of_a_first_byte(front: Proxy, server: Stub) -> None:
     """The limit between two reads (1 s here) begins to count with the body."""
 

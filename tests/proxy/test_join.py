@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,6 +140,31 @@ def test_a_server_that_refuses_refuses_all_and_the_next_one_asks_anew(front: Pro
     assert len(server.turns) == 2
 
 
+def test_callers_who_share_the_store_share_no_refusal(
+    server: Stub, cache_dir: Path, env: dict[str, str]
+) -> None:
+    """What the server says to one credential is not true for another one."""
+    go = threading.Event()
+
+    def script(turn: Turn) -> None:
+        assert go.wait(10)
+        if turn.headers.get("authorization") == "Bearer good":
+            turn.reply(chat("for all"))
+        else:
+            turn.reply(b'{"error": {"message": "who?"}}', status="401 Unauthorized")
+
+    server.script = script
+    with proxy(env | settings(cache_dir, server.url, CACHE_SHARED="true")) as front:
+        with front.client() as bad, front.client() as good:
+            ask(bad, chat_body("shared"), {"Authorization": "Bearer bad"})
+            server.wait_turns(1)
+            ask(good, chat_body("shared"), {"Authorization": "Bearer good"})
+            front.metrics()
+            go.set()
+            assert [client.reply().status for client in (bad, good)] == [401, 200]
+        assert front.ask(chat_body("shared"), headers={"Authorization": "Bearer third"}).cache == "HIT"
+
+
 # --- an answer that nobody waits for any more -------------------------------------------------------------------
 def _hit(reply: Reply) -> Reply | None:
     return reply if reply.cache == "HIT" else None
@@ -245,3 +271,19 @@ def test_what_is_over_is_not_joined(front: Proxy, server: Stub) -> None:
     for _ in range(2):
         assert front.ask(chat_body("over"), headers=AGAIN | NO_STORE).cache == "BYPASS"
     assert len(server.turns) == 2
+
+
+@pytest.mark.parametrize("options", ["abc", ["include_usage"], 7])
+def test_odd_stream_options_are_for_the_server_to_refuse(
+    generous: Proxy, server: Stub, options: object
+) -> None:
+    """They once were an error of ours, after which the request counted as being in flight for ever."""
+
+    def refuse(turn: Turn) -> None:
+        assert turn.json["stream_options"] == options
+        turn.reply(b'{"error": {"message": "stream_options is no object"}}', status="400 Bad Request")
+
+    server.script = refuse
+    reply = generous.ask(chat_body("odd", stream=True, stream_options=options))
+    assert (reply.status, reply.json["error"]["message"]) == (400, "stream_options is no object")
+    eventually(lambda: generous.metrics()["requests_in_flight"] == 0)
