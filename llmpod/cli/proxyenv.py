@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from llmpod.config import KEYS_FILE, Auth, Config, PodConfig, caching, digest_of
+from llmpod.config.served import identity_of
 from llmpod.lifecycle.proxyproc import INHERITED
 from llmpod.lifecycle.store import Store
 
@@ -37,6 +38,7 @@ def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> d
         "PREWARM_TOKENS": str(c.prewarm_tokens),
         "PREWARM_USD": str(c.prewarm_usd),
         "LLMPOD_STATE": str(config.state_file),
+        "LLMPOD_IDENTITY": identity_of(c.model_dump(mode="json", exclude_defaults=True)),
         "LLMPOD_MODELS": ",".join(filter(None, (c.served_model_name, c.hub_id.partition("@")[0]))),
         "LLMPOD_MAX_MODEL_LEN": str(c.max_model_len or ""),
         "PYTHONUNBUFFERED": "1",

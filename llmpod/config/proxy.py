@@ -38,7 +38,8 @@ class ProxySettings:
     """Everything the proxy process needs to know. Sizes in bytes, times in seconds.
 
     ``endpoint`` is a fixed upstream (base URL without ``/v1``); without it ``state_file`` is followed. ``models``
-    are the names of one model, its own id last, and ``max_model_len`` is its context length; a state knows better.
+    are the names of one model, its own id last, ``identity`` stands for it in cache keys, and ``max_model_len`` is
+    its context length; a state knows better.
     ``cache_policy`` by path, ``*`` for the rest; ``cache_ttl_seconds`` None: for ever; ``cache_pace`` in events a
     second, 0: at once. ``own_key`` is the SHA-256 of the key of our own commands.
     """
@@ -49,6 +50,7 @@ class ProxySettings:
     endpoint_key: str | None = None
     state_file: Path | None = None
     models: tuple[str, ...] = ()
+    identity: str = ""
     max_model_len: int | None = None
     token: str = ""
     cache_dir: Path | None = Path("/tmp/llm_cache")  # noqa: S108 - the mission fixed this default
@@ -180,6 +182,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "UPSTREAM_STREAM": ("upstream_stream", choice("auto", "always", "never")),
     "LOG_LEVEL": ("log_level", choice(*_LEVELS)),
     "LLMPOD_STATE": ("state_file", lambda _, text: Path(text)),
+    "LLMPOD_IDENTITY": ("identity", lambda _, text: text),
     "LLMPOD_MODELS": ("models", lambda _, text: tuple(m for m in text.split(",") if m)),
     "LLMPOD_MAX_MODEL_LEN": ("max_model_len", count(1, 10**9)),
     "LLMPOD_PROXY_TOKEN": ("token", lambda _, text: text),

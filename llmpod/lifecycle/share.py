@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from llmpod.config.served import identity_of
 from llmpod.lifecycle import files
 from llmpod.lifecycle.state import Trouble
 from llmpod.lifecycle.store import Store
@@ -35,6 +36,7 @@ class Target:
     base_url: str | None
     api_key: str | None
     model: str
+    identity: str
     served_name: str
     deadline: float | None
     usd_per_hour: float | None
@@ -74,6 +76,7 @@ class Follower:
             base_url=record.base_url,
             api_key=self._store.server_key(record),
             model=record.model,
+            identity=identity_of(record.config) or record.model,
             served_name=record.served_name or record.model,
             deadline=record.deadline,
             usd_per_hour=record.usd_per_hour,

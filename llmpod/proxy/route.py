@@ -85,7 +85,8 @@ def followed(targets: Mapping[str, Target], settings: ProxySettings) -> tuple[De
     """The models of the state file; with no record at all, the one the configuration names."""
     if not targets and settings.models:
         names, length = settings.models, settings.max_model_len
-        return (Destination(identity=names[-1], names=names, phase=Phase.STOPPED, max_model_len=length),)
+        identity = settings.identity or names[-1]
+        return (Destination(identity=identity, names=names, phase=Phase.STOPPED, max_model_len=length),)
     return tuple(_from_target(target) for target in targets.values())
 
 
@@ -119,7 +120,7 @@ def _from_target(target: Target) -> Destination:
     up = target.base_url is not None and target.phase in _OPEN
     origin = Origin.parse(target.base_url) if up and target.base_url else None
     return Destination(
-        identity=target.model,
+        identity=target.identity,
         model_key=target.model_key,
         origin=origin,
         api_key=target.api_key,

@@ -8,6 +8,8 @@ import pytest
 
 from llmpod import config
 from llmpod.cli.proxyenv import proxy_environ
+from llmpod.cli.wiring import managed
+from llmpod.config.served import identity_of
 from llmpod.errors import ConfigError
 from llmpod.lifecycle.store import Store
 
@@ -79,3 +81,32 @@ def test_wrong_keys_are_named(tmp_path: Path, keys: dict[str, Any], words: str) 
 def test_wrong_variables_are_named(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
         config.proxy_settings([], {name: value})
+
+
+def test_what_decides_the_answers_is_in_the_identity_and_nothing_else(tmp_path: Path) -> None:
+    plain = through(tmp_path).identity
+    assert plain == "org/m"
+    other: list[dict[str, Any]] = [
+        {"model": "org/m@v2"},
+        {"vllm_args": ["--seed", "1"]},
+        {"vllm_args": ["--seed", "2"]},
+        {"template_id": "mine"},
+        {"backend": "process", "process": {"command": ["serve"]}},
+        {"backend": "process", "process": {"command": ["serve", "--seed", "1"]}},
+    ]
+    seen = [through(tmp_path, **keys).identity for keys in other]
+    assert len({plain, *seen}) == len(other) + 1
+    same: list[dict[str, Any]] = [
+        {"gpu_type_id": "auto"},
+        {"max_model_len": 4096},
+        {"image": "vllm/vllm-openai:v0.30.0"},
+    ]
+    assert {through(tmp_path, **keys).identity for keys in same} == {plain}
+
+
+def test_a_record_has_the_identity_that_the_configuration_promises(tmp_path: Path) -> None:
+    """So what was stored before the first pod, or is asked for after the last, has the same key."""
+    raw = {"model": "org/m@v2", "vllm_args": ["--seed", "1"], "hf_token": "hf_x", "gpu_count": 2}
+    loaded = config.parse(raw, path=tmp_path / "pod_config.json", environ={})
+    record = managed(loaded.common, "digest", lambda _: pytest.fail("nothing is drawn")).config
+    assert identity_of(record) == through(tmp_path, **raw).identity
