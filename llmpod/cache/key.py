@@ -125,11 +125,14 @@ def _context(partition: bytes, identity: str, path: str) -> bytes:
 
 def _question(body: dict[str, Any], path: str, policy: KeyPolicy) -> dict[str, Any]:
     """The members of the body that can change the answer."""
-    question = {name: value for name, value in body.items() if name not in policy.ignored}
+    question = body.copy()
+    if not policy.ignored.isdisjoint(body):
+        question = {name: value for name, value in body.items() if name not in policy.ignored}
     question = masked(question, shape_of(path), policy.masks)
-    stream = question.get("stream")
-    if stream is None or stream is False or (stream is True and converts(path)):
-        question.pop("stream", None)
+    if "stream" in question:
+        stream = question["stream"]
+        if stream is None or stream is False or (stream is True and converts(path)):
+            del question["stream"]
     if "stream_options" in question:
         options = question.pop("stream_options")
         if isinstance(options, dict):
@@ -206,7 +209,7 @@ def request_key(
     model = parsed.get("model")
     reason = _refusal(shape, parsed) or policy.refusal(path, shape, parsed)
     return RequestKey(
-        digest=sha256(context + _spelled((question,))).digest(),
+        digest=sha256(b"%b%b%b" % (context, len(question).to_bytes(8, "big"), question)).digest(),
         stream=parsed.get("stream") is True,
         include_usage=_include_usage(parsed),
         model=model if isinstance(model, str) else None,
@@ -262,7 +265,7 @@ class AliasTable:
             content_type=content_type,
             policy=self._policy,
         )
-        self._keys[alias] = key._replace(question=b"")
+        self._keys[alias] = RequestKey(*key[:-1])  # without the question, which is the last field
         if len(self._keys) > self._max_entries:
             self._keys.popitem(last=False)
         return key

@@ -21,7 +21,7 @@ from llmpod.proxy.browser import preflight
 from llmpod.proxy.cycle import Stage
 from llmpod.proxy.desk import Desk
 from llmpod.proxy.gate import Visitor
-from llmpod.proxy.headers import SANDBOX, Headers
+from llmpod.proxy.headers import SANDBOX, Headers, lines
 from llmpod.proxy.house import House
 from llmpod.proxy.intake import Intake
 from llmpod.proxy.limits import Meter
@@ -249,8 +249,8 @@ class EdgeProtocol(Intake):
         return self._closing and not self._waiting
 
     @property
-    def fields(self) -> Headers:
-        return [*self._server_state.default_headers, *SANDBOX, *self._leave_now.fields]
+    def lines(self) -> bytes:
+        return lines((*self._server_state.default_headers, *SANDBOX, *self._leave_now.fields))
 
     def write(self, data: bytes) -> None:
         self._transport.write(data)

@@ -72,7 +72,9 @@ class Relay:
         answer.fail(Overloaded("The proxy is being stopped.", retry_after=5))
 
     def _serve(self, ask: Ask, answer: Answer) -> None:
-        guard.check(ask.method, ask.target.partition(b"?")[0], ask.headers, has_body=ask.has_body)
+        if not ask.facts.checked:
+            guard.check(ask.method, ask.target.partition(b"?")[0], ask.headers, has_body=ask.has_body)
+            ask.facts.checked = True
         if ask.method != "POST":
             self._plain(ask, answer)
             return
