@@ -6,6 +6,7 @@ from hashlib import sha256
 from llmpod.cache import KeyPolicy, RequestKey
 from llmpod.config import CallerKey, ProxySettings
 from llmpod.proxy.headers import CREDENTIALS, Headers, get
+from llmpod.proxy.wish import Wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,14 @@ class Facts:
         plain: the desk can answer such a request.
         content_type: as text.
         partition: of the cache, by the credential.
+        wish: what it says about caching.
     """
 
     checked: bool = False
     plain: bool | None = None
     content_type: str | None = None
     partition: bytes | None = None
+    wish: Wish | None = None
 
 
 @dataclass(slots=True)
