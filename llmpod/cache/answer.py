@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, NoReturn
 
+from llmpod.cache.jsontext import decoder
 from llmpod.cache.paths import Shape, shape_of
 from llmpod.cache.sse import DONE, RESPONSES_END, Event, events_of, stream_text
 from llmpod.cache.thin import thinned
@@ -44,7 +45,7 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-_DECODE: Final = json.JSONDecoder(parse_constant=_constant).decode
+_DECODE: Final = decoder(json.JSONDecoder(parse_constant=_constant))
 
 
 def _object(text: str, what: str) -> dict[str, Any]:
@@ -92,8 +93,11 @@ def _found(values: Iterable[dict[str, Any]]) -> Verdict:
 # --- chat and text completions -----------------------------------------------------------------------------------
 def _choices(value: dict[str, Any]) -> list[dict[str, Any]]:
     choices = value.get("choices")
-    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+    if not isinstance(choices, list):
         raise _Incomplete("the answer has no list of choices")
+    for choice in choices:
+        if not isinstance(choice, dict):
+            raise _Incomplete("the answer has no list of choices")
     return choices
 
 

@@ -5,6 +5,7 @@ Strict means that no two readers can understand the body differently: UTF-8, no 
 """
 
 import json
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 MAX_DEPTH: Final = 64
@@ -27,7 +28,24 @@ def _constant(name: str) -> NoReturn:
     raise NotJSON(f"{name} is not a JSON number")
 
 
-_DECODE: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant).decode
+def decoder(json_decoder: json.JSONDecoder) -> Callable[[str], Any]:
+    """Its ``decode``, without the two searches for white space where a text is one bare object: 0.6 µs of 3.
+
+    Raises, when called, what ``decode`` raises.
+    """
+    bare, spaced = json_decoder.raw_decode, json_decoder.decode
+
+    def decode(text: str) -> Any:
+        if text.startswith("{"):
+            value, end = bare(text)
+            if end == len(text):
+                return value
+        return spaced(text)
+
+    return decode
+
+
+_DECODE: Final = decoder(json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant))
 _ENCODE: Final = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
 ).encode

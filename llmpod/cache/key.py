@@ -51,60 +51,67 @@ class RequestKey(NamedTuple):
 
 
 # --- what cannot be cached ---------------------------------------------------------------------------------------
-def _given(name: str) -> Callable[[dict[str, Any]], bool]:
-    return lambda body: body.get(name) is not None
+def _given(value: Any) -> bool:
+    return value is not None
 
 
 def _plain_flag(value: Any) -> bool:
     return value is None or isinstance(value, bool)
 
 
-def _server_side_tools(body: dict[str, Any]) -> bool:
-    tools = body.get("tools")
+def _server_side_tools(tools: Any) -> bool:
     kinds = [tool.get("type") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
     return any(
         kind not in {"function", "custom", "namespace", "local_shell", "apply_patch"} for kind in kinds
     )
 
 
-def _refers_to_items(body: dict[str, Any]) -> bool:
-    items = body.get("input")
+def _refers_to_items(items: Any) -> bool:
     return isinstance(items, list) and any(
         isinstance(item, dict) and item.get("type") == "item_reference" for item in items
     )
 
 
 _ALL: Final = frozenset(Shape) - {Shape.OPAQUE}
-_RULES: Final[tuple[tuple[frozenset[Shape], Callable[[dict[str, Any]], bool], str], ...]] = (
-    (_ALL, lambda body: not _plain_flag(body.get("stream")), "stream is not a boolean"),
-    (_ALL, _given("kv_transfer_params"), "kv_transfer_params moves state between servers"),
-    (frozenset({Shape.CHAT}), _given("web_search_options"), "the answer depends on the web"),
+# shapes, a member that their questions may have, and what it must not be
+_RULES: Final[tuple[tuple[frozenset[Shape], str, Callable[[Any], bool], str], ...]] = (
+    (_ALL, "stream", lambda value: not _plain_flag(value), "stream is not a boolean"),
+    (_ALL, "kv_transfer_params", _given, "kv_transfer_params moves state between servers"),
+    (frozenset({Shape.CHAT}), "web_search_options", _given, "the answer depends on the web"),
     (
         frozenset({Shape.RESPONSES}),
-        lambda body: bool(body.get("store")),
+        "store",
+        bool,
         "store: the response is to live on the server",
     ),
     (
         frozenset({Shape.RESPONSES}),
-        lambda body: bool(body.get("background")),
+        "background",
+        bool,
         "background: the response is to live on the server",
     ),
-    (frozenset({Shape.RESPONSES}), _given("previous_response_id"), "previous_response_id is server state"),
-    (frozenset({Shape.RESPONSES}), _given("conversation"), "conversation is server state"),
-    (frozenset({Shape.RESPONSES}), _given("prompt"), "the prompt is kept on the server"),
-    (frozenset({Shape.RESPONSES}), _refers_to_items, "an item_reference is server state"),
-    (frozenset({Shape.RESPONSES}), _server_side_tools, "a tool that runs on the server may answer anything"),
+    (frozenset({Shape.RESPONSES}), "previous_response_id", _given, "previous_response_id is server state"),
+    (frozenset({Shape.RESPONSES}), "conversation", _given, "conversation is server state"),
+    (frozenset({Shape.RESPONSES}), "prompt", _given, "the prompt is kept on the server"),
+    (frozenset({Shape.RESPONSES}), "input", _refers_to_items, "an item_reference is server state"),
+    (
+        frozenset({Shape.RESPONSES}),
+        "tools",
+        _server_side_tools,
+        "a tool that runs on the server may answer anything",
+    ),
 )
 
 
 _RULES_OF: Final = {
-    shape: [(holds, why) for shapes, holds, why in _RULES if shape in shapes] for shape in Shape
+    shape: [(member, holds, why) for shapes, member, holds, why in _RULES if shape in shapes]
+    for shape in Shape
 }
 
 
 def _refusal(shape: Shape, body: dict[str, Any]) -> str:
-    for holds, why in _RULES_OF[shape]:
-        if holds(body):
+    for member, holds, why in _RULES_OF[shape]:
+        if member in body and holds(body[member]):
             return why
     return ""
 
@@ -125,11 +132,14 @@ def _context(partition: bytes, identity: str, path: str) -> bytes:
 
 def _question(body: dict[str, Any], path: str, policy: KeyPolicy) -> dict[str, Any]:
     """The members of the body that can change the answer."""
-    question = {name: value for name, value in body.items() if name not in policy.ignored}
+    question = body.copy()
+    if not policy.ignored.isdisjoint(body):
+        question = {name: value for name, value in body.items() if name not in policy.ignored}
     question = masked(question, shape_of(path), policy.masks)
-    stream = question.get("stream")
-    if stream is None or stream is False or (stream is True and converts(path)):
-        question.pop("stream", None)
+    if "stream" in question:
+        stream = question["stream"]
+        if stream is None or stream is False or (stream is True and converts(path)):
+            del question["stream"]
     if "stream_options" in question:
         options = question.pop("stream_options")
         if isinstance(options, dict):
@@ -206,7 +216,7 @@ def request_key(
     model = parsed.get("model")
     reason = _refusal(shape, parsed) or policy.refusal(path, shape, parsed)
     return RequestKey(
-        digest=sha256(context + _spelled((question,))).digest(),
+        digest=sha256(b"%b%b%b" % (context, len(question).to_bytes(8, "big"), question)).digest(),
         stream=parsed.get("stream") is True,
         include_usage=_include_usage(parsed),
         model=model if isinstance(model, str) else None,
@@ -262,7 +272,7 @@ class AliasTable:
             content_type=content_type,
             policy=self._policy,
         )
-        self._keys[alias] = key._replace(question=b"")
+        self._keys[alias] = RequestKey(*key[:-1])  # without the question, which is the last field
         if len(self._keys) > self._max_entries:
             self._keys.popitem(last=False)
         return key

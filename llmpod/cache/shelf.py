@@ -119,7 +119,9 @@ class Shelf:
         return False
 
     def _save(self, entry: Entry, request: bytes) -> bool:
-        under_way = self._carrier.waiting_bytes + sum(other.size for other in self._encoding.values())
+        under_way = self._carrier.waiting_bytes
+        if self._encoding:
+            under_way += sum(other.size for other in self._encoding.values())
         signer = self._store.signer
         if signer is None or not self.writable or under_way + entry.size > self._carrier.most_waiting:
             return False

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 FIELD_CHARS: Final = 1024  # per field; longer values are cut and end in an ellipsis
@@ -24,7 +25,12 @@ _SECRET_FIELDS: Final = frozenset(
 def iso(seconds: float) -> str:
     """``2026-11-21T08:05:15.123Z`` from seconds since the epoch."""
     millis = int(seconds * 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(millis // 1000))}.{millis % 1000:03d}Z"
+    return f"{_to_the_second(millis // 1000)}.{millis % 1000:03d}Z"
+
+
+@lru_cache(maxsize=16)  # thousands of lines have the same
+def _to_the_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def _plain(value: Any) -> Any:

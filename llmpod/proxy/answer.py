@@ -30,8 +30,8 @@ class Wire(Protocol):
         """The connection closes after the answer under way."""
 
     @property
-    def fields(self) -> Headers:
-        """Header fields of every answer (``Date``)."""
+    def lines(self) -> bytes:
+        """Header lines of every answer (``Date``)."""
 
     def write(self, data: bytes) -> None: ...
     def answered(self, *, keep: bool) -> None:
@@ -94,9 +94,9 @@ class Answer:
             return
         self.status = status
         self.started = True
-        lines = [status_line(status)]
+        lines = [status_line(status), self._wire.lines]
         framed = self._bodiless = self._bodiless or status in _BODILESS
-        for item in (*self._wire.fields, *headers):
+        for item in headers:
             lines.append(b"%b: %b\r\n" % item)
             framed = framed or item[0] == b"content-length"
         if self.cache:

@@ -6,6 +6,7 @@ from hashlib import sha256
 from llmpod.cache import KeyPolicy, RequestKey
 from llmpod.config import CallerKey, ProxySettings
 from llmpod.proxy.headers import CREDENTIALS, Headers, get
+from llmpod.proxy.wish import Wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,26 @@ OPEN = Leave()
 
 
 @dataclass(slots=True)
+class Facts:
+    """What the header of a request decides by itself: found out when it is needed, and once for all requests on a
+    connection that repeat that header to the byte.
+
+    Args:
+        checked: it has passed ``guard.check``.
+        plain: the desk can answer such a request.
+        content_type: as text.
+        partition: of the cache, by the credential.
+        wish: what it says about caching.
+    """
+
+    checked: bool = False
+    plain: bool | None = None
+    content_type: str | None = None
+    partition: bytes | None = None
+    wish: Wish | None = None
+
+
+@dataclass(slots=True)
 class Ask:
     """A request. ``path`` has no query; ``target`` is path and query as received.
 
@@ -48,16 +69,25 @@ class Ask:
     chunks: bool = True
     key: RequestKey | None = None
     leave: Leave = OPEN
+    facts: Facts = field(default_factory=Facts, repr=False)
 
     @property
     def content_type(self) -> str:
-        return get(self.headers, b"content-type").decode("latin-1")
+        facts = self.facts
+        if facts.content_type is None:
+            facts.content_type = get(self.headers, b"content-type").decode("latin-1")
+        return facts.content_type
 
     def owner(self, *, passes_credentials: bool) -> bytes:
         """Whose part of the cache this is: that of the key it came with, or of what the endpoint is shown."""
         if self.leave.caller:
             return b"key:" + self.leave.caller.encode()
-        return partition(self.headers) if passes_credentials else b""
+        if not passes_credentials:
+            return b""
+        facts = self.facts
+        if facts.partition is None:
+            facts.partition = partition(self.headers)
+        return facts.partition
 
     @property
     def has_body(self) -> bool:

@@ -108,11 +108,11 @@ class Batches:
         inputs = [batch.inputs[place] for place in missing]
         keep = partial(self._keep, [keys[place] for place in missing], inputs)
         if len(missing) == len(keys):
-            return job._replace(keep=partial(self._keep_all, keep))
+            return replace(job, keep=partial(self._keep_all, keep))
         body = batch.only(inputs)
         key = self._key(job, body)
         ask: Ask = replace(job.ask, body=body, key=key)
-        return job._replace(ask=ask, key=key, keep=keep)
+        return replace(job, ask=ask, key=key, keep=keep)
 
     def _keep_all(self, keep: Put, entry: Entry) -> None:
         keep(entry)

@@ -13,6 +13,7 @@ from llmpod.errors import BadRequest, Forbidden, LlmpodError, UpstreamInvalid
 from llmpod.observe import Journal, Seen
 from llmpod.proxy.ask import Ask, key_policy
 from llmpod.proxy.guard import serves_type
+from llmpod.proxy.headers import Headers
 from llmpod.proxy.hits import Hits
 from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.route import Destination
@@ -89,18 +90,26 @@ class Desk:
         destinations = self._keeper.destinations
         if len(ask.body) > BIG_BODY or len(destinations) != 1:
             return None
-        content_type = b""
-        for name, value in ask.headers:
-            if name == b"content-type":
-                content_type = value
-            elif name in _NOT_HERE:
-                return None
-        if not serves_type(content_type):
+        facts = ask.facts
+        if facts.plain is None:
+            facts.plain = _is_plain(ask.headers)
+        if not facts.plain:
             return None
         try:
             return self.key(ask, destinations[0])
         except (BadRequest, Forbidden):  # the relay says why
             return None
+
+
+def _is_plain(headers: Headers) -> bool:
+    """Whether nothing in a header makes its request a case for the relay."""
+    content_type = b""
+    for name, value in headers:
+        if name == b"content-type":
+            content_type = value
+        elif name in _NOT_HERE:
+            return False
+    return serves_type(content_type)
 
 
 def check_model(ask: Ask, key: RequestKey) -> None:

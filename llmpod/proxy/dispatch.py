@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Final
 
 from llmpod.cache import Cache, Entry, Flight, Flights, RequestKey, question_of
 from llmpod.cache.paths import converts, counts_on_request
@@ -25,10 +26,12 @@ _USAGE: Final = (b"\0", b"\1")
 AS_SENT: Final = RequestKey(digest=b"", stream=True, include_usage=True)
 
 
-class Job(NamedTuple):
+@dataclass(slots=True)
+class Job:
     """A request that needs the model server.
 
-    ``shared``: its answer may be stored and given to others. ``keep`` stores it otherwise than as one entry.
+    ``shared``: its answer may be stored and given to others. ``keep`` stores it otherwise than as one entry. ``want``
+    is the form that the client asked for.
     """
 
     ask: Ask
@@ -36,11 +39,12 @@ class Job(NamedTuple):
     key: RequestKey = AS_SENT
     shared: bool = False
     keep: Callable[[Entry], object] | None = None
+    want: Form = field(init=False)
 
-    @property
-    def want(self) -> Form:
-        counted = self.key.include_usage or not self.key.stream or not counts_on_request(self.ask.path)
-        return Form(self.key.stream, counted)
+    def __post_init__(self) -> None:
+        key = self.key
+        counted = key.include_usage or not key.stream or not counts_on_request(self.ask.path)
+        self.want = Form(key.stream, counted)
 
 
 class Dispatch:

@@ -116,8 +116,10 @@ class Fill:
         self._metrics.first_byte_seconds.observe(self._loop.time() - self._asked_at)
         self._use.last_byte = self._clock()
         self._unframed = names.isdisjoint(_FRAMING)
-        length = [item for item in headers if item[0] == b"content-length"]
-        self.flight.start(status, (*to_client(headers), *length), quiet=more)
+        fields = to_client(headers)
+        if b"content-length" in names:
+            fields += [item for item in headers if item[0] == b"content-length"]
+        self.flight.start(status, tuple(fields), quiet=more)
 
     def data(self, chunk: bytes) -> None:
         self._use.last_byte = self._clock()

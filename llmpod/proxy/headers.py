@@ -65,11 +65,13 @@ def _goes_to_client(name: bytes) -> bool:
     return name in _TO_CLIENT or name.startswith(_TO_CLIENT_PREFIXES)
 
 
+@lru_cache(maxsize=256)
 def media_type(value: bytes) -> bytes:
     """``application/json`` out of ``Application/JSON; charset=utf-8``."""
     return value.partition(b";")[0].strip().lower()
 
 
+@lru_cache(maxsize=256)
 def is_json(value: bytes) -> bool:
     """Whether a content type is JSON or a ``+json`` type."""
     kind = media_type(value)
@@ -91,6 +93,15 @@ def safe_type(value: bytes) -> bytes:
     return b"application/octet-stream"
 
 
+@lru_cache(maxsize=64)
+def lines(fields: tuple[Header, ...]) -> bytes:
+    """Header fields as they are sent; remembered, so for those that many answers share."""
+    return b"".join([b"%b: %b\r\n" % item for item in fields])
+
+
 def get(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
     """The first value of a field, or empty."""
-    return next((value for key, value in headers if key == name), b"")
+    for key, value in headers:
+        if key == name:
+            return value
+    return b""

@@ -148,7 +148,9 @@ class Intake(asyncio.Protocol):
     def _repeat(self, body: bytes) -> None:
         known = self._known
         assert known is not None
-        ask = Ask(known.method, known.path, known.target, known.headers, body, known.client)
+        ask = Ask(
+            known.method, known.path, known.target, known.headers, body, known.client, facts=known.facts
+        )
         ask.chunks, ask.leave = known.chunks, known.leave
         self.take(ask)
 

@@ -21,7 +21,7 @@ from llmpod.proxy.browser import preflight
 from llmpod.proxy.cycle import Stage
 from llmpod.proxy.desk import Desk
 from llmpod.proxy.gate import Visitor
-from llmpod.proxy.headers import SANDBOX, Headers
+from llmpod.proxy.headers import SANDBOX, Headers, lines
 from llmpod.proxy.house import House
 from llmpod.proxy.intake import Intake
 from llmpod.proxy.limits import Meter
@@ -66,6 +66,7 @@ class EdgeProtocol(Intake):
         self._ignored = 0
         self._ticket: Ticket | None = None  # of the answer under way, unless it came from memory
         self._slot = OUTSIDE
+        self.congested = False
         self._unsent = 0  # bytes that the client had not taken at the last look
         self._stalled_at = 0.0  # since when it takes none
 
@@ -100,10 +101,12 @@ class EdgeProtocol(Intake):
         self._flow.resume_writing()
 
     def pause_writing(self) -> None:
+        self.congested = True
         self._flow.pause_writing()
 
     def resume_writing(self) -> None:
         self._stalled_at = 0.0
+        self.congested = False
         self._flow.resume_writing()
         if isinstance(self._current, Answer) and self._current.when_clear is not None:
             self._current.when_clear()
@@ -200,7 +203,7 @@ class EdgeProtocol(Intake):
 
     def _serve(self, ask: Ask) -> None:
         self._leave_now = leave = ask.leave
-        plain = ask.keep and ask.method == "POST" and not self._flow.write_paused and not self._closing
+        plain = ask.keep and ask.method == "POST" and not self.congested and not self._closing
         if not is_model_path(ask.path) and ask.method != "OPTIONS":
             ask.keep = ask.keep and not self.last
             self._current = self._stage.run(ask, lambda: self.answered(keep=ask.keep))
@@ -241,16 +244,12 @@ class EdgeProtocol(Intake):
 
     # --- for answers (see answer.Wire) ------------------------------------------------------------------------
     @property
-    def congested(self) -> bool:
-        return self._flow.write_paused
-
-    @property
     def last(self) -> bool:
         return self._closing and not self._waiting
 
     @property
-    def fields(self) -> Headers:
-        return [*self._server_state.default_headers, *SANDBOX, *self._leave_now.fields]
+    def lines(self) -> bytes:
+        return lines((*self._server_state.default_headers, *SANDBOX, *self._leave_now.fields))
 
     def write(self, data: bytes) -> None:
         self._transport.write(data)

@@ -72,11 +72,14 @@ class Relay:
         answer.fail(Overloaded("The proxy is being stopped.", retry_after=5))
 
     def _serve(self, ask: Ask, answer: Answer) -> None:
-        guard.check(ask.method, ask.target.partition(b"?")[0], ask.headers, has_body=ask.has_body)
+        if not ask.facts.checked:
+            guard.check(ask.method, ask.target.partition(b"?")[0], ask.headers, has_body=ask.has_body)
+            ask.facts.checked = True
         if ask.method != "POST":
             self._plain(ask, answer)
             return
-        destination = self._keeper.destination(self._named_model(ask))
+        known = self._keeper.destinations
+        destination = known[0] if len(known) == 1 else self._keeper.destination(self._named_model(ask))
         if ask.key is None and len(ask.body) > BIG_BODY:
             self._later(self._large(ask, destination, answer), answer)
         else:
@@ -84,7 +87,10 @@ class Relay:
 
     def _answer(self, ask: Ask, key: RequestKey, destination: Destination, answer: Answer) -> None:
         answer.model = key.model or ""
-        wish = under(self._mode, wish_of(ask.headers))
+        facts = ask.facts
+        if facts.wish is None:
+            facts.wish = under(self._mode, wish_of(ask.headers))
+        wish = facts.wish
         job = Job(ask, destination, key, shared=key.cacheable and wish.store)
         may_be_stored = wish.read and not self._cache.absent(key.digest)
         if key.cacheable and (may_be_stored or ask.path == EMBEDDINGS):

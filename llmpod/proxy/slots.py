@@ -65,10 +65,10 @@ class Slots:
         Raises:
             Overloaded: the line is full, and this caller has its share of it.
         """
-        ticket.since = self._clock()
         if self._free and not self._count:
             self._start(ticket)
             return
+        ticket.since = self._clock()
         mine = self._waiting.get(ticket.caller)
         if self._count >= self._line and not self._make_room(len(mine) if mine else 0):
             raise self._too_much()
