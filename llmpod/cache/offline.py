@@ -25,7 +25,7 @@ def _locked(directory: Path, mac_key: bytes) -> tuple[Root, Replay]:
     try:
         root = open_root(directory, mac_key)
         if not root.owner:
-            raise Busy(f"A proxy is using {directory}.", hint="Stop it, or ask it to do this.")
+            raise Busy(f"A proxy is using {directory}.", hint="Stop that proxy first, then run this again.")
         replay = Replay(root)
         replay.run()
     except Unusable as error:
@@ -57,10 +57,13 @@ def purge(
 
     Raises:
         Busy: a proxy uses the directory, and does not answer.
-        StateError: it cannot be read or written.
+        StateError: it is no cache, or cannot be read or written.
     """
     try:
+        look_into(directory, mac_key)  # purging makes no cache where there is none
         root, replay = _locked(directory, mac_key)
+    except Unusable as error:
+        raise StateError(str(error)) from None
     except Busy:
         return _asked(directory, wanted, mac_key, patience)
     try:

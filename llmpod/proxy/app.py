@@ -112,7 +112,7 @@ class Front:
                 dispatch=dispatch,
                 keepalive=keepalive,
             )
-            self.ops = Ops(settings, cache, keeper, journal)
+            self.ops = Ops(settings, cache, keeper, journal, upstream)
             self._web.include_router(routes(self.ops, load_page()))
             slots = Slots(settings.max_in_flight, settings.max_queue, patience=settings.queue_seconds)
             sweep = self._sweep(slots)

@@ -46,10 +46,10 @@ class Breaker:
 
     def refusal(self, origin: Origin, now: float) -> UpstreamDown | None:
         """Why nobody may connect now; None: connect, and tell how it went. ``now`` is monotonic, in seconds."""
-        trouble = self._troubles.get(origin)
-        if trouble is None or trouble.failures < FAILURES:
+        if not self.is_open(origin):
             return None
-        if now >= trouble.until:  # this one is the probe; whoever comes while it lasts is refused
+        trouble = self._troubles[origin]
+        if not self.refuses(origin, now):  # this one is the probe; whoever comes while it lasts is refused
             trouble.until = now + self._probe_seconds
             return None
         wait = max(1, math.ceil(trouble.until - now))
@@ -58,6 +58,15 @@ class Breaker:
             hint=f"It is tried again in {wait} s.",
             retry_after=wait,
         )
+
+    def is_open(self, origin: Origin) -> bool:
+        """Whether it could not be reached so often that it counts as gone."""
+        trouble = self._troubles.get(origin)
+        return trouble is not None and trouble.failures >= FAILURES
+
+    def refuses(self, origin: Origin, now: float) -> bool:
+        """Whether a request would be refused now."""
+        return self.is_open(origin) and now < self._troubles[origin].until
 
     def failed(self, origin: Origin, now: float) -> None:
         """Connecting did not work."""

@@ -23,7 +23,9 @@ from llmpod.observe.logs import iso
 from llmpod.observe.metrics import exposition, wants_text
 from llmpod.proxy.headers import NOSNIFF, SANDBOX
 from llmpod.proxy.keeper import Keeper
+from llmpod.proxy.origin import Origin
 from llmpod.proxy.route import Destination
+from llmpod.proxy.upstream import Upstream
 
 READ = ["GET", "HEAD"]
 FOR_EVERYBODY = ("status", "timestamp", "uptime", "instance", "pid", "version")
@@ -43,6 +45,7 @@ class Ops:
     cache: Cache
     keeper: Keeper
     journal: Journal
+    upstream: Upstream
     clock: Callable[[], float] = time.time
     draining: bool = False
     started_at: float = field(init=False)
@@ -81,7 +84,7 @@ class Ops:
             "max_cache_bytes": self.cache.max_bytes,
             "cache_degraded": self.cache.degraded,
             "uptime": round(self.uptime, 3),
-            "llm_running": any(d.origin is not None for d in self.keeper.destinations),
+            "llm_running": any(not self.upstream.is_down(origin) for origin in self._origins()),
             "target_port": origin.port if origin else None,
             "manager_trouble": self.keeper.trouble or None,
             "last_request": iso(seen) if seen else None,
@@ -94,10 +97,16 @@ class Ops:
         """Whether a new request that is not in the cache would be accepted now, and why not."""
         if self.draining:
             return False, "the proxy is being stopped"
-        if any(d.origin is not None for d in self.keeper.destinations):
+        origins = self._origins()
+        if any(not self.upstream.refuses(origin) for origin in origins):
             return True, ""
+        if origins:
+            return False, f"the model server cannot be reached ({', '.join(map(str, origins))})"
         phases = ", ".join(str(d.phase) for d in self.keeper.destinations)
         return False, f"no model server is ready ({phases or 'none is known'})"
+
+    def _origins(self) -> list[Origin]:
+        return [d.origin for d in self.keeper.destinations if d.origin is not None]
 
     def metrics(self) -> dict[str, Any]:
         return self.journal.metrics.as_json(self.gauges())

@@ -80,6 +80,14 @@ class Upstream:
             self._dial(call)
         return call
 
+    def is_down(self, origin: Origin) -> bool:
+        """Whether a model server could not be reached when it was last asked, several times in a row."""
+        return self._breaker.is_open(origin)
+
+    def refuses(self, origin: Origin) -> bool:
+        """Whether a call to it would be refused now because of that."""
+        return self._breaker.refuses(origin, self._loop.time())
+
     def try_again(self) -> None:
         """Something has changed about the servers: those that could not be reached may be tried at once."""
         self._breaker.forget()

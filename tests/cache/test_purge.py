@@ -5,10 +5,12 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llmpod.cache import Cache, Disk, Entry, purge
+from llmpod.errors import StateError
 from tests.cache.helpers import digest, entry, opened, records, run, segments, short, until
 
 SECRET = b"CANARY-" + b"x" * 60
@@ -140,3 +142,11 @@ def test_an_answer_is_removed_after_a_minute(home: Path) -> None:
             await until(lambda: not done.exists())
 
     run(test)
+
+
+@pytest.mark.parametrize("wanted", [None, lambda _: True])
+def test_what_is_no_cache_does_not_become_one(tmp_path: Path, wanted: Any) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(StateError, match="there is no cache in it"):
+        purge(tmp_path, wanted)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]

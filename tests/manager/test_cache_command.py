@@ -223,7 +223,7 @@ def test_export_and_import(kit: Kit, server: Stub, env: dict[str, str], tmp_path
         assert "4 answers" in kit("export", str(copy))
         assert stat.S_IMODE(copy.stat().st_mode) == 0o600
         assert "exists" in kit("export", str(copy), code=1)
-        assert "Stop it" in kit("import", str(copy), code=75), "a proxy writes there"
+        assert "Stop that proxy first" in kit("import", str(copy), code=75), "a proxy writes there"
     assert kit("export") == copy.read_text()
     assert kit.json("purge", "--all")["purged"] == 4
     assert kit.json("import", str(copy)) == {"added": 4, "left": 0}

@@ -74,10 +74,14 @@ def test_a_dead_server_is_a_503_that_says_when(cache_dir: Path, env: dict[str, s
         reply = front.ask(chat_body("refused at once"))
         assert (reply.status, reply.json["error"]["code"]) == (503, "upstream_down")
         assert 1 <= int(reply.headers["retry-after"]) <= PAUSE_SECONDS
+        assert front.get("/readyz").status == 503
         assert front.metrics()["upstream_retries"] == FAILURES
+        assert front.get("/health").json["llm_running"] is False
         with stub(port=port) as server:
             again = eventually(lambda: _answered(front), within=3 * PAUSE_SECONDS, every=0.1)
             assert again == chat("you said back")
+            assert front.get("/health").json["llm_running"] is True
+            assert front.get("/readyz").status == 200
             server.close_connections()  # whoever needs a new one may have it: the trouble is over
             assert front.ask(chat_body("and more")).status == 200
 
