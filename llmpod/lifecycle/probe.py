@@ -138,7 +138,7 @@ class _Server:
         except TimeoutError:
             return _ENDLESS
         except (requests.RequestException, urllib3.exceptions.HTTPError) as e:
-            return f"the server does not answer yet ({type(e).__name__})"
+            return f"nothing answers at {self.base_url} yet ({type(e).__name__})"
 
     def _exchange(
         self, path: str, body: Mapping[str, Any] | None, headers: Mapping[str, str], *, within: float

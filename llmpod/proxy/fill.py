@@ -57,7 +57,17 @@ class Fill:
     """
 
     __slots__ = (
-        *("_asked_at", "_clock", "_content_type", "_finish", "_log", "_loop", "_metrics", "_path"),
+        *(
+            "_asked_at",
+            "_clock",
+            "_content_type",
+            "_finish",
+            "_left_at",
+            "_log",
+            "_loop",
+            "_metrics",
+            "_path",
+        ),
         *("_question", "_scanner", "_settled", "_status", "_storable", "_store", "_unframed", "_use"),
         *("_when_over", "asked", "call", "flight"),
     )
@@ -89,6 +99,7 @@ class Fill:
         self._when_over = over
         self._loop = asyncio.get_running_loop()
         self._asked_at = self._loop.time()
+        self._left_at = 0.0
         self._status = 0
         self._content_type = b""
         self._storable = False
@@ -172,12 +183,15 @@ class Fill:
         if self._scanner is not None and self._scanner.done:
             self.call.deadline = min(self.call.deadline, self._loop.time() + TAIL_SECONDS)
         elif self._finish and self._storable and not self.flight.spilled:
-            self._loop.call_later(self._finish, self._give_up)
+            self._left_at = self._loop.time()
+            self._loop.call_later(self._finish, self._give_up, self._left_at)
         else:
-            self._give_up()
+            self._give_up(self._left_at)
 
-    def _give_up(self) -> None:
-        if self.call is not None and not self.call.over and not self.flight.listeners:
+    def _give_up(self, left_at: float) -> None:
+        """End the call, unless somebody came after that; who has left again since has set another time."""
+        waits = self.call is not None and not self.call.over and not self.flight.listeners
+        if waits and left_at == self._left_at:
             self._metrics.cancelled += 1
             self._stop(None)
 

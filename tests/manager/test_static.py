@@ -88,4 +88,4 @@ def test_one_that_is_away_is_looked_for_until_it_is_there(desk: Desk) -> None:
     desk.configure("static", {"url": f"http://127.0.0.1:{free_port()}"}, unhealthy_after=1, max_restarts=0)
     desk.manage("--no-proxy").expect()
     desk.passes_until("booting")
-    assert "does not answer" in desk.state()["error"]
+    assert "nothing answers at" in desk.state()["error"]

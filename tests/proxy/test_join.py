@@ -215,6 +215,26 @@ def test_but_not_for_ever(generous: Proxy, server: Stub) -> None:
     assert gone[0] - left >= 0.9
 
 
+def test_whoever_comes_and_goes_in_that_time_gives_it_anew(generous: Proxy, server: Stub) -> None:
+    gone: list[float] = []
+
+    def script(turn: Turn) -> None:
+        begun(turn)
+        if turn.wait_gone():
+            gone.append(time.monotonic())
+
+    server.script = script
+    for pause in (0.6, 0.0):
+        with generous.client() as client:
+            ask(client, chat_body("come and gone", stream=True))
+            client.open_reply().read1(65536)
+            left = time.monotonic()
+        time.sleep(pause)  # a part of the second that is given, not a wait for something
+    eventually(lambda: gone)
+    assert gone[0] - left >= 0.9
+    assert len(server.turns) == 1
+
+
 # --- an SDK that asks again -------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("first", "second"),
