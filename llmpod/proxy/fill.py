@@ -190,8 +190,8 @@ class Fill:
 
     def _give_up(self, left_at: float) -> None:
         """End the call, unless somebody came after that; who has left again since has set another time."""
-        waits = self.call is not None and not self.call.over and not self.flight.listeners
-        if waits and left_at == self._left_at:
+        deserted = self.call is not None and not self.call.over and not self.flight.listeners
+        if deserted and left_at == self._left_at:
             self._metrics.cancelled += 1
             self._stop(None)
 

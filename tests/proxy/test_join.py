@@ -223,7 +223,7 @@ def test_whoever_comes_and_goes_in_that_time_gives_it_anew(generous: Proxy, serv
         if turn.wait_gone():
             gone.append(time.monotonic())
 
-    server.script = script
+    server.script, left = script, 0.0
     for pause in (0.6, 0.0):
         with generous.client() as client:
             ask(client, chat_body("come and gone", stream=True))
