@@ -16,6 +16,7 @@ from llmpod.cache.listener import Listener
 from llmpod.errors import Overloaded
 
 BUFFER_BYTES: Final = 8 * 2**20
+MOST_BEHIND: Final = 64 * 2**10  # evens out two speeds; who never reads must not fill our memory
 
 
 class Head(NamedTuple):
@@ -37,6 +38,7 @@ class Flight:
         finished: the body is complete.
         error: why it never will be.
         size: bytes of body so far.
+        lead: of them, those that the quickest listener has.
         spilled: the body outgrew the buffer; nobody may join any more and it cannot be cached.
         quiet: how often whoever fetches has said that nothing came for a while.
         when_room: called once, as soon as it is no longer ``crowded``.
@@ -53,6 +55,7 @@ class Flight:
         "error",
         "finished",
         "head",
+        "lead",
         "quiet",
         "size",
         "spilled",
@@ -66,6 +69,7 @@ class Flight:
         self.error: Exception | None = None
         self.quiet = 0
         self.size = 0
+        self.lead = 0
         self.spilled = False
         self.when_room: Callable[[], None] | None = None
         self._max_bytes = max_bytes
@@ -143,8 +147,8 @@ class Flight:
 
     @property
     def crowded(self) -> bool:
-        """Even the quickest listener is a whole buffer behind: upstream must wait."""
-        return self.spilled and bool(self._listeners) and self._kept > self._max_bytes
+        """Even the quickest listener is far behind: upstream must wait."""
+        return self.size - self.lead > min(self._max_bytes, MOST_BEHIND) and bool(self._listeners)
 
     # --- between a flight and its listeners ----------------------------------------------------------------------
     def chunk(self, number: int) -> bytes | None:
@@ -160,15 +164,16 @@ class Flight:
 
     def taken(self) -> None:
         """A listener has moved on: what nobody needs any more can go."""
-        self._trim()
+        if self.spilled:
+            self._trim()
         if self.when_room is not None and not self.crowded:
             go_on, self.when_room = self.when_room, None
             go_on()
 
     def left(self, listener: Listener) -> None:
         self._listeners.discard(listener)
-        if self.spilled:
-            self.taken()
+        self.lead = max((other.bytes for other in self._listeners), default=0)
+        self.taken()
 
     # --- inside --------------------------------------------------------------------------------------------------
     def _wake(self) -> None:

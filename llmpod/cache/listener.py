@@ -17,10 +17,11 @@ class Listener:
         wake: called when there may be something new: the head, bytes, the end. Never after ``close``.
     """
 
-    __slots__ = ("_flight", "open", "position", "wake")
+    __slots__ = ("_flight", "bytes", "open", "position", "wake")
 
     def __init__(self, flight: "Flight", wake: Callable[[], None]) -> None:
         self.position = 0  # number of the next chunk
+        self.bytes = 0  # in those before it
         self.wake = wake
         self.open = True
         self._flight = flight
@@ -35,7 +36,9 @@ class Listener:
         chunk = flight.chunk(self.position)
         if chunk is not None:
             self.position += 1
-            if flight.spilled:
+            self.bytes += len(chunk)
+            flight.lead = max(flight.lead, self.bytes)
+            if flight.spilled or flight.when_room is not None:
                 flight.taken()
         return chunk
 

@@ -207,6 +207,23 @@ def test_upstream_waits_for_the_quickest_and_cuts_those_far_behind() -> None:
     assert len(went_on) == 1, "told once for each time it asked"
 
 
+def test_upstream_waits_for_who_reads_slowly_though_the_answer_is_kept_for_the_cache() -> None:
+    flight, _, slow = joined(Flights(), busy=True)
+    went_on: list[int] = []
+    while not is_crowded(flight):
+        flight.append(bytes(1000))
+        assert flight.size < 2**20
+    flight.when_room = lambda: went_on.append(flight.size)
+    quick = Reader(flight)
+    assert went_on == [flight.size]
+    assert not is_crowded(flight)
+    quick.listener.close()
+    assert is_crowded(flight)
+    slow.resume()
+    assert not is_crowded(flight)
+    assert flight.body() == slow.body
+
+
 def test_when_all_leave_upstream_goes_on() -> None:
     flight, _, reader = joined(Flights(max_buffer_bytes=10), busy=True)
     flight.append(bytes(50))
