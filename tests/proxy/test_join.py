@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from tests.proxy.conftest import _base
 from tests.proxy.front import Client, Proxy, Reply, chat_body, proxy, settings
 from tests.proxy.stub import CHAT, Stub, Turn, chat, frames
+from tests.proxy.test_keeper import READY, write
 from tests.support.wait import eventually
 
 AGAIN = {"x-stainless-retry-count": "1"}
@@ -73,6 +75,30 @@ def test_fifty_in_both_forms_are_one_call(generous: Proxy, server: Stub) -> None
     document = json.loads(documents.pop())
     assert document["choices"][0]["message"]["content"] == "both"
     assert document["usage"]["total_tokens"] == 3
+
+
+@pytest.mark.parametrize("case", [("", 1), ("asked", 2)])
+def test_a_server_that_we_run_is_asked_once_for_both_forms_unless_told_otherwise(
+    server: Stub, cache_dir: Path, state_dir: Path, env: dict[str, str], case: tuple[str, int]
+) -> None:
+    usage, calls = case
+    state_file = state_dir / "pod_state.json"
+    write(state_file, replace(READY, base_url=server.url))
+    go = held(server, "both")
+    more = {"LLMPOD_STATE": str(state_file), **({"UPSTREAM_USAGE": usage} if usage else {})}
+    with proxy(env | settings(cache_dir, **more)) as front:
+        clients = [front.client() for _ in range(4)]
+        for number, client in enumerate(clients):
+            ask(client, chat_body("both forms", **({"stream": True} if number % 2 == 0 else {})))
+            server.wait_turns(min(number + 1, calls))
+        front.metrics()  # answered after they were read: one loop serves all
+        go.set()
+        replies = [client.reply() for client in clients]
+        for client in clients:
+            client.close()
+    assert len(server.turns) == calls
+    assert {reply.body for reply in replies[::2]} == {b"".join(frames("both"))}
+    assert {reply.json["choices"][0]["message"]["content"] for reply in replies[1::2]} == {"both"}
 
 
 def test_a_stream_without_counts_is_live_though_they_are_asked_for(generous: Proxy, server: Stub) -> None:
