@@ -1,4 +1,4 @@
-"""Who gets whose answer: all who ask the same, an SDK that asks again, and nobody else."""
+"""Who gets whose answer: all who ask the same, and nobody else."""
 
 import json
 import threading
@@ -15,10 +15,6 @@ from tests.proxy.front import Client, Proxy, Reply, chat_body, proxy, settings
 from tests.proxy.stub import CHAT, Stub, Turn, chat, frames
 from tests.proxy.test_keeper import READY, write
 from tests.support.wait import eventually
-
-AGAIN = {"x-stainless-retry-count": "1"}
-AUDIO = "/v1/audio/speech"  # never stored
-NO_STORE = {"Cache-Control": "no-store"}
 
 
 @pytest.fixture(scope="module")
@@ -259,64 +255,6 @@ def test_whoever_comes_and_goes_in_that_time_gives_it_anew(generous: Proxy, serv
     eventually(lambda: gone)
     assert gone[0] - left >= 0.9
     assert len(server.turns) == 1
-
-
-# --- an SDK that asks again -------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ({}, AGAIN),
-        ({"Idempotency-Key": "k1"}, {"Idempotency-Key": "k1"}),
-        ({"Idempotency-Key": "k1", "x-stainless-retry-count": "0"}, {"Idempotency-Key": "k1", **AGAIN}),
-    ],
-)
-@pytest.mark.parametrize("path", [CHAT, AUDIO])
-def test_asking_again_joins_the_first_attempt(
-    front: Proxy, server: Stub, path: str, first: dict[str, str], second: dict[str, str]
-) -> None:
-    """Where nothing is stored: the client said so, or the path is none whose answers are."""
-    go = held(server, "once")
-    with front.client() as one, front.client() as two:
-        ask(one, chat_body(f"again {first}"), first | NO_STORE, path=path)
-        server.wait_turns(1)
-        ask(two, chat_body(f"again {first}"), second | NO_STORE, path=path)
-        front.metrics()
-        go.set()
-        replies = [client.reply() for client in (one, two)]
-    assert [reply.body for reply in replies] == [chat("once")] * 2
-    assert [reply.cache for reply in replies] == ["BYPASS", "JOIN"]
-    assert len(server.turns) == 1
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "other"),
-    [
-        ({}, {}, {}),
-        ({}, {"x-stainless-retry-count": "0"}, {}),
-        ({"Authorization": "Bearer a"}, {"Authorization": "Bearer b", **AGAIN}, {}),
-        ({"x-api-key": "a"}, AGAIN, {}),
-        ({"Idempotency-Key": "k1"}, {"Idempotency-Key": "k2", **AGAIN}, {}),
-        ({}, AGAIN, {"temperature": 0.5}),
-    ],
-    ids=["no retry", "retry 0", "another caller", "caller without a key", "another idea", "another body"],
-)
-def test_nobody_else_joins_it(
-    front: Proxy, server: Stub, first: dict[str, str], second: dict[str, str], other: dict[str, Any]
-) -> None:
-    go = held(server)
-    with front.client() as one, front.client() as two:
-        ask(one, chat_body("mine alone"), first | NO_STORE)
-        server.wait_turns(1)
-        ask(two, chat_body("mine alone", **other), second | NO_STORE)
-        server.wait_turns(2)
-        go.set()
-        assert [client.reply().cache for client in (one, two)] == ["BYPASS", "BYPASS"]
-
-
-def test_what_is_over_is_not_joined(front: Proxy, server: Stub) -> None:
-    for _ in range(2):
-        assert front.ask(chat_body("over"), headers=AGAIN | NO_STORE).cache == "BYPASS"
-    assert len(server.turns) == 2
 
 
 @pytest.mark.parametrize("options", ["abc", ["include_usage"], 7])
