@@ -152,8 +152,10 @@ def test_what_the_cache_saved(install: Install) -> None:
 
 def test_at_a_terminal_the_days_are_drawn(install: Install, noon: float) -> None:
     write_past(install, (machine("p1", 2.0, created=noon), noon + HOUR))
-    now = datetime.now(UTC).timestamp()
-    write_past(install, (machine("p2", 3600.0, created=now - 0.5, observed=Observed.RUNNING), now))
+    over = (
+        datetime.now(UTC).timestamp() - 5.0
+    )  # RunPod's clock tells whole seconds: what is over must be over there
+    write_past(install, (machine("p2", 3600.0, created=over - 0.5, observed=Observed.RUNNING), over))
     master, slave = pty.openpty()
     env = {**install.environ, "TERM": "xterm", "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"}
     pid = os.posix_spawn(
