@@ -8,7 +8,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -131,6 +131,19 @@ def plain(turn: Turn) -> None:
     ):
         turn.chunk(frame)
     turn.last()
+
+
+def one_by_one(sent: Sequence[bytes], go: threading.Semaphore) -> Callable[[Turn], None]:
+    """A script that streams these chunks, each only after one more ``release``."""
+
+    def script(turn: Turn) -> None:
+        turn.stream()
+        for chunk in sent:
+            assert go.acquire(timeout=5)
+            turn.chunk(chunk)
+        turn.last()
+
+    return script
 
 
 class Stub:

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from tests.proxy.front import Proxy, chat_body
-from tests.proxy.stub import CHAT, Stub, Turn, chat
+from tests.proxy.stub import CHAT, Stub, Turn, chat, one_by_one
 
 # vLLM 0.32's OpenAI-compatible server: POST unless said otherwise (docs/serving/openai_compatible_server)
 DOCUMENTS = [
@@ -102,14 +102,7 @@ def test_every_frame_passes_by_itself_and_as_it_is(front: Proxy, server: Stub) -
     """Each is sent when the client has the one before; all of them in one answer."""
     got = threading.Semaphore(1)
 
-    def script(turn: Turn) -> None:
-        turn.stream()
-        for frame in ODD_FRAMES:
-            assert got.acquire(timeout=5)
-            turn.chunk(frame)
-        turn.last()
-
-    server.script = script
+    server.script = one_by_one(ODD_FRAMES, got)
     with front.client() as client:
         client.send("POST", CHAT, json.dumps(chat_body("odd frames", stream=True)).encode())
         response = client.open_reply()

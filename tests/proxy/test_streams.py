@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.proxy.front import Client, Proxy, chat_body
-from tests.proxy.stub import CHAT, Stub, Turn, frames
+from tests.proxy.stub import CHAT, Stub, Turn, frames, one_by_one
 from tests.support.wait import eventually
 
 
@@ -32,14 +32,7 @@ def test_no_frame_is_held_back_merged_or_split(front: Proxy, server: Stub) -> No
     script_frames = [*frames("a", "b")[:-1], *odd, b"data: [DONE]\n\n"]
     got = threading.Semaphore(1)
 
-    def script(turn: Turn) -> None:
-        turn.stream()
-        for frame in script_frames:
-            assert got.acquire(timeout=5)
-            turn.chunk(frame)
-        turn.last()
-
-    server.script = script
+    server.script = one_by_one(script_frames, got)
     with front.client() as client:
         ask(client, "frames")
         response = client.open_reply()
