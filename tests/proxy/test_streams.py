@@ -47,14 +47,7 @@ def test_a_frame_that_comes_in_pieces_is_passed_on_in_pieces(front: Proxy, serve
     pieces = [b"data: {", b'"choices": []', b"}\n", b"\n", b"data: [DO", b"NE]\n\n"]
     got = threading.Semaphore(1)
 
-    def script(turn: Turn) -> None:
-        turn.stream()
-        for piece in pieces:
-            assert got.acquire(timeout=5)
-            turn.chunk(piece)
-        turn.last()
-
-    server.script = script
+    server.script = one_by_one(pieces, got)
     with front.client() as client:
         ask(client, "pieces")
         response = client.open_reply()
