@@ -155,13 +155,17 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """A durable order: which direction, until when, who said so and why."""
+    """A durable order: which direction, until when, who said so and why.
+
+    ``heard`` is the time of the last wish of the proxy that was known when it was given; see ``lifecycle/wish.py``.
+    """
 
     direction: Direction
     at: float
     by: str
     reason: str = ""
     until: float | None = None
+    heard: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +215,40 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the proxy saw of one model: when the last byte moved, what is in flight, whether a start is wished."""
+    """What the proxy saw of one model: when the last byte moved and what is in flight.
+
+    ``wake_wanted`` and ``rest_wanted`` say when it last wished that the model be started, or stopped; ``at`` is when
+    it said all this.
+    """
 
     last_byte: float | None = None
     in_flight: int = 0
     wake_wanted: float | None = None
     requests: int = 0
+    rest_wanted: float | None = None
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the proxy's wish of that time to start a model was refused: a status of HTTP, and words.
+
+    ``retry_at`` is when another wish may be granted, as far as that is known.
+    """
+
+    at: float
+    status: int
+    text: str
+    hint: str = ""
+    retry_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Today:
+    """What was spent since midnight (UTC), and what may be; USD."""
+
+    spent_usd: float
+    limit_usd: float
 
 
 @dataclass(frozen=True, slots=True)

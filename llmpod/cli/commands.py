@@ -14,6 +14,7 @@ from llmpod.cli.command import Command
 _PLACES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
         "pass": ("passes", "PASS"),
+        "attend": ("attend", "COMMAND"),
         "up": ("passes", "UP"),
         "down": ("passes", "DOWN"),
         "status": ("passes", "STATUS"),

@@ -19,7 +19,8 @@ from llmpod.lifecycle.money import dollars, rate
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import SUSPECT_SECONDS
 from llmpod.lifecycle.report import Report
-from llmpod.model import Direction, Phase
+from llmpod.lifecycle.wish import OF_MACHINES, asleep
+from llmpod.model import Direction, Phase, Want
 
 SHUTDOWN = "--shutdown"
 SHUTDOWN_SECONDS = 300.0
@@ -32,7 +33,9 @@ def one_pass(call: Invocation) -> int:
         return linger.stay(call, partial(_watchdog, call))
     with call.plane() as plane:
         _rearm(plane)
-        return _follow(plane, call)
+        if all(model.on_request for model in plane.config.models.values()):
+            return _quiet_pass(plane, call.console, verbose=call.verbose)
+        return _follow(plane, call, on_request=False)
 
 
 def _watchdog(call: Invocation) -> int:
@@ -163,9 +166,11 @@ def _warn_of_suspects(plane: Plane, call: Invocation) -> None:
                     call.say("ends it. Leave the schedule on, or run this again in 30 s, 2 min and 10 min.")
 
 
-def _follow(plane: Plane, call: Invocation) -> int:
+def _follow(plane: Plane, call: Invocation, *, on_request: bool = True) -> int:
     follower = Follower(plane, call.console, verbose=call.verbose)
-    for model in plane.config.models:
+    for model, config in plane.config.models.items():
+        if config.on_request and not on_request:
+            continue
         try:
             record = follower.until_ready(model)
         except KeyboardInterrupt:
@@ -181,15 +186,30 @@ def _follow(plane: Plane, call: Invocation) -> int:
 
 
 def _rearm(plane: Plane) -> None:
-    """A person who starts a pass at a terminal wants the model up; one that is up already keeps its deadline."""
+    """A person who starts a pass at a terminal wants the model up; one that is up already keeps its deadline.
+
+    What starts with the first request is left to requests, after a "down" as well.
+    """
     try:
         orders, records = plane.store.orders(), plane.store.load().records
     except StateError:  # a person's order replaces what is damaged; the pass says what it does about the rest
         orders, records = {}, {}
-    names = (*plane.config.models, PROXY)
-    gave_up = any(record.phase is Phase.FAILED for record in records.values())
-    if gave_up or any(name not in orders or orders[name].direction is Direction.DOWN for name in names):
-        plane.order(Direction.UP, by="a person at the terminal", reason="pass by hand", proxy=True)
+    on_request = [name for name, model in plane.config.models.items() if model.on_request]
+    always = [name for name in plane.config.models if name not in on_request]
+    gave_up = any(record.phase is Phase.FAILED for name, record in records.items() if name in always)
+    if gave_up or any(_is_down(orders.get(name)) for name in (*always, PROXY)):
+        by, reason = "a person at the terminal", "pass by hand"
+        plane.order(Direction.UP, by=by, reason=reason, proxy=True, models=always)
+    sticky = [
+        name
+        for name in on_request
+        if name in orders and _is_down(orders[name]) and orders[name].by not in OF_MACHINES
+    ]
+    plane.store.order(dict.fromkeys(sticky, asleep(plane.clock())))
+
+
+def _is_down(order: Want | None) -> bool:
+    return order is None or order.direction is Direction.DOWN
 
 
 def _quiet_pass(plane: Plane, console: Console, *, verbose: bool) -> int:

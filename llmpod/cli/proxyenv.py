@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from llmpod.config import KEYS_FILE, Auth, Config, PodConfig, caching, digest_of
+from llmpod.config.demand import Demand, demand_text, loading_text
 from llmpod.config.served import identity_of
 from llmpod.lifecycle.proxyproc import INHERITED
 from llmpod.lifecycle.store import Store
@@ -27,7 +28,7 @@ def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> d
         "UPSTREAM_USAGE": c.upstream_usage,
         "LLMPOD_CONNECT_SECONDS": str(c.connect_seconds),
         "LLMPOD_FIRST_BYTE_SECONDS": str(c.first_byte_seconds),
-        "LLMPOD_IDLE_SECONDS": str(c.idle_seconds),
+        "LLMPOD_IDLE_SECONDS": str(c.silence_seconds),
         "LLMPOD_TOTAL_SECONDS": str(c.total_seconds),
         "KEEPALIVE_SECONDS": str(c.keepalive_seconds),
         "KEEPALIVE_FORM": c.keepalive_form,
@@ -43,6 +44,7 @@ def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> d
         "LLMPOD_MAX_MODEL_LEN": str(c.max_model_len or ""),
         "PYTHONUNBUFFERED": "1",
         **_edge_environ(c),
+        **_demand_environ(config),
     }
     if c.auth is Auth.KEYS:
         values["LLMPOD_KEYS_FILE"] = str(store.directory / KEYS_FILE)
@@ -65,3 +67,24 @@ def _edge_environ(c: PodConfig) -> dict[str, str]:
         "LLMPOD_MAX_IN_FLIGHT": "" if c.max_in_flight == 256 else str(c.max_in_flight),
     }
     return {name: value for name, value in values.items() if value}
+
+
+def demand_of(config: Config) -> dict[str, Demand]:
+    """The models that requests start."""
+    return {
+        name: Demand(model.idle_limit, model.start_timeout_seconds)
+        for name, model in config.models.items()
+        if model.on_request
+    }
+
+
+def _demand_environ(config: Config) -> dict[str, str]:
+    """What the proxy needs to have models started; nothing where it never does."""
+    demand = demand_of(config)
+    if not demand:
+        return {}
+    return {
+        "LLMPOD_DEMAND": demand_text(demand),
+        "LLMPOD_LOADING": loading_text(config.common.loading),
+        "LLMPOD_CONFIG": str(config.path),
+    }

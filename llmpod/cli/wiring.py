@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +30,8 @@ from llmpod.lifecycle.reconcile import Reconciler
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.store import Store
-from llmpod.model import Direction, Event, Record, Spec, Want
+from llmpod.lifecycle.wish import Terms, latest
+from llmpod.model import Direction, Event, Record, Spec, Usage, Want
 
 HOME = Path(__file__).resolve().parents[2]
 LAST_LINES = 100
@@ -91,8 +92,16 @@ class Plane:
         """For a preview, which needs no lock."""
         return self._reconciler()
 
-    def order(self, direction: Direction, *, by: str, reason: str, proxy: bool) -> dict[str, Want]:
-        """Write a sticky order for all models, and for the proxy too when ``proxy``.
+    def order(
+        self,
+        direction: Direction,
+        *,
+        by: str,
+        reason: str,
+        proxy: bool,
+        models: Collection[str] | None = None,
+    ) -> dict[str, Want]:
+        """Write a sticky order for all models (or some), and for the proxy too when ``proxy``.
 
         Returns:
             The orders that could not be written down and must be forced on each pass; empty normally. Only a
@@ -101,8 +110,10 @@ class Plane:
         Raises:
             StateError: an "up" cannot be written.
         """
-        want = Want(direction, at=self.clock(), by=by, reason=reason)
-        orders = dict.fromkeys((*self.config.models, *((PROXY,) if proxy else ())), want)
+        want, usage = Want(direction, at=self.clock(), by=by, reason=reason), self.store.usage()
+        named = self.config.models if models is None else models
+        orders = {model: replace(want, heard=latest(usage.get(model, Usage()))) for model in named}
+        orders |= {PROXY: want} if proxy else {}
         try:
             self.store.order(orders)
         except StateError:
@@ -241,6 +252,7 @@ def managed(config: PodConfig, digest: str, draw: Callable[[Mapping[str, float]]
         draw=draw,
         config=snapshot,
         key_file=_key_file(config),
+        terms=Terms(config.on_request, config.is_rented, config.wake_on_request, config.idle_limit),
     )
 
 

@@ -17,6 +17,7 @@ from llmpod.config.caching import (
     read_policy,
     read_ttl,
 )
+from llmpod.config.demand import Demand, read_demand, read_loading
 from llmpod.config.words import amount, choice, count, flag, none_or_seconds, seconds, words
 from llmpod.errors import ConfigError
 
@@ -40,6 +41,8 @@ class ProxySettings:
     ``endpoint`` is a fixed upstream (base URL without ``/v1``); without it ``state_file`` is followed. ``models``
     are the names of one model, its own id last, ``identity`` stands for it in cache keys, and ``max_model_len`` is
     its context length; a state knows better.
+    ``demand`` names the models that requests start, by the manager of ``config_file``, which gets
+    ``manager_environ`` and nothing else; ``loading`` is what clients get meanwhile, by their User-Agent.
     ``cache_policy`` by path, ``*`` for the rest; ``cache_ttl_seconds`` None: for ever; ``cache_pace`` in events a
     second, 0: at once. ``own_key`` is the SHA-256 of the key of our own commands.
     """
@@ -101,6 +104,10 @@ class ProxySettings:
     queue_seconds: float = 30.0
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    demand: Mapping[str, Demand] = field(default_factory=dict)
+    loading: Mapping[str, str] = field(default_factory=lambda: {"*": "auto"})
+    config_file: Path | None = None
+    manager_environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def entry_seconds(self) -> float | None:
@@ -156,6 +163,30 @@ def _refuse_link_local(host: str) -> None:
         raise ConfigError(f"RUNPOD_ENDPOINT names {host}, which is no model server's address.")
 
 
+# What a pass and the command that it may start need of our environment; the cloud key is not among it.
+_FOR_THE_MANAGER = (
+    *(
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "LANG",
+        "LC_ALL",
+        "TZ",
+        "TMPDIR",
+        "XDG_CACHE_HOME",
+        "XDG_CONFIG_HOME",
+    ),
+    *(
+        "LD_LIBRARY_PATH",
+        "CUDA_HOME",
+        "CUDA_VISIBLE_DEVICES",
+        "HF_HOME",
+        "HF_TOKEN",
+        "DOCKER_HOST",
+        "SLURM_CONF",
+    ),
+)
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 # environment variable -> (field, how to read it); names up to PORT are the mission's
 _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
@@ -214,6 +245,9 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LLMPOD_ALLOWED_HOSTS": ("allowed_hosts", lambda _, text: words(text)),
     "LLMPOD_CORS_ORIGINS": ("cors_origins", lambda _, text: words(text)),
     "LLMPOD_ALLOW_INSECURE_BIND": ("allow_insecure_bind", flag),
+    "LLMPOD_DEMAND": ("demand", read_demand),
+    "LLMPOD_LOADING": ("loading", read_loading),
+    "LLMPOD_CONFIG": ("config_file", lambda _, text: Path(text)),
 }
 
 
@@ -252,6 +286,7 @@ def proxy_settings(
     values |= {name: value for name, value in flags.items() if value is not None}
     if home and not values.get("endpoint") and not values.get("state_file"):
         values["state_file"] = _state_beside(home)
+    values["manager_environ"] = {name: environ[name] for name in _FOR_THE_MANAGER if name in environ}
     settings = ProxySettings(**values)
     if settings.use_https and not (settings.ssl_cert and settings.ssl_key):
         raise ConfigError("USE_HTTPS needs SSL_CERT and SSL_KEY.", hint="Name both files.")

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from llmpod.config.demand import DemandKeys
 from llmpod.config.front import FrontKeys
 from llmpod.config.section import Name, Section
 from llmpod.config.ways import RENTED, SECTIONS, DockerSection, ProcessSection, SlurmSection, StaticSection
@@ -42,7 +43,7 @@ class Notification(Section):
     events: tuple[Annotated[EventKind, Field(strict=False)], ...] = Field(tuple(EventKind), strict=False)
 
 
-class PodConfig(FrontKeys):
+class PodConfig(FrontKeys, DemandKeys):
     """The keys of ``pod_config.json``. Unknown keys are refused; values are not converted (``"8000"`` is wrong)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
@@ -57,7 +58,8 @@ class PodConfig(FrontKeys):
         None, description="Alias of a Hugging Face id; alternative to `model`."
     )
     served_model_name: Name | None = Field(
-        None, description="Name that clients send as `model`; the model id by default."
+        None,
+        description="Name that clients send as `model`; the model id by default. `*`: whatever the server lists.",
     )
     max_model_len: Annotated[int, Field(ge=1)] | None = Field(None, description="Context length in tokens.")
     vllm_args: tuple[str, ...] = Field((), strict=False, description="More arguments for `vllm serve`.")
@@ -195,6 +197,12 @@ class PodConfig(FrontKeys):
                 )
         if "{{" in self.runpod_proxy_url:
             raise ValueError("`runpod_proxy_url` has single braces: {id} and {port}")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_started(self) -> "PodConfig":
+        if self.on_request and self.backend == "static":
+            raise ValueError("`start`: somebody else runs this server, so no request can start it")
         return self
 
     @property

@@ -17,6 +17,7 @@ from llmpod.config import ProxySettings
 from llmpod.observe import Journal, Log, Metrics
 from llmpod.observe.dashboard import load_page
 from llmpod.proxy.bounds import open_files
+from llmpod.proxy.demand import Demand
 from llmpod.proxy.desk import Desk
 from llmpod.proxy.dispatch import Dispatch
 from llmpod.proxy.gate import Gate
@@ -25,6 +26,7 @@ from llmpod.proxy.house import House
 from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.limits import Limiter
+from llmpod.proxy.loading import Lobby
 from llmpod.proxy.ops import SAFE, Ops, routes
 from llmpod.proxy.prewarm import Prewarmer, Warmth
 from llmpod.proxy.relay import Relay
@@ -103,6 +105,12 @@ class Front:
                 settings, cache=cache, keeper=keeper, upstream=upstream, journal=journal, warmth=self._warmth
             )
             keepalive = Keepalive(settings, clock=journal.clock)
+            demand = Demand(settings, keeper, self._log)
+            await demand.start()
+            stack.push_async_callback(demand.aclose)
+            lobby = Lobby(
+                settings, demand, keeper, keepalive=keepalive, warmth=self._warmth, clock=journal.clock
+            )
             relay = Relay(
                 settings,
                 desk,
@@ -111,6 +119,7 @@ class Front:
                 keeper=keeper,
                 dispatch=dispatch,
                 keepalive=keepalive,
+                lobby=lobby,
             )
             self.ops = Ops(settings, cache, keeper, journal, upstream)
             self._web.include_router(routes(self.ops, load_page()))

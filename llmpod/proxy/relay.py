@@ -27,6 +27,7 @@ from llmpod.proxy.headers import NOSNIFF
 from llmpod.proxy.hits import Hits
 from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.keeper import Keeper
+from llmpod.proxy.loading import Lobby
 from llmpod.proxy.origin import Origin
 from llmpod.proxy.replies import JSON_TYPE
 from llmpod.proxy.route import Destination
@@ -49,6 +50,7 @@ class Relay:
         keeper: Keeper,
         dispatch: Dispatch,
         keepalive: Keepalive,
+        lobby: Lobby,
     ) -> None:
         self._mode = settings.cache_mode
         self._desk = desk
@@ -58,6 +60,7 @@ class Relay:
         self._cache = cache
         self._keeper = keeper
         self._dispatch = dispatch
+        self._lobby = lobby
         self._tasks: set[asyncio.Task[None]] = set()
 
     def serve(self, ask: Ask, answer: Answer) -> None:
@@ -192,6 +195,18 @@ class Relay:
         self._fetch(job, answer, turn=turn)
 
     def _fetch(self, job: Job, answer: Answer, *, turn: Turn | None = None) -> None:
+        """Have the answer brought; where its model must be started first, wait for that."""
+        if self._lobby.is_for(job):
+
+            def go() -> None:
+                job.destination = self._lobby.now_of(job)
+                self._listen(job, answer, turn=turn)
+
+            self._lobby.enter(job, answer, go, whole=turn is not None)
+        else:
+            self._listen(job, answer, turn=turn)
+
+    def _listen(self, job: Job, answer: Answer, *, turn: Turn | None) -> None:
         """Listen to the call that brings the answer; the last one to leave ends it."""
         fill, joined = self._dispatch.take(job, self._origin(job))
         if joined:

@@ -1,12 +1,12 @@
 """Not a connection and not a file: which model server a request is for. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from llmpod.config import ProxySettings
 from llmpod.lifecycle.share import Target
-from llmpod.model import Phase
+from llmpod.model import Phase, Refusal
 from llmpod.proxy.origin import Origin
 
 # RunPod's HTTP proxy gives up after 100 s without a byte, so a long answer must be asked for as a stream
@@ -65,6 +65,10 @@ class Destination:
     created_at: float | None = None
     ready_at: float | None = None
     error: str = ""
+    gpu: str = ""
+    retrying: bool = False
+    typical_start: tuple[float, int] | None = None
+    refusal: Refusal | None = None
 
 
 def fixed(settings: ProxySettings) -> Destination:
@@ -82,12 +86,31 @@ def fixed(settings: ProxySettings) -> Destination:
 
 
 def followed(targets: Mapping[str, Target], settings: ProxySettings) -> tuple[Destination, ...]:
-    """The models of the state file; with no record at all, the one the configuration names."""
+    """The models of the state file; one that was never started is described by the configuration alone."""
     if not targets and settings.models:
-        names, length = settings.models, settings.max_model_len
-        identity = settings.identity or names[-1]
-        return (Destination(identity=identity, names=names, phase=Phase.STOPPED, max_model_len=length),)
-    return tuple(_from_target(target) for target in targets.values())
+        return (_untold(settings),)
+    return tuple(
+        _from_target(target) if target.model or not settings.models else _never_started(target, settings)
+        for target in targets.values()
+    )
+
+
+def _untold(settings: ProxySettings) -> Destination:
+    names, length = settings.models, settings.max_model_len
+    identity = settings.identity or names[-1]
+    return Destination(identity=identity, names=names, phase=Phase.STOPPED, max_model_len=length)
+
+
+def _never_started(target: Target, settings: ProxySettings) -> Destination:
+    """What the manager says of a model that it has not described yet."""
+    return replace(
+        _untold(settings),
+        model_key=target.model_key,
+        phase=target.phase,
+        error=target.error,
+        retrying=target.retrying,
+        refusal=target.refusal,
+    )
 
 
 def choose(destinations: Iterable[Destination], model: str | None) -> Destination | None:
@@ -125,7 +148,7 @@ def _from_target(target: Target) -> Destination:
         origin=origin,
         api_key=target.api_key,
         cuts_silence=origin is not None and _cuts_silence(origin),
-        names=tuple(dict.fromkeys((target.served_name, target.model))),
+        names=tuple(dict.fromkeys(name for name in (target.served_name, target.model) if name != "*")),
         phase=target.phase,
         deadline=target.deadline,
         usd_per_hour=target.usd_per_hour,
@@ -133,6 +156,10 @@ def _from_target(target: Target) -> Destination:
         created_at=target.created_at,
         ready_at=target.ready_at,
         error=target.error,
+        gpu=target.gpu,
+        retrying=target.retrying,
+        typical_start=target.typical_start,
+        refusal=target.refusal,
     )
 
 
