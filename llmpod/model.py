@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+ANY_NAME = "*"
+"""The served name of a model whose server is asked what it serves."""
+
 
 class Phase(StrEnum):
     """Where one model is on its way from nothing to ready and back; the order of a normal life."""
@@ -116,6 +119,7 @@ class Instance:
     """One machine as the provider lists it. ``base_url`` is where its model server will answer (no ``/v1``).
 
     ``switch_at`` is the deadline armed in it and ``digest`` the configuration it was made from, where it tells them.
+    ``ping_path`` answers 200 once it is ready, or 404 where there is no such path.
     ``key_optional``: strangers cannot reach it, or it is not ours, so an answer without the key is no leak.
     """
 
@@ -133,6 +137,7 @@ class Instance:
     switch_at: float | None = None
     digest: str = ""
     key_optional: bool = False
+    ping_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,30 +3,35 @@
 The proxy never starts a machine: it writes a wish down and lets the manager pass. A Python program takes half a second
 to start, which nobody should wait for, so the next one is started beforehand: this command loads everything, waits for
 a line on its standard input, and passes then, again and again until nothing is on its way any more, or sooner at
-another line. Its standard input closes when the proxy ends; then it ends, too. After each pass it writes a line of
-JSON: ``began`` (monotonic seconds, before it read anything) and ``error`` (why it failed, or empty).
+another line, or when a server on this machine begins to listen. Its standard input closes when the proxy ends; then it
+ends, too. After each pass it writes a line of JSON: ``began`` (monotonic seconds, before it read anything) and
+``error`` (why it failed, or empty).
 """
 
 import json
 import os
 import select
+import socket
 import sys
 import time
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 from llmpod.cli.command import Command, Invocation
 from llmpod.cli.follow import LOCK_SECONDS
+from llmpod.config import Config
 from llmpod.errors import LlmpodError
+from llmpod.lifecycle.state import State
 from llmpod.lifecycle.store import Store
-from llmpod.model import Phase
+from llmpod.model import Phase, Record
 
-_ON_ITS_WAY = frozenset(
-    {Phase.INTENT, Phase.UNKNOWN, Phase.CREATED, Phase.BOOTING, Phase.LOADING, Phase.TERMINATING}
-)
-STDIN = 0
+_SILENT = frozenset({Phase.CREATED, Phase.BOOTING})  # nothing answers there yet
+_ON_ITS_WAY = _SILENT | {Phase.INTENT, Phase.UNKNOWN, Phase.LOADING, Phase.TERMINATING}
 SOON_SECONDS = 60.0  # a retry that is due within this time is stayed for
-QUICK_SECONDS = 5.0  # so long a start is looked at closely where that costs nothing
-QUICK_POLL_SECONDS = 0.1
+LOOK_SECONDS = 0.01  # between two looks whether a server listens
+WATCHED_SECONDS = 1.0  # between two passes for a server that is watched: whether it crashed
+HOST = "127.0.0.1"
+STDIN = 0
 
 
 def attend(call: Invocation) -> int:
@@ -35,11 +40,16 @@ def attend(call: Invocation) -> int:
         _load(call)
     if not _word():
         return 0
-    began = time.monotonic()
+    heard = set[str]()
     while True:
         _say(*_pass(call))
-        pause = _pause(call, time.monotonic() - began)
-        if pause is None or _closed(pause):
+        try:
+            loaded, _ = call.config_or_last()
+            state = Store(loaded.state_file).load()
+        except LlmpodError:
+            return 0
+        pause = _pause(loaded, state)
+        if pause is None or _closed(pause, state, heard):
             return 0
 
 
@@ -67,35 +77,49 @@ def _say(began: float, error: str) -> None:
     sys.stdout.flush()
 
 
-def _pause(call: Invocation, age: float) -> float | None:
+def _pause(loaded: Config, state: State) -> float | None:
     """Seconds to the next pass; None: nothing is on its way."""
-    try:
-        loaded, _ = call.config_or_last()
-        state = Store(loaded.state_file).load()
-    except LlmpodError:
-        return None
     now = time.time() + state.clock_offset
-    due = [
-        _poll(loaded.models[name].poll_interval_seconds, rented=loaded.models[name].is_rented, age=age)
-        for name, record in state.records.items()
-        if name in loaded.models and record.phase in _ON_ITS_WAY
-    ]
-    due += [
-        max(0.0, record.next_try_at - now)
-        for record in state.records.values()
-        if record.phase not in _ON_ITS_WAY and record.next_try_at and record.next_try_at - now < SOON_SECONDS
-    ]
+    due = list[float]()
+    for name, record in state.records.items():
+        if name in loaded.models and record.phase in _ON_ITS_WAY:
+            configured = loaded.models[name].poll_interval_seconds
+            due.append(max(configured, WATCHED_SECONDS) if _is_watched(record) else configured)
+        elif record.next_try_at and not record.down_reason and record.next_try_at - now < SOON_SECONDS:
+            due.append(max(0.0, record.next_try_at - now))
     return min(due, default=None)
 
 
-def _poll(configured: float, *, rented: bool, age: float) -> float:
-    return configured if rented or age > QUICK_SECONDS else min(configured, QUICK_POLL_SECONDS)
+def _closed(seconds: float, state: State, heard: set[str]) -> bool:
+    """Wait so long, until the proxy says something, or until a server listens; whether the proxy has ended.
+
+    Args:
+        seconds: the longest wait.
+        state: as the last pass has left it.
+        heard: the machines whose servers were found listening; they are not waited for again.
+    """
+    limit = time.monotonic() + seconds
+    silent = [r for r in state.records.values() if _is_watched(r) and r.name not in heard]
+    while True:
+        left = max(0.0, limit - time.monotonic())
+        ready, _, _ = select.select([STDIN], [], [], min(LOOK_SECONDS, left) if silent else left)
+        if ready:
+            return not _word()
+        found = {record.name for record in silent if _listens(record)}
+        heard |= found
+        if found or not left:
+            return False
 
 
-def _closed(seconds: float) -> bool:
-    """Wait so long, or until the proxy says something; whether it has ended."""
-    ready, _, _ = select.select([STDIN], [], [], seconds)
-    return bool(ready) and not _word()
+def _is_watched(record: Record) -> bool:
+    """Whether its server is waited for here, on its port; others are asked at the pace of passes."""
+    return record.phase in _SILENT and urlsplit(record.base_url or "").hostname == HOST
+
+
+def _listens(record: Record) -> bool:
+    with suppress(OSError), socket.create_connection((HOST, urlsplit(record.base_url).port), 0.2):
+        return True
+    return False
 
 
 def _word() -> bytes:

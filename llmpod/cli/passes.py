@@ -20,7 +20,7 @@ from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import SUSPECT_SECONDS
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.wish import OF_MACHINES, asleep
-from llmpod.model import Direction, Phase, Want
+from llmpod.model import Direction, Phase, Usage, Want
 
 SHUTDOWN = "--shutdown"
 SHUTDOWN_SECONDS = 300.0
@@ -205,7 +205,8 @@ def _rearm(plane: Plane) -> None:
         for name in on_request
         if name in orders and _is_down(orders[name]) and orders[name].by not in OF_MACHINES
     ]
-    plane.store.order(dict.fromkeys(sticky, asleep(plane.clock())))
+    now, usage = plane.clock(), plane.store.usage()
+    plane.store.order({name: asleep(now, usage.get(name, Usage())) for name in sticky})
 
 
 def _is_down(order: Want | None) -> bool:

@@ -7,6 +7,7 @@ from llmpod.config.demand import Demand, demand_text, loading_text
 from llmpod.config.served import identity_of
 from llmpod.lifecycle.proxyproc import INHERITED
 from llmpod.lifecycle.store import Store
+from llmpod.model import ANY_NAME
 
 
 def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> dict[str, str]:
@@ -38,10 +39,7 @@ def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> d
         "PREWARM_PROMPTS": str(c.prewarm_prompts),
         "PREWARM_TOKENS": str(c.prewarm_tokens),
         "PREWARM_USD": str(c.prewarm_usd),
-        "LLMPOD_STATE": str(config.state_file),
-        "LLMPOD_IDENTITY": identity_of(c.model_dump(mode="json", exclude_defaults=True)),
-        "LLMPOD_MODELS": ",".join(filter(None, (c.served_model_name, c.hub_id.partition("@")[0]))),
-        "LLMPOD_MAX_MODEL_LEN": str(c.max_model_len or ""),
+        **_model_environ(config),
         "PYTHONUNBUFFERED": "1",
         **_edge_environ(c),
         **_demand_environ(config),
@@ -75,6 +73,23 @@ def demand_of(config: Config) -> dict[str, Demand]:
         name: Demand(model.idle_limit, model.start_timeout_seconds)
         for name, model in config.models.items()
         if model.on_request
+    }
+
+
+def on_demand_environ(config: Config) -> dict[str, str]:
+    """What a proxy that a person started needs to have the model of this configuration started."""
+    return _model_environ(config) | _demand_environ(config)
+
+
+def _model_environ(config: Config) -> dict[str, str]:
+    """Where the model will be, and what it is called before it was ever started."""
+    c = config.common
+    served = "" if c.served_model_name == ANY_NAME else c.served_model_name
+    return {
+        "LLMPOD_STATE": str(config.state_file),
+        "LLMPOD_IDENTITY": identity_of(c.model_dump(mode="json", exclude_defaults=True)),
+        "LLMPOD_MODELS": ",".join(filter(None, (served, c.hub_id.partition("@")[0]))),
+        "LLMPOD_MAX_MODEL_LEN": str(c.max_model_len or ""),
     }
 
 

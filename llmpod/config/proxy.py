@@ -17,7 +17,7 @@ from llmpod.config.caching import (
     read_policy,
     read_ttl,
 )
-from llmpod.config.demand import Demand, read_demand, read_loading
+from llmpod.config.demand import FOR_THE_MANAGER, Demand, read_demand, read_loading
 from llmpod.config.words import amount, choice, count, flag, none_or_seconds, seconds, words
 from llmpod.errors import ConfigError
 
@@ -163,30 +163,6 @@ def _refuse_link_local(host: str) -> None:
         raise ConfigError(f"RUNPOD_ENDPOINT names {host}, which is no model server's address.")
 
 
-# What a pass and the command that it may start need of our environment; the cloud key is not among it.
-_FOR_THE_MANAGER = (
-    *(
-        "PATH",
-        "HOME",
-        "USER",
-        "LOGNAME",
-        "LANG",
-        "LC_ALL",
-        "TZ",
-        "TMPDIR",
-        "XDG_CACHE_HOME",
-        "XDG_CONFIG_HOME",
-    ),
-    *(
-        "LD_LIBRARY_PATH",
-        "CUDA_HOME",
-        "CUDA_VISIBLE_DEVICES",
-        "HF_HOME",
-        "HF_TOKEN",
-        "DOCKER_HOST",
-        "SLURM_CONF",
-    ),
-)
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 # environment variable -> (field, how to read it); names up to PORT are the mission's
 _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
@@ -255,7 +231,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="proxy_fastapi.py",
         description="A caching OpenAI-compatible address in front of one model server.",
-        epilog="Environment: " + ", ".join(_VARIABLES),
+        epilog="To start a model server with the first request: proxy_fastapi.py [options] -- COMMAND…"
+        " (`proxy_fastapi.py --help --` lists these options). Environment: " + ", ".join(_VARIABLES),
     )
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default 8000)")
@@ -286,7 +263,7 @@ def proxy_settings(
     values |= {name: value for name, value in flags.items() if value is not None}
     if home and not values.get("endpoint") and not values.get("state_file"):
         values["state_file"] = _state_beside(home)
-    values["manager_environ"] = {name: environ[name] for name in _FOR_THE_MANAGER if name in environ}
+    values["manager_environ"] = {name: environ[name] for name in FOR_THE_MANAGER if name in environ}
     settings = ProxySettings(**values)
     if settings.use_https and not (settings.ssl_cert and settings.ssl_key):
         raise ConfigError("USE_HTTPS needs SSL_CERT and SSL_KEY.", hint="Name both files.")

@@ -49,14 +49,15 @@ class Heard:
     refusal: Refusal | None = None
 
 
-def asleep(now: float) -> Want:
-    """What is wanted of a model that requests start, before the first one came."""
-    return Want(Direction.DOWN, at=now, by=IDLE, reason="it starts with the first request")
+def asleep(now: float, usage: Usage | None = None) -> Want:
+    """What is wanted of a model that requests start, until one comes that ``usage`` does not know of yet."""
+    reason = "it starts with the first request"
+    return Want(Direction.DOWN, at=now, by=IDLE, reason=reason, heard=latest(usage or Usage()))
 
 
-def latest(usage: Usage) -> float | None:
-    """When the proxy wished last, for whichever direction; None: never."""
-    return max((at for at in (usage.wake_wanted, usage.rest_wanted) if at is not None), default=None)
+def latest(usage: Usage) -> float:
+    """When the proxy wished last, for whichever direction; 0: never."""
+    return max(usage.wake_wanted or 0.0, usage.rest_wanted or 0.0)
 
 
 def heard(want: Want, record: Record, usage: Usage, *, terms: Terms, allowed: Allowance) -> Heard | None:
@@ -74,7 +75,7 @@ def heard(want: Want, record: Record, usage: Usage, *, terms: Terms, allowed: Al
         kept_down = want.direction is Direction.DOWN and want.by == IDLE
         return Heard(replace(first_order(now), heard=want.heard)) if kept_down else None
     at = latest(usage)
-    if at is None or at == want.heard or (want.heard is None and at <= want.at):
+    if not at or at == want.heard or (want.heard is None and at <= want.at):
         return None
     if at != usage.wake_wanted:
         return _rested(want, at, now)

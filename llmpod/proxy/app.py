@@ -121,7 +121,7 @@ class Front:
                 keepalive=keepalive,
                 lobby=lobby,
             )
-            self.ops = Ops(settings, cache, keeper, journal, upstream)
+            self.ops = Ops(settings, cache, keeper, journal, upstream, would_start=lambda: demand.would_start)
             self._web.include_router(routes(self.ops, load_page()))
             slots = Slots(settings.max_in_flight, settings.max_queue, patience=settings.queue_seconds)
             sweep = self._sweep(slots)

@@ -39,6 +39,7 @@ class Ops:
     Args:
         draining: set by the server when it stops taking requests.
         clock: seconds since the epoch.
+        would_start: whether a request that comes now would have a model started.
     """
 
     settings: ProxySettings
@@ -48,6 +49,7 @@ class Ops:
     upstream: Upstream
     clock: Callable[[], float] = time.time
     draining: bool = False
+    would_start: Callable[[], bool] = lambda: False
     started_at: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -100,6 +102,8 @@ class Ops:
         origins = self._origins()
         if any(not self.upstream.refuses(origin) for origin in origins):
             return True, ""
+        if not origins and self.would_start():
+            return True, "a request starts the model"
         if origins:
             return False, f"the model server cannot be reached ({', '.join(map(str, origins))})"
         phases = ", ".join(str(d.phase) for d in self.keeper.destinations)

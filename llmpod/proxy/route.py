@@ -6,7 +6,7 @@ from typing import Final
 
 from llmpod.config import ProxySettings
 from llmpod.lifecycle.share import Target
-from llmpod.model import Phase, Refusal
+from llmpod.model import ANY_NAME, Phase, Refusal
 from llmpod.proxy.origin import Origin
 
 # RunPod's HTTP proxy gives up after 100 s without a byte, so a long answer must be asked for as a stream
@@ -148,7 +148,7 @@ def _from_target(target: Target) -> Destination:
         origin=origin,
         api_key=target.api_key,
         cuts_silence=origin is not None and _cuts_silence(origin),
-        names=tuple(dict.fromkeys(name for name in (target.served_name, target.model) if name != "*")),
+        names=tuple(dict.fromkeys(name for name in (target.served_name, target.model) if name != ANY_NAME)),
         phase=target.phase,
         deadline=target.deadline,
         usd_per_hour=target.usd_per_hour,
