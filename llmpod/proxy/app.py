@@ -28,6 +28,7 @@ from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.limits import Limiter
 from llmpod.proxy.loading import Lobby
 from llmpod.proxy.ops import SAFE, Ops, routes
+from llmpod.proxy.pacer import Pacer
 from llmpod.proxy.prewarm import Prewarmer, Warmth
 from llmpod.proxy.relay import Relay
 from llmpod.proxy.slots import Slots
@@ -93,7 +94,8 @@ class Front:
                 self._log.warning("cache_degraded", reason=cache.degraded)
             upstream = Upstream(_patience(settings), metrics)
             stack.push_async_callback(upstream.aclose)
-            keeper = Keeper(settings, self._log, changed=upstream.try_again)
+            pacer = Pacer(upstream, places=settings.max_queue, patience=settings.queue_seconds)
+            keeper = Keeper(settings, self._log, changed=pacer.try_again)
             await keeper.start()
             stack.push_async_callback(keeper.aclose)
             prewarmer = Prewarmer(settings, keeper, self._warmth, self._log)
@@ -102,7 +104,7 @@ class Front:
             hits = Hits(cache)
             desk = Desk(settings, keeper, hits, journal)
             dispatch = Dispatch(
-                settings, cache=cache, keeper=keeper, upstream=upstream, journal=journal, warmth=self._warmth
+                settings, cache=cache, keeper=keeper, pacer=pacer, journal=journal, warmth=self._warmth
             )
             keepalive = Keepalive(settings, clock=journal.clock)
             demand = Demand(settings, keeper, self._log)
@@ -121,7 +123,9 @@ class Front:
                 keepalive=keepalive,
                 lobby=lobby,
             )
-            self.ops = Ops(settings, cache, keeper, journal, upstream, would_start=lambda: demand.would_start)
+            self.ops = Ops(
+                settings, cache, keeper, journal, upstream, pacer, would_start=lambda: demand.would_start
+            )
             self._web.include_router(routes(self.ops, load_page()))
             slots = Slots(settings.max_in_flight, settings.max_queue, patience=settings.queue_seconds)
             sweep = self._sweep(slots)

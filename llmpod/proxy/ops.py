@@ -24,6 +24,7 @@ from llmpod.observe.metrics import exposition, wants_text
 from llmpod.proxy.headers import NOSNIFF, SANDBOX
 from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.origin import Origin
+from llmpod.proxy.pacer import Pacer
 from llmpod.proxy.route import Destination
 from llmpod.proxy.upstream import Upstream
 
@@ -47,6 +48,7 @@ class Ops:
     keeper: Keeper
     journal: Journal
     upstream: Upstream
+    pacer: Pacer
     clock: Callable[[], float] = time.time
     draining: bool = False
     would_start: Callable[[], bool] = lambda: False
@@ -66,6 +68,7 @@ class Ops:
             "cache_size_bytes": self.cache.size_bytes,
             "cache_max_entries": self.cache.max_entries,
             "cache_max_bytes": self.cache.max_bytes,
+            "upstream_waiting": self.pacer.waiting,
             "uptime_seconds": round(self.uptime, 3),
             "log_lines_dropped": self.journal.log.dropped,
         }

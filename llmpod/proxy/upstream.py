@@ -64,21 +64,30 @@ class Upstream:
 
     def call(self, request: Request, sink: Sink) -> Call:
         """Send a request; the answer or the failure goes to ``sink``, never before this returns."""
+        call = self.expect(request, sink)
+        self.send(call)
+        return call
+
+    def expect(self, request: Request, sink: Sink) -> Call:
+        """A call that is to be sent later; until then only the total time counts."""
         call = Call(request, sink, self)
         now = self._loop.time()
-        call.total = now + self._patience.total
-        call.deadline = now + self._patience.first_byte
+        call.total = call.deadline = now + self._patience.total
         call.quiet_at = now + self._patience.quiet
-        self._metrics.upstream_calls += 1
         self._calls.add(call)
         if self._ticker is None:
             self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)
-        if (connection := self._take(request.origin)) is not None:
+        return call
+
+    def send(self, call: Call) -> None:
+        """Let an expected call go out."""
+        call.deadline = self._loop.time() + self._patience.first_byte
+        self._metrics.upstream_calls += 1
+        if (connection := self._take(call.request.origin)) is not None:
             call.dials = 1
             connection.send(call)
         else:
             self._dial(call)
-        return call
 
     def is_down(self, origin: Origin) -> bool:
         """Whether a model server could not be reached when it was last asked, several times in a row."""
