@@ -1,11 +1,11 @@
 """Not a daemon: passes at the word of a proxy whose model starts with the first request.
 
 The proxy never starts a machine: it writes a wish down and lets the manager pass. A Python program takes half a second
-to start, which nobody should wait for, so the next one is started beforehand: this command loads everything, waits for
-a line on its standard input, and passes then, again and again until nothing is on its way any more, or sooner at
-another line, or when a server on this machine begins to listen. Its standard input closes when the proxy ends; then it
-ends, too. After each pass it writes a line of JSON: ``began`` (monotonic seconds, before it read anything) and
-``error`` (why it failed, or empty).
+to start, which nobody should wait for, so one is started beforehand: this command loads everything, waits for a line
+on its standard input, and passes then, again while something is on its way, and sooner at another line or when a
+server on this machine begins to listen; then it waits again. It remembers nothing from one pass to the next. Its
+standard input closes when the proxy ends; then it ends, too. After each pass it writes a line of JSON: ``began``
+(monotonic seconds, before it read anything) and ``error`` (why it failed, or empty).
 """
 
 import json
@@ -35,22 +35,25 @@ STDIN = 0
 
 
 def attend(call: Invocation) -> int:
-    """Wait for a word; pass until nothing is on its way."""
+    """Pass at each word, and while something is on its way."""
     with suppress(LlmpodError):  # a pass tells what is wrong
         _load(call)
-    if not _word():
-        return 0
-    heard = set[str]()
-    while True:
+    ended, heard = not _word(), set[str]()
+    while not ended:
         _say(*_pass(call))
-        try:
-            loaded, _ = call.config_or_last()
-            state = Store(loaded.state_file).load()
-        except LlmpodError:
-            return 0
-        pause = _pause(loaded, state)
-        if pause is None or _closed(pause, state, heard):
-            return 0
+        ended = _rest(call, heard)
+    return 0
+
+
+def _rest(call: Invocation, heard: set[str]) -> bool:
+    """Wait until a pass is due or the proxy says something; whether the proxy has ended."""
+    try:
+        loaded, _ = call.config_or_last()
+        state = Store(loaded.state_file).load()
+    except LlmpodError:  # the pass told it; somebody mends it, and asks again
+        return not _word()
+    pause = _pause(loaded, state)
+    return not _word() if pause is None else _closed(pause, state, heard)
 
 
 def _load(call: Invocation) -> None:

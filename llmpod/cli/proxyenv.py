@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from llmpod.config import KEYS_FILE, Auth, Config, PodConfig, caching, digest_of
 from llmpod.config.demand import Demand, demand_text, loading_text
+from llmpod.config.routes import Route, routes_text
 from llmpod.config.served import identity_of
 from llmpod.lifecycle.proxyproc import INHERITED
 from llmpod.lifecycle.store import Store
@@ -70,7 +71,13 @@ def _edge_environ(c: PodConfig) -> dict[str, str]:
 def demand_of(config: Config) -> dict[str, Demand]:
     """The models that requests start."""
     return {
-        name: Demand(model.idle_limit, model.start_timeout_seconds)
+        name: Demand(
+            model.idle_limit,
+            model.start_timeout_seconds,
+            config.group_of(name),
+            model.priority,
+            model.preload,
+        )
         for name, model in config.models.items()
         if model.on_request
     }
@@ -83,14 +90,44 @@ def on_demand_environ(config: Config) -> dict[str, str]:
 
 def _model_environ(config: Config) -> dict[str, str]:
     """Where the model will be, and what it is called before it was ever started."""
-    c = config.common
+    c = config.models[config.default]
     served = "" if c.served_model_name == ANY_NAME else c.served_model_name
+    routes = routes_of(config)
     return {
+        **({"LLMPOD_ROUTES": routes_text(routes)} if routes else {}),
         "LLMPOD_STATE": str(config.state_file),
         "LLMPOD_IDENTITY": identity_of(c.model_dump(mode="json", exclude_defaults=True)),
         "LLMPOD_MODELS": ",".join(filter(None, (served, c.hub_id.partition("@")[0]))),
         "LLMPOD_MAX_MODEL_LEN": str(c.max_model_len or ""),
     }
+
+
+def routes_of(config: Config) -> tuple[Route, ...]:
+    """The ways in to several models, or to one that has more than its name; the default one first."""
+    names = sorted(config.models, key=lambda name: name != config.default)
+    routes = tuple(_route(name, config.models[name], several=len(names) > 1) for name in names)
+    return (
+        routes if len(routes) > 1 or routes[0].filters or routes[0].path or len(routes[0].names) > 1 else ()
+    )
+
+
+def _route(name: str, model: PodConfig, *, several: bool) -> Route:
+    hub_id = model.hub_id.partition("@")[0]
+    served = hub_id if model.served_model_name is None else model.served_model_name.replace(ANY_NAME, "")
+    own = (name,) if several else ()
+    return Route(
+        model_key=name,
+        model=hub_id,
+        names=tuple(dict.fromkeys(n for n in (served, hub_id, *own, *model.aliases) if n)),
+        path=model.path or "",
+        identity=identity_of(model.model_dump(mode="json", exclude_defaults=True)),
+        max_model_len=model.max_model_len,
+        served=served,
+        defaults=dict(model.defaults),
+        set=dict(model.set),
+        strip=model.strip,
+        system_prompt=model.system_prompt or "",
+    )
 
 
 def _demand_environ(config: Config) -> dict[str, str]:

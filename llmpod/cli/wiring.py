@@ -11,11 +11,12 @@ from llmpod.backends import Backend, Speaking, open_backend, plain_spec, runpod_
 from llmpod.backends.runpod_account import balance
 from llmpod.backends.runpod_logs import tail
 from llmpod.backends.runpod_pod import RunpodPods
+from llmpod.backends.several import Several
 from llmpod.cli.draw import Drawer
 from llmpod.cli.proxyenv import proxy_environ
 from llmpod.config import Config, PodConfig, Secret
 from llmpod.errors import ProviderError, StateError
-from llmpod.lifecycle import failpoint, files
+from llmpod.lifecycle import failpoint, files, match
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.decide import Policy
 from llmpod.lifecycle.events import EventLog
@@ -125,8 +126,15 @@ class Plane:
     @property
     def drawer(self) -> Drawer:
         """Says what to buy, where there is a choice."""
-        assert isinstance(self.backend, RunpodPods)
-        return Drawer(self.store, self.backend.api, self.clock)
+        pods = self.pods
+        assert pods is not None
+        return Drawer(self.store, pods.api, self.clock)
+
+    @property
+    def pods(self) -> RunpodPods | None:
+        """Where machines are rented, if they are."""
+        all_of_them = self.backend.backends if isinstance(self.backend, Several) else [self.backend]
+        return next((backend for backend in all_of_them if isinstance(backend, RunpodPods)), None)
 
     @property
     def events(self) -> EventLog:
@@ -149,14 +157,20 @@ class Plane:
         return str(kept.path)
 
     def _last_lines(self, instance_id: str) -> Sequence[str]:
-        if isinstance(self.backend, RunpodPods):
-            lines = tail(self.backend.api, instance_id, LAST_LINES, LAST_WORDS_SECONDS)
+        of = self.backend.of if isinstance(self.backend, Several) else lambda _: self.backend
+        backend: object = of(instance_id)
+        if isinstance(backend, RunpodPods):
+            lines = tail(backend.api, instance_id, LAST_LINES, LAST_WORDS_SECONDS)
             return [line.text for line in lines]
         with suppress(ProviderError):
-            return self.backend.tail(instance_id, LAST_LINES) if isinstance(self.backend, Speaking) else ()
+            return backend.tail(instance_id, LAST_LINES) if isinstance(backend, Speaking) else ()
         return ()
 
-    def _managed(self, config: PodConfig) -> Managed:
+    def _managed(self, name: str, config: PodConfig) -> Managed:
+        made = self._described(config)
+        return replace(made, terms=replace(made.terms, group=self.config.group_of(name)))
+
+    def _described(self, config: PodConfig) -> Managed:
         if config.is_rented:
             drawer = self.drawer
             return managed(
@@ -186,8 +200,13 @@ class Plane:
             spend=lambda: balance(common, self.key).usd_per_hour if common.is_rented else None,
         )
         actor.memory.unsaved = self._unsaved
-        models = {name: self._managed(config) for name, config in self.config.models.items()}
+        models = {name: self._managed(name, config) for name, config in self.config.models.items()}
         return Reconciler(actor, models, self.proxy, forced=forced)
+
+
+def backend_of(config: Config, key: Secret) -> Backend:
+    """Where the models of a configuration run."""
+    return open_backend(config, key, owner=lambda name: match.owner(name, config.models))
 
 
 @contextmanager
@@ -207,7 +226,7 @@ def open_plane(
         ConfigError: a failpoint is set that is none.
     """
     store, prober = Store(config.state_file), HttpProber()
-    backend = open_backend(config, key)
+    backend = backend_of(config, key)
     proxy = ProxyProcess(store, PROXY_SCRIPT, proxy_environ(config, environ, store)) if with_proxy else None
     try:
         yield Plane(config, key, store, backend, prober, proxy, clock, point or failpoint.point(environ))

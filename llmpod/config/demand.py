@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from llmpod.errors import ConfigError
 
@@ -69,14 +69,6 @@ class DemandKeys(BaseModel):
         " (the beginning of its User-Agent; `*`: the others).",
     )
 
-    @model_validator(mode="after")
-    def _needs_requests(self) -> "DemandKeys":
-        if self.idle_seconds is not None and not self.on_request:
-            raise ValueError(
-                '`idle_seconds` needs `start`: "on_request" (between two reads: `silence_seconds`)'
-            )
-        return self
-
     @property
     def on_request(self) -> bool:
         """Whether requests start it and silence stops it."""
@@ -96,6 +88,7 @@ class Demand:
     start_timeout_seconds: float = START_TIMEOUT_SECONDS
     group: str = ""
     priority: int = 0
+    preload: bool = False
 
 
 # --- in the environment ------------------------------------------------------------------------------------

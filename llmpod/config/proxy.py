@@ -18,6 +18,7 @@ from llmpod.config.caching import (
     read_ttl,
 )
 from llmpod.config.demand import FOR_THE_MANAGER, Demand, read_demand, read_loading
+from llmpod.config.routes import Route, read_routes
 from llmpod.config.words import amount, choice, count, flag, none_or_seconds, seconds, words
 from llmpod.errors import ConfigError
 
@@ -41,8 +42,9 @@ class ProxySettings:
     ``endpoint`` is a fixed upstream (base URL without ``/v1``); without it ``state_file`` is followed. ``models``
     are the names of one model, its own id last, ``identity`` stands for it in cache keys, and ``max_model_len`` is
     its context length; a state knows better.
-    ``demand`` names the models that requests start, by the manager of ``config_file``, which gets
-    ``manager_environ`` and nothing else; ``loading`` is what clients get meanwhile, by their User-Agent.
+    ``routes`` are the ways in to several models, the default one first. ``demand`` names the models that requests
+    start, by the manager of ``config_file``, which gets ``manager_environ`` and nothing else; ``loading`` is what
+    clients get meanwhile, by their User-Agent.
     ``cache_policy`` by path, ``*`` for the rest; ``cache_ttl_seconds`` None: for ever; ``cache_pace`` in events a
     second, 0: at once. ``own_key`` is the SHA-256 of the key of our own commands.
     """
@@ -104,6 +106,7 @@ class ProxySettings:
     queue_seconds: float = 30.0
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    routes: tuple[Route, ...] = ()
     demand: Mapping[str, Demand] = field(default_factory=dict)
     loading: Mapping[str, str] = field(default_factory=lambda: {"*": "auto"})
     config_file: Path | None = None
@@ -221,6 +224,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LLMPOD_ALLOWED_HOSTS": ("allowed_hosts", lambda _, text: words(text)),
     "LLMPOD_CORS_ORIGINS": ("cors_origins", lambda _, text: words(text)),
     "LLMPOD_ALLOW_INSECURE_BIND": ("allow_insecure_bind", flag),
+    "LLMPOD_ROUTES": ("routes", read_routes),
     "LLMPOD_DEMAND": ("demand", read_demand),
     "LLMPOD_LOADING": ("loading", read_loading),
     "LLMPOD_CONFIG": ("config_file", lambda _, text: Path(text)),

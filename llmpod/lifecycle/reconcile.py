@@ -26,7 +26,7 @@ from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.spending import day_of
 from llmpod.lifecycle.state import ProxyRecord, SaveProxy, State, Trouble
 from llmpod.lifecycle.want import lapsed, overruled
-from llmpod.model import Direction, Event, EventKind, Instance, Today, Want
+from llmpod.model import Direction, Event, EventKind, Instance, Phase, Today, Want
 
 MAX_STEPS = 6
 
@@ -238,8 +238,18 @@ class Reconciler:
             self._actor.destroy(model, step.targets)
         elif step.act is Act.PROBE and seen is not None:
             self._actor.probe(model, seen, self._models[model])
-        elif step.act is Act.CREATE and self._may_create and self._orders.intact:
+        elif step.act is Act.CREATE and self._may_create and self._orders.intact and self._has_place(model):
             self._create(model)
+
+    def _has_place(self, model: str) -> bool:
+        """Whether no other member of its group has a machine: together they do not fit."""
+        group, memory = self._models[model].terms.group, self._actor.memory
+        for other, managed in self._models.items():
+            there = memory.record(other).phase not in (Phase.STOPPED, Phase.FAILED)
+            if group and other != model and managed.terms.group == group and there:
+                self._actor.report.say(f"{model}: waits until {other} has ended")
+                return False
+        return True
 
     def _create(self, model: str) -> None:
         try:

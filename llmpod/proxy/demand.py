@@ -45,6 +45,7 @@ class Demand:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._timeouts = {name: one.start_timeout_seconds for name, one in settings.demand.items()}
+        self._preloaded = [name for name, one in settings.demand.items() if one.preload]
         self._keeper = keeper
         self._log = log
         self._clock = clock
@@ -70,6 +71,8 @@ class Demand:
         self._keeper.on_change(self._observe)
         self._passes.start()
         self._observe()
+        for name in self._preloaded:
+            self.scheduler.prefer(name, self._clock())
         self._ticker = asyncio.create_task(self._tick())
 
     async def aclose(self) -> None:

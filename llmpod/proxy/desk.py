@@ -88,7 +88,7 @@ class Desk:
 
     def _key_of(self, ask: Ask) -> RequestKey | None:
         destinations = self._keeper.destinations
-        if len(ask.body) > BIG_BODY or len(destinations) != 1:
+        if len(ask.body) > BIG_BODY or len(destinations) != 1 or not destinations[0].plain:
             return None
         facts = ask.facts
         if facts.plain is None:

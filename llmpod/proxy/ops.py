@@ -141,7 +141,7 @@ def _model(d: Destination, now: float) -> dict[str, Any]:
     began = d.created_at
     hours = max(0.0, now - began) / 3600 if began and d.phase not in (Phase.STOPPED, Phase.FAILED) else None
     return {
-        "model": d.names[-1] if d.names else d.identity,
+        "model": d.own_id,
         "names": list(d.names),
         "phase": str(d.phase) if d.phase else "fixed endpoint",
         "endpoint": _endpoint(d),

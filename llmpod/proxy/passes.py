@@ -1,8 +1,7 @@
 """Not the manager: has it pass when a wish was written down, and hears what came of it.
 
 A pass is a program of its own, the same that cron runs, with an environment of a few names. One waits loaded and idle
-(``manage_pod.py attend``), because a program takes half a second to start; when it has done its work it ends, and the
-next one takes its place.
+(``manage_pod.py attend``), because a program takes half a second to start; should it end, another one takes its place.
 """
 
 import asyncio

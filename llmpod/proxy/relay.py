@@ -6,7 +6,6 @@ call that brought the request; a task is made only for what must be read from th
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -30,8 +29,9 @@ from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.loading import Lobby
 from llmpod.proxy.origin import Origin
 from llmpod.proxy.replies import JSON_TYPE
-from llmpod.proxy.route import Destination
+from llmpod.proxy.route import Destination, choose, own_address
 from llmpod.proxy.stored import Hit, Stored
+from llmpod.proxy.ways_in import find_way
 from llmpod.proxy.wish import ANYTHING, REPLAY_ONLY, Wish, under, wish_of
 
 Turn = Callable[[bytes], bytes]
@@ -75,15 +75,17 @@ class Relay:
         answer.fail(Overloaded("The proxy is being stopped.", retry_after=5))
 
     def _serve(self, ask: Ask, answer: Answer) -> None:
+        known = self._keeper.destinations
+        if len(known) == 1 and known[0].plain and not own_address(ask.path):
+            destination = known[0]
+        else:
+            ask, destination = find_way(ask, known)
         if not ask.facts.checked:
             guard.check(ask.method, ask.target.partition(b"?")[0], ask.headers, has_body=ask.has_body)
             ask.facts.checked = True
         if ask.method != "POST":
-            self._plain(ask, answer)
-            return
-        known = self._keeper.destinations
-        destination = known[0] if len(known) == 1 else self._keeper.destination(self._named_model(ask))
-        if ask.key is None and len(ask.body) > BIG_BODY:
+            self._plain(ask, destination, answer)
+        elif ask.key is None and len(ask.body) > BIG_BODY:
             self._later(self._large(ask, destination, answer), answer)
         else:
             self._answer(ask, self._desk.key(ask, destination), destination, answer)
@@ -100,16 +102,6 @@ class Relay:
             self._later(self._from_store(job, wish, answer), answer)
         else:
             self._ask_upstream(job, wish, answer, "new")
-
-    def _named_model(self, ask: Ask) -> str | None:
-        """The body's model, where there is more than one to choose from."""
-        if len(self._keeper.destinations) < 2:
-            return None
-        try:
-            named = json.loads(ask.body)["model"]
-        except (ValueError, RecursionError, KeyError, TypeError):
-            return None
-        return named if isinstance(named, str) else None
 
     # --- what takes a while -------------------------------------------------------------------------------
     def _later(self, work: Coroutine[None, None, None], answer: Answer) -> None:
@@ -157,19 +149,22 @@ class Relay:
             self._ask_upstream(plan.job, wish, answer, reason, turn=plan.turn if plan.stored else None)
 
     # --- from upstream ------------------------------------------------------------------------------------
-    def _plain(self, ask: Ask, answer: Answer) -> None:
+    def _plain(self, ask: Ask, destination: Destination, answer: Answer) -> None:
         """Everything that is not a POST: forwarded, never stored."""
         name = models.names_one(ask.path)
         if ask.method in ("GET", "HEAD") and (ask.path == models.PATH or name is not None):
-            self._models(ask, name, answer)
+            alone = answer.ask is not ask  # asked for at its own address
+            self._models(ask, name, answer, (destination,) if alone else self._keeper.destinations)
         elif self._mode == REPLAY_ONLY:
             raise under(self._mode, ANYTHING).not_cached()
         else:
-            self._fetch(Job(ask, self._keeper.destination(None)), answer)
+            self._fetch(Job(ask, destination), answer)
 
-    def _models(self, ask: Ask, name: str | None, answer: Answer) -> None:
+    def _models(
+        self, ask: Ask, name: str | None, answer: Answer, destinations: tuple[Destination, ...]
+    ) -> None:
         """The list of models or one of it; vLLM itself has only the list."""
-        destinations, now = self._keeper.destinations, time.time()
+        now = time.time()
 
         def from_server(body: bytes) -> bytes:
             return one(models.merged(body, destinations, now=now))
@@ -180,7 +175,7 @@ class Relay:
         def one(listing: bytes) -> bytes:
             return listing if name is None else models.picked(listing, name)
 
-        destination = self._keeper.destination(name)
+        destination = choose(destinations, name) or destinations[0]
         if destination.origin is None or self._mode == REPLAY_ONLY:
             answer.whole(200, [JSON_TYPE, NOSNIFF], from_us())
             return

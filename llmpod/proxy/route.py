@@ -1,10 +1,12 @@
 """Not a connection and not a file: which model server a request is for. Pure."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from llmpod.config import ProxySettings
+from llmpod.config.routes import Route
 from llmpod.lifecycle.share import Target
 from llmpod.model import ANY_NAME, Phase, Refusal
 from llmpod.proxy.origin import Origin
@@ -31,9 +33,18 @@ _AT_ROOT: Final = frozenset(
 )
 
 
+_OWN: Final = re.compile(r"/[A-Za-z0-9][A-Za-z0-9_.-]*(?=/v1/)")
+
+
 def is_model_path(path: str) -> bool:
-    """Whether a path is the model server's, and not one of our own pages."""
-    return path.startswith("/v1/") or path in _AT_ROOT
+    """Whether a path is a model server's, and not one of our own pages; its own address may stand before it."""
+    return path.startswith("/v1/") or path in _AT_ROOT or _OWN.match(path) is not None
+
+
+def own_address(path: str) -> str:
+    """What stands before ``/v1``; empty for a path that is everybody's."""
+    found = None if path.startswith("/v1/") else _OWN.match(path)
+    return found[0] if found else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +80,19 @@ class Destination:
     retrying: bool = False
     typical_start: tuple[float, int] | None = None
     refusal: Refusal | None = None
+    route: Route | None = None
+
+    @property
+    def own_id(self) -> str:
+        """What the model is, whatever it is called here."""
+        if self.route is not None:
+            return self.route.model
+        return self.names[-1] if self.names else self.identity
+
+    @property
+    def plain(self) -> bool:
+        """Whether requests go to it as they are, wherever it is the only one."""
+        return self.route is None
 
 
 def fixed(settings: ProxySettings) -> Destination:
@@ -87,12 +111,36 @@ def fixed(settings: ProxySettings) -> Destination:
 
 def followed(targets: Mapping[str, Target], settings: ProxySettings) -> tuple[Destination, ...]:
     """The models of the state file; one that was never started is described by the configuration alone."""
+    if settings.routes:
+        return tuple(_on_route(route, targets.get(route.model_key), settings) for route in settings.routes)
     if not targets and settings.models:
         return (_untold(settings),)
     return tuple(
         _from_target(target) if target.model or not settings.models else _never_started(target, settings)
         for target in targets.values()
     )
+
+
+def _on_route(route: Route, target: Target | None, settings: ProxySettings) -> Destination:
+    """One model with its ways in, whether or not it was ever started."""
+    never = Destination(
+        identity=route.identity,
+        model_key=route.model_key,
+        phase=Phase.STOPPED,
+        max_model_len=route.max_model_len,
+    )
+    if target is None:
+        found = never
+    elif target.model:
+        found = _from_target(target)
+    else:
+        found = replace(
+            _never_started(target, settings),
+            names=(),
+            identity=never.identity,
+            max_model_len=never.max_model_len,
+        )
+    return replace(found, names=tuple(dict.fromkeys((*found.names, *route.names))), route=route)
 
 
 def _untold(settings: ProxySettings) -> Destination:

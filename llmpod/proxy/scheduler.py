@@ -189,6 +189,12 @@ class Scheduler:
         self._turn(model, now)
         return False
 
+    def prefer(self, name: str, now: float) -> None:
+        """Have a model started before anybody asks, if its place is free."""
+        model = self._models[name]
+        if not any(peer.there for peer in self._peers(model)):
+            self._happen(model, Event.WANTED, now)
+
     def leave(self, name: str, ticket: Ticket, now: float) -> None:
         """A waiting request is no more. Who has left starts nothing: a wish that nobody acted on is taken back."""
         model = self._models[name]
