@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llmpod.config.served import identity_of
 from llmpod.lifecycle import files
@@ -62,6 +62,11 @@ class Seen(NamedTuple):
     targets: Mapping[str, Target]
     trouble: Trouble | None
     today: Today | None = None
+
+
+def past_starts(state_file: Path) -> list[dict[str, Any]]:
+    """The measured starts, oldest first: ``gpu``, ``model``, ``seconds``; none where there is no history."""
+    return Store(state_file).starts()
 
 
 class Follower:

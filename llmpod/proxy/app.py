@@ -16,6 +16,7 @@ from llmpod.cache import Cache
 from llmpod.config import ProxySettings
 from llmpod.observe import Journal, Log, Metrics
 from llmpod.observe.dashboard import load_page
+from llmpod.proxy.admin import Admin, admin_routes
 from llmpod.proxy.bounds import open_files
 from llmpod.proxy.demand import Demand
 from llmpod.proxy.desk import Desk
@@ -83,15 +84,7 @@ class Front:
         journal = Journal(self._log, metrics)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(_flushed(journal))
-            cache = await Cache.open(
-                settings.cache_dir,
-                max_entries=settings.max_cache_size,
-                max_bytes=settings.max_cache_bytes,
-                ttl_seconds=settings.entry_seconds,
-            )
-            stack.push_async_callback(cache.aclose)
-            if cache.degraded:
-                self._log.warning("cache_degraded", reason=cache.degraded)
+            cache = await self._cache(stack)
             upstream = Upstream(_patience(settings), metrics)
             stack.push_async_callback(upstream.aclose)
             pacer = Pacer(upstream, places=settings.max_queue, patience=settings.queue_seconds)
@@ -107,9 +100,7 @@ class Front:
                 settings, cache=cache, keeper=keeper, pacer=pacer, journal=journal, warmth=self._warmth
             )
             keepalive = Keepalive(settings, clock=journal.clock)
-            demand = Demand(settings, keeper, self._log)
-            await demand.start()
-            stack.push_async_callback(demand.aclose)
+            demand = await self._demand(stack, keeper)
             lobby = Lobby(
                 settings, demand, keeper, keepalive=keepalive, warmth=self._warmth, clock=journal.clock
             )
@@ -129,10 +120,32 @@ class Front:
             self._web.include_router(routes(self.ops, load_page()))
             slots = Slots(settings.max_in_flight, settings.max_queue, patience=settings.queue_seconds)
             sweep = self._sweep(slots)
+            self._web.include_router(admin_routes(Admin(settings, keeper, demand, sweep.answers)))
             stack.callback(sweep.close)
             stack.callback(self._watchdog.close)
             limiter = Limiter(settings, spares=self._warmth.is_ours)
             yield {"house": House(self._door(), self._gate, desk, relay, sweep, limiter, slots)}
+
+    async def _cache(self, stack: AsyncExitStack) -> Cache:
+        """What is stored; closed with the lifespan."""
+        settings = self._settings
+        cache = await Cache.open(
+            settings.cache_dir,
+            max_entries=settings.max_cache_size,
+            max_bytes=settings.max_cache_bytes,
+            ttl_seconds=settings.entry_seconds,
+        )
+        stack.push_async_callback(cache.aclose)
+        if cache.degraded:
+            self._log.warning("cache_degraded", reason=cache.degraded)
+        return cache
+
+    async def _demand(self, stack: AsyncExitStack, keeper: Keeper) -> Demand:
+        """Who starts models; ends with the lifespan."""
+        demand = Demand(self._settings, keeper, self._log)
+        await demand.start()
+        stack.push_async_callback(demand.aclose)
+        return demand
 
     def reload(self) -> None:
         """Read keys and certificates anew, now."""

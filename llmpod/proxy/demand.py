@@ -20,7 +20,8 @@ from llmpod.observe import Log
 from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.passes import Passes
 from llmpod.proxy.route import Destination
-from llmpod.proxy.scheduler import Model, Scheduler, Sight, State, Ticket
+from llmpod.proxy.scheduler import Scheduler
+from llmpod.proxy.states import Model, Sight, State, Ticket
 
 TICK_SECONDS: Final = 0.25
 UNKNOWN_START_SECONDS: Final = 30.0  # said of a start that was never measured
@@ -113,6 +114,18 @@ class Demand:
         ghost = Ticket(lambda: None, lambda _: None, self.until(model_key))
         self._ghosts[model_key] = ghost
         return self.ask(model_key, ghost)
+
+    def dismiss(self, model_key: str) -> bool:
+        """Have a model stopped if nothing is in flight; whether it is being stopped or down."""
+        return self.scheduler.dismiss(model_key, self._clock())
+
+    def state(self, model_key: str) -> str:
+        """What the model is in, as operators read it."""
+        return self.scheduler.model(model_key).state.name.lower()
+
+    def waiting(self, model_key: str) -> int:
+        """How many requests wait for it."""
+        return len(self.scheduler.model(model_key).line)
 
     def left(self, destination: Destination) -> float:
         """Seconds until a model is likely to answer, by its last starts."""

@@ -30,7 +30,7 @@ from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.prewarm import Warmth
 from llmpod.proxy.replies import SSE_TYPE, STREAM_FIELDS
 from llmpod.proxy.route import Destination
-from llmpod.proxy.scheduler import Ticket
+from llmpod.proxy.states import Ticket
 
 SILENCE_SECONDS: Final = (
     240.0  # Node's fetch gives up on 300 s without a byte (measured, clients' behaviour, 4)

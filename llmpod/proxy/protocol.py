@@ -125,6 +125,10 @@ class EdgeProtocol(Intake):
         if isinstance(self._current, Answer):
             self._house.relay.interrupt(self._current)
 
+    @property
+    def answer(self) -> Answer | None:
+        return self._current if isinstance(self._current, Answer) else None
+
     def look(self, now: float) -> None:
         """Close if the client takes too long with what it sends or takes; see :class:`~llmpod.proxy.sweep.Sweep`."""
         if self._stalls(now):

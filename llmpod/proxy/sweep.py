@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from typing import Final, Protocol
 
 from llmpod.config import ProxySettings
+from llmpod.proxy.answer import Answer
 
 SLOTS: Final = 8
 ROUND_SECONDS: Final = (0.1, 2.0)  # one look at everybody takes between these
@@ -62,6 +63,10 @@ class Watched(Protocol):
     def forget(self) -> None:
         """What was allowed to you before must be asked again."""
 
+    @property
+    def answer(self) -> Answer | None:
+        """What is being answered now."""
+
 
 class Sweep:
     """Looks at every connection about every two seconds, more often when deadlines are shorter.
@@ -102,6 +107,11 @@ class Sweep:
         for slot in self._slots:
             for watched in slot:
                 watched.forget()
+
+    def answers(self) -> list[Answer]:
+        """All that are being given now."""
+        watched = [one for slot in self._slots for one in slot]
+        return [one.answer for one in watched if one.answer is not None]
 
     def close(self) -> None:
         self._timer.cancel()

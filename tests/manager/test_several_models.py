@@ -49,14 +49,14 @@ def process(hub_id: str) -> dict[str, object]:
     return {"command": words, "cwd": str(ROOT), "stop_seconds": 5}
 
 
-def send(desk: Desk, client: Client, model: str, text: str, path: str = "/v1/chat/completions") -> None:
+def send(client: Client, model: str, text: str, path: str = "/v1/chat/completions") -> None:
     body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 4}
     client.send("POST", path, json.dumps(body).encode())
 
 
 def ask(desk: Desk, model: str, text: str, path: str = "/v1/chat/completions") -> Reply:
     with Client(desk.port, timeout=600.0) as client:
-        send(desk, client, model, text, path)
+        send(client, model, text, path)
         return client.reply()
 
 
@@ -98,7 +98,7 @@ def test_many_requests_over_three_models_that_share_a_place(desk: Desk, requests
         name = dice.choice(list(MODELS))
         if number % 10 == 9:
             with Client(desk.port) as client:
-                send(desk, client, name, f"left {number}")
+                send(client, name, f"left {number}")
             return
         reply = ask(desk, name, f"question {number}")
         if reply.status != 200 or reply.json["model"] != MODELS[name]:
@@ -115,3 +115,45 @@ def test_many_requests_over_three_models_that_share_a_place(desk: Desk, requests
     assert starts(desk).total() <= int(bursts * len(MODELS) * 1.1) + 1
     log = (desk.directory / ".llmpod" / "pod_state" / "proxy.log").read_text()
     assert '"upstream"' not in log, "no answer was cut by a stop"
+
+
+def admin(desk: Desk, what: str, body: object = None) -> Reply:
+    with Client(desk.port, timeout=60.0) as client:
+        client.send(
+            "GET" if body is None else "POST", what, b"" if body is None else json.dumps(body).encode()
+        )
+        return client.reply("GET" if body is None else "POST")
+
+
+def test_operators_see_start_stop_and_cancel(desk: Desk) -> None:
+    begin(desk)
+    routes = admin(desk, "/routes").json["routes"]
+    assert [(r["model"], r["path"], r["starts"]) for r in routes[:2]] == [
+        ("a", "/a/v1", "on request"),
+        ("b", "/b/v1", "on request"),
+    ]
+    assert admin(desk, "/admin/start", {"model": "nobody"}).status == 404
+    assert admin(desk, "/admin/start", {"model": "b"}).json["state"] == "waking"
+    eventually(lambda: admin(desk, "/admin/start", {"model": "gpt-4o"}).json["state"] == "awake", within=60)
+    with Client(desk.port, timeout=60.0) as client:
+        body = {
+            "model": "b",
+            "messages": [{"role": "user", "content": "long"}],
+            "stream": True,
+            "max_tokens": 4000,
+        }
+        client.send("POST", "/v1/chat/completions", json.dumps(body).encode())
+        stream = client.open_reply()
+        assert stream.read1(1)
+        busy = admin(desk, "/admin/stop", {"model": "b"})
+        assert (busy.status, "1 in flight" in busy.json["error"]["message"]) == (409, True)
+        (running,) = admin(desk, "/admin/inflight").json["in_flight"]
+        assert (running["model"], running["path"]) == ("org/b", "/v1/chat/completions")
+        assert "long" not in json.dumps(running)
+        assert admin(desk, "/admin/cancel", {"id": running["id"]}).json["cancelled"]
+        assert b"ended by an operator" in client.rest(stream).body
+    eventually(lambda: admin(desk, "/stats").json["models"][1]["in_flight"] == 0)
+    assert admin(desk, "/admin/cancel", {"id": running["id"]}).status == 404
+    assert admin(desk, "/admin/stop", {"model": "b"}).json["state"] == "resting"
+    eventually(lambda: admin(desk, "/stats").json["models"][1]["state"] == "asleep", within=30)
+    assert [start["model"] for start in admin(desk, "/admin/starts").json["starts"]] == ["org/b"]

@@ -11,7 +11,8 @@ from functools import partial
 from itertools import count
 
 from llmpod.errors import LlmpodError
-from llmpod.proxy.scheduler import Model, Scheduler, Sight, Ticket
+from llmpod.proxy.scheduler import Scheduler
+from llmpod.proxy.states import Model, Sight, Ticket
 
 START_SECONDS, STOP_SECONDS = 8.0, 1.0
 NAMES = ("a", "b", "c")

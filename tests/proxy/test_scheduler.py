@@ -6,17 +6,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from llmpod.errors import LlmpodError, ModelNotReady, NoMoney, Overloaded
-from llmpod.proxy.scheduler import (
-    LINE,
-    TABLE,
-    TURN_SECONDS,
-    Event,
-    Model,
-    Scheduler,
-    Sight,
-    State,
-    Ticket,
-)
+from llmpod.proxy.scheduler import LINE, TURN_SECONDS, Scheduler
+from llmpod.proxy.states import TABLE, Event, Model, Sight, State, Ticket
 from tests.proxy.swapping import Swapping
 
 WHY = ModelNotReady("it crashed")
