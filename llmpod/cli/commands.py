@@ -18,6 +18,7 @@ _PLACES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "up": ("passes", "UP"),
         "down": ("passes", "DOWN"),
         "status": ("passes", "STATUS"),
+        "switch": ("switch", "COMMAND"),
         "plan": ("passes", "PLAN"),
         "cost": ("cost", "COMMAND"),
         "catalog": ("catalog", "CATALOG"),

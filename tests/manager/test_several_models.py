@@ -157,3 +157,14 @@ def test_operators_see_start_stop_and_cancel(desk: Desk) -> None:
     assert admin(desk, "/admin/stop", {"model": "b"}).json["state"] == "resting"
     eventually(lambda: admin(desk, "/stats").json["models"][1]["state"] == "asleep", within=30)
     assert [start["model"] for start in admin(desk, "/admin/starts").json["starts"]] == ["org/b"]
+
+
+def test_a_person_switches(desk: Desk) -> None:
+    begin(desk)
+    assert ask(desk, "a", "hello").status == 200
+    assert "c runs; a, b stopped" in desk.manage("--no-proxy", "switch", "org/c").expect().out
+    assert starts(desk) == {"org/a": 1, "org/c": 1}
+    assert ask(desk, "c", "hello").status == 200
+    assert ask(desk, "a", "again").status == 200, "a request may change it again"
+    assert starts(desk) == {"org/a": 2, "org/c": 1}
+    assert "Did you mean a?" in desk.manage("switch", "aa").err
