@@ -45,7 +45,7 @@ def switch(call: Invocation) -> int:
             _await_silence(plane, others, call.options.wait)
         _order(plane, name, others)
         follower = Follower(plane, call.console, verbose=call.verbose)
-        _await_end(plane, others, call.options.wait)
+        await_end(plane, others, call.options.wait)
         record = follower.until_ready(name)
         if record.phase is not Phase.READY:
             raise LlmpodError(f"{name} is {record.phase}: {record.error or record.down_reason}")
@@ -97,8 +97,8 @@ def _await_silence(plane: Plane, others: Collection[str], seconds: float) -> Non
         )
 
 
-def _await_end(plane: Plane, others: Collection[str], seconds: float) -> None:
-    """Passes until the others are gone; what takes longer is a later pass's, and the model waits for it."""
+def await_end(plane: Plane, others: Collection[str], seconds: float) -> None:
+    """Passes until these are gone. Raises Busy: they are not; a later pass goes on."""
 
     def gone() -> bool:
         phases = plane.run_pass(wait_seconds=LOCK_SECONDS).phases

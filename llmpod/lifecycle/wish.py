@@ -94,8 +94,6 @@ def forgotten(want: Want, record: Record, usage: Usage, *, terms: Terms, now: fl
     """
     if not terms.on_request or want.direction is Direction.DOWN or record.ready_at is None:
         return None
-    if usage.at is not None and abs(now - usage.at) < SILENT_SECONDS:
-        return None
     last = max(usage.last_byte or 0.0, usage.at or 0.0, record.ready_at)
     if now - last < terms.idle_seconds + SILENT_SECONDS:
         return None

@@ -129,7 +129,7 @@ class Relay:
             content_type=ask.content_type,
             policy=self._desk.policy,
         )
-        check_model(ask, ask.key)
+        check_model(ask, ask.key, destination)
         self._answer(ask, ask.key, destination, answer)
 
     async def _from_store(self, job: Job, wish: Wish, answer: Answer) -> None:

@@ -168,3 +168,8 @@ def test_a_person_switches(desk: Desk) -> None:
     assert ask(desk, "a", "again").status == 200, "a request may change it again"
     assert starts(desk) == {"org/a": 2, "org/c": 1}
     assert "Did you mean a?" in desk.manage("switch", "aa").err
+    said = desk.manage("--no-proxy", "--verbose", "up", "b").expect().out
+    assert "b: waits until a has ended" in said, "never two of a group, whoever orders it"
+    assert "down: b" in desk.manage("--no-proxy", "down", "b").expect().out
+    assert ask(desk, "b", "hello").status == 503
+    assert ask(desk, "a", "third").status == 200
