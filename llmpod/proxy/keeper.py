@@ -19,7 +19,7 @@ from llmpod.lifecycle.share import Follower, UsageWriter
 from llmpod.model import Phase, Today, Usage
 from llmpod.observe import Log
 from llmpod.observe.logs import iso
-from llmpod.proxy.route import Destination, choose, fixed, followed
+from llmpod.proxy.route import Destination, fixed, followed
 
 LOOK_SECONDS: Final = 0.25
 WRITE_SECONDS: Final = 1.0
@@ -137,15 +137,6 @@ class Keeper:
             use.wake_wanted = at
         else:
             use.rest_wanted = at
-
-    def destination(self, model: str | None) -> Destination:
-        """The model a request is for. Raises ModelNotReady when none is known at all."""
-        found = choose(self.destinations, model)
-        if found is None:
-            raise ModelNotReady(
-                "No model server is known.", hint="Start one: python3 manage_pod.py up", retry_after=30
-            )
-        return found
 
     def use(self, model_key: str) -> Use:
         """The counters of one model; the caller changes them."""

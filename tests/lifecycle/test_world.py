@@ -4,6 +4,8 @@ pod, none outlives its deadline under a manager that runs, and calm brings what 
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import ClassVar
@@ -20,7 +22,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from llmpod.model import Direction, Observed, Phase
+from llmpod.errors import StateError
+from llmpod.lifecycle.share import UsageWriter
+from llmpod.lifecycle.wish import Terms
+from llmpod.model import Direction, Observed, Phase, Usage
 from tests.lifecycle.cloud import Cloud
 from tests.lifecycle.cluster import Cluster
 from tests.lifecycle.engine import Boxes, Named
@@ -42,11 +47,12 @@ class LifecycleMachine(RuleBasedStateMachine):
     steps = 0
     passes = 0
     provider: ClassVar[Callable[[Clock, Path], Provider]] = Cloud.made
+    terms: ClassVar[Terms] = Terms()
 
     @initialize(lag=st.sampled_from([0.0, 5.0, MAX_LAG]), delete_lag=st.sampled_from([0.0, 15.0]))
     def begin(self, lag: float, delete_lag: float) -> None:
         self.directory = TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None)
-        self.world = World(Path(self.directory.name), provider=type(self).provider)
+        self.world = World(Path(self.directory.name), provider=type(self).provider, terms=type(self).terms)
         self.world.cloud.lag, self.world.cloud.delete_lag = lag, delete_lag
 
     def teardown(self) -> None:
@@ -191,6 +197,28 @@ LifecycleMachine.TestCase.settings = settings(
     max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestRandomWorlds = LifecycleMachine.TestCase
+
+
+class WishingMachine(LifecycleMachine):
+    """The same with a proxy that wishes: it starts and stops the model as it likes, beside people and the clock."""
+
+    terms = Terms(on_request=True, idle_seconds=1e9)
+    usage = Usage()
+
+    @rule(wake=st.booleans(), crash_at=st.none() | EFFECTS)
+    def the_proxy_wishes(self, wake: bool, crash_at: int | None) -> None:  # noqa: FBT001 - as above
+        world = self.world
+        at = world.now + world.wrong_by
+        said = self.usage
+        self.usage = replace(said, at=at, wake_wanted=at) if wake else replace(said, at=at, rest_wanted=at)
+        with suppress(StateError):
+            UsageWriter(world.store.state_file).write({MODEL: self.usage})
+        world.pass_(crash_at=crash_at)
+        world.now += 1.0
+
+
+WishingMachine.TestCase.settings = settings(LifecycleMachine.TestCase.settings, max_examples=15)
+TestRandomWorldsWithWishes = WishingMachine.TestCase
 
 
 @pytest.mark.parametrize("provider", OTHERS)
