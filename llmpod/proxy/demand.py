@@ -52,6 +52,8 @@ class Demand:
         self._clock = clock
         self._passes = Passes(settings, log, said=self._passed)
         self._told: dict[str, float] = {}  # by model: when its last wish was told to the manager
+        self._wishes = 0
+        self._last: dict[str, int] = {}
         self._began = 0.0
         self._error = ""
         self._ghosts: dict[str, Ticket] = {}
@@ -82,8 +84,8 @@ class Demand:
             self._ticker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ticker
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._passes.aclose()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # --- for requests ---------------------------------------------------------------------------------------
     def manages(self, model_key: str) -> bool:
@@ -158,11 +160,16 @@ class Demand:
     def _tell(self, model: str, wish: str) -> None:
         self._log.info("demand", model=model, wish=wish)
         self._told[model] = math.inf
-        self._do(self._write(model))
+        self._wishes += 1
+        self._last[model] = self._wishes
+        self._do(self._write(model, self._wishes))
 
-    async def _write(self, model: str) -> None:
-        """A wish is on disk before the manager is told; one that the disk refuses is told at the next tick."""
-        if await self._keeper.write(durable=True):
+    async def _write(self, model: str, number: int) -> None:
+        """A wish is on disk before the manager is told; one that the disk refuses has failed."""
+        written = await self._keeper.write(durable=True)
+        if self._last[model] != number:  # another one came meanwhile, which may not be on disk yet
+            return
+        if written:
             self._told[model] = self._passes.ask()
         else:
             self._told[model] = -math.inf
