@@ -1,6 +1,7 @@
 """The whole proxy under raw input: no answer that blames itself, no trace, no hang, no growth (bar G5)."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,10 +49,14 @@ def test_raw_input_by_chance(besieged: Proxy, seed: int, count: int) -> None:
     assert not tally.faults, tally.faults[:3]
     assert tally.answered > count * 0.6
     assert tally.served > count * 0.05
-    late = volley(besieged.port, tally.late).late  # a machine that was busy is not late twice for the same input
+    late = volley(
+        besieged.port, tally.late
+    ).late  # a machine that was busy is not late twice for the same input
     assert not late, late[:3]
     growth = _resident(besieged) - before
-    print(f"{tally.answered} of {count} answered, {tally.served} served, {growth / MIB:+.1f} MiB")
+    sys.stdout.write(
+        f"{tally.answered} of {count} answered, {tally.served} served, {growth / MIB:+.1f} MiB\n"
+    )
     assert growth < 16 * MIB
     assert besieged.get("/livez").status == 200
     assert all(isinstance(json.loads(line), dict) for line in besieged.process.err.splitlines())

@@ -42,7 +42,7 @@ class _Shot:
         self.sock = socket.socket()
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.connect(("127.0.0.1", port))
-        self.sock.setblocking(False)
+        self.sock.setblocking(False)  # noqa: FBT003 - its only parameter
         self.since = time.monotonic()
 
     def send(self) -> bool:
