@@ -36,8 +36,9 @@ FIELDS: Final[dict[bytes, tuple[bytes, ...]]] = {
     b"Idempotency-Key": (b"a", b"\xff"),
 }
 VALUES: Final[tuple[Any, ...]] = (
-    None, True, False, 0, -1, 1.5, 10**30, "", "x", "é\U0001f600", "\x00", [], {}, [[]], [None], {"": {}}, 
-    [[1, 2], "a"], {"include_usage": True}, {"include_usage": "x"}, [{"role": "user", "content": "hi"}], [{"type": "text"}], "m",
+    None, True, False, 0, -1, 1.5, 10**30, "", "x", "é\U0001f600", "\x00", [], {}, [[]], [None], {"": {}},
+    [[1, 2], "a"], {"include_usage": True}, {"include_usage": "x"}, [{"role": "user", "content": "hi"}],
+    [{"type": "text"}], "m",
 )  # fmt: skip
 MEMBERS: Final = (
     "model", "messages", "stream", "stream_options", "input", "prompt", "n", "tools", "store", "max_tokens", "system",

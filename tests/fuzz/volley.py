@@ -6,8 +6,10 @@ Cheap, so that a million is possible: no thread, no parser, and one system call 
 import selectors
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from tests.fuzz.inputs import Input
@@ -16,6 +18,7 @@ AT_ONCE: Final = 48
 HANG_SECONDS: Final = 2.0
 PATIENCE_SECONDS: Final = 0.2  # for an answer, before the end of sending is told
 LOST_SECONDS: Final = 30.0
+LOOK_SECONDS: Final = 0.05
 
 
 @dataclass
@@ -64,73 +67,76 @@ class _Shot:
 
 def volley(port: int, given: Iterable[Input], *, at_once: int = AT_ONCE) -> Tally:
     """Send all of it. Raises AssertionError when a connection is not over after ``LOST_SECONDS``."""
-    tally, waiting = Tally(), iter(given)
     with selectors.DefaultSelector() as selector:
-        live: dict[int, _Shot] = {}
+        return _Volley(port, selector).run(iter(given), at_once)
+
+
+class _Volley:
+    """All connections of one volley."""
+
+    def __init__(self, port: int, selector: selectors.BaseSelector) -> None:
+        self._port = port
+        self._selector = selector
+        self._live: dict[int, _Shot] = {}
+        self._tally = Tally()
+
+    def run(self, waiting: Iterator[Input], at_once: int) -> Tally:
         looked = time.monotonic()
-        more = True
-        while more or live:
-            while more and len(live) < at_once:
-                one = next(waiting, None)
-                more = one is not None
-                if one is not None:
-                    _begin(_Shot(one, port), selector, live, tally)
-            for key, events in selector.select(0.05):
-                _go_on(key.data, events, selector, live, tally)
+        self._fill(waiting, at_once)
+        while self._live:
+            for key, events in self._selector.select(LOOK_SECONDS):
+                self._go_on(key.data, events)
             now = time.monotonic()
-            if now - looked > 0.05:
+            if now - looked > LOOK_SECONDS:
                 looked = now
-                _hurry(live.values(), now)
-    return tally
+                self._hurry(now)
+            self._fill(waiting, at_once)
+        return self._tally
 
+    def _fill(self, waiting: Iterator[Input], at_once: int) -> None:
+        for one in islice(waiting, at_once - len(self._live)):
+            self._begin(_Shot(one, self._port))
 
-def _begin(shot: _Shot, selector: selectors.BaseSelector, live: dict[int, _Shot], tally: Tally) -> None:
-    tally.sent += 1
-    live[shot.sock.fileno()] = shot
-    try:
-        events = selectors.EVENT_WRITE if shot.send() else 0
-    except OSError:  # refused and closed meanwhile: what it said may still be read
-        events = 0
-    selector.register(shot.sock, events | selectors.EVENT_READ, shot)
+    def _begin(self, shot: _Shot) -> None:
+        self._tally.sent += 1
+        self._live[shot.sock.fileno()] = shot
+        try:
+            events = selectors.EVENT_WRITE if shot.send() else 0
+        except OSError:  # refused and closed meanwhile: what it said may still be read
+            events = 0
+        self._selector.register(shot.sock, events | selectors.EVENT_READ, shot)
 
+    def _go_on(self, shot: _Shot, events: int) -> None:
+        over = False
+        try:
+            if events & selectors.EVENT_READ:
+                chunk = shot.sock.recv(262_144)
+                over = not chunk
+                shot.heard += chunk
+            if events & selectors.EVENT_WRITE and not over and not shot.send():
+                self._selector.modify(shot.sock, selectors.EVENT_READ, shot)
+        except OSError:
+            over = True
+        if over:
+            self._selector.unregister(shot.sock)
+            del self._live[shot.sock.fileno()]
+            shot.sock.close()
+            self._note(shot)
 
-def _go_on(
-    shot: _Shot, events: int, selector: selectors.BaseSelector, live: dict[int, _Shot], tally: Tally
-) -> None:
-    over = False
-    try:
-        if events & selectors.EVENT_READ:
-            chunk = shot.sock.recv(262_144)
-            over = not chunk
-            shot.heard += chunk
-        if events & selectors.EVENT_WRITE and not over and not shot.send():
-            selector.modify(shot.sock, selectors.EVENT_READ, shot)
-    except OSError:
-        over = True
-    if over:
-        selector.unregister(shot.sock)
-        del live[shot.sock.fileno()]
-        shot.sock.close()
-        _note(shot, tally)
+    def _hurry(self, now: float) -> None:
+        for shot in self._live.values():
+            waited = now - shot.since
+            assert waited < LOST_SECONDS, shot.input
+            if waited > PATIENCE_SECONDS and not shot.left:
+                with suppress(OSError):  # it was cut: the next read says so
+                    shot.shutdown()
 
-
-def _hurry(live: Iterable[_Shot], now: float) -> None:
-    for shot in live:
-        waited = now - shot.since
-        assert waited < LOST_SECONDS, shot.input
-        if waited > PATIENCE_SECONDS and not shot.left:
-            try:
-                shot.shutdown()
-            except OSError:  # it was cut: the next read says so
-                continue
-
-
-def _note(shot: _Shot, tally: Tally) -> None:
-    heard = shot.heard
-    tally.answered += heard.startswith(b"HTTP/1.1 ")
-    tally.served += heard.startswith(b"HTTP/1.1 2")
-    strange = heard and not heard.startswith(b"HTTP/1.1 ")
-    if strange or b"HTTP/1.1 5" in heard or b"Traceback" in heard:
-        tally.faults.append(b"".join(shot.input.pieces) + b"  ->  " + heard[:300])
-    if time.monotonic() - shot.since > HANG_SECONDS:
-        tally.late.append(shot.input)
+    def _note(self, shot: _Shot) -> None:
+        tally, heard = self._tally, shot.heard
+        tally.answered += heard.startswith(b"HTTP/1.1 ")
+        tally.served += heard.startswith(b"HTTP/1.1 2")
+        strange = heard and not heard.startswith(b"HTTP/1.1 ")
+        if strange or b"HTTP/1.1 5" in heard or b"Traceback" in heard:
+            tally.faults.append(b"".join(shot.input.pieces) + b"  ->  " + heard[:300])
+        if time.monotonic() - shot.since > HANG_SECONDS:
+            tally.late.append(shot.input)
