@@ -119,7 +119,8 @@ class ProxyProcess:
                 )
             connection.request("GET", "/health")
             body = json.loads(connection.getresponse().read(2**20))
-            return int(body["pid"]) if body.get("instance") == self._token else None
+            ours = body.get("instance") == self._token  # an id that /health tells everybody
+            return int(body["pid"]) if ours else None
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError):
             return None
         finally:

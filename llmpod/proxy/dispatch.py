@@ -12,6 +12,7 @@ from llmpod.cache.paths import converts, counts_on_request
 from llmpod.config import ProxySettings
 from llmpod.observe import Journal
 from llmpod.proxy.ask import Ask, key_policy, partition
+from llmpod.proxy.desk import BIG_BODY
 from llmpod.proxy.fill import Fill, Form
 from llmpod.proxy.headers import Headers, get, to_upstream
 from llmpod.proxy.keeper import Keeper, Use
@@ -130,8 +131,10 @@ class Dispatch:
         return fill
 
     def _question(self, job: Job, path: str) -> bytes:
-        """The key of a body that was seen lately comes without it."""
-        return job.key.question or question_of(path, job.ask.body, policy=self._policy)
+        """The key of a body that was seen lately comes without it; large bodies have keys of their own each time."""
+        if job.key.question or len(job.ask.body) > BIG_BODY:
+            return job.key.question
+        return question_of(path, job.ask.body, policy=self._policy)
 
     # --- for fills ---------------------------------------------------------------------------------------
     def answered(self, fill: Fill, status: int, headers: Headers) -> None:

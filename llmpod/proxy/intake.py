@@ -235,6 +235,8 @@ class Intake(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        if self._refused is not None:  # what came with it in one piece is parsed on, and is nobody's
+            return
         self._upgrading = self._parser.should_upgrade()
         if self._upgrading:
             if self._parser.get_method() == b"CONNECT":

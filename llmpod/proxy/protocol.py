@@ -64,6 +64,7 @@ class EdgeProtocol(Intake):
         self._serving = False
         self._closing = False  # told to stop: after the answers that are owed
         self._ignored = 0
+        self._linger: asyncio.TimerHandle | None = None
         self._ticket: Ticket | None = None  # of the answer under way, unless it came from memory
         self._slot = OUTSIDE
         self.congested = False
@@ -85,6 +86,11 @@ class EdgeProtocol(Intake):
         self._stage = Stage(self._config, self._server_state, self._app_state, transport, self._flow)
 
     def connection_lost(self, _: Exception | None) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+        # both lead back here, the error by its trace: a connection is to be freed now, not when cycles are looked for
+        del self._parser
+        self._refused = None
         if self._slot == OUTSIDE:
             return
         self._house.door.leave(self._client)
@@ -172,7 +178,7 @@ class EdgeProtocol(Intake):
         self._transport.write(last_words)
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self._loop.call_later(LINGER_SECONDS, self._transport.close)
+        self._linger = self._loop.call_later(LINGER_SECONDS, self._transport.close)
 
     def dropped(self, size: int) -> None:
         """What comes after a refusal is read for a while, so that the refusal can be read, but not for ever."""

@@ -6,13 +6,13 @@ call that brought the request; a task is made only for what must be read from th
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 
 from llmpod.cache import Cache, RequestKey
 from llmpod.cache.items import EMBEDDINGS
+from llmpod.cache.jsontext import NotJSON, read
 from llmpod.cache.key import request_key
 from llmpod.config import ProxySettings
 from llmpod.errors import Overloaded
@@ -78,12 +78,12 @@ class Relay:
         if ask.method != "POST":
             self._plain(ask, answer)
             return
+        if ask.key is None and len(ask.body) > BIG_BODY:
+            self._later(self._large(ask, answer), answer)
+            return
         known = self._keeper.destinations
         destination = known[0] if len(known) == 1 else self._keeper.destination(self._named_model(ask))
-        if ask.key is None and len(ask.body) > BIG_BODY:
-            self._later(self._large(ask, destination, answer), answer)
-        else:
-            self._answer(ask, self._desk.key(ask, destination), destination, answer)
+        self._answer(ask, self._desk.key(ask, destination), destination, answer)
 
     def _answer(self, ask: Ask, key: RequestKey, destination: Destination, answer: Answer) -> None:
         answer.model = key.model or ""
@@ -103,8 +103,8 @@ class Relay:
         if len(self._keeper.destinations) < 2:
             return None
         try:
-            named = json.loads(ask.body)["model"]
-        except (ValueError, RecursionError, KeyError, TypeError):
+            named = read(ask.body)["model"]
+        except (NotJSON, KeyError, TypeError):
             return None
         return named if isinstance(named, str) else None
 
@@ -123,8 +123,9 @@ class Relay:
         task.add_done_callback(self._tasks.discard)
         answer.when_over = task.cancel
 
-    async def _large(self, ask: Ask, destination: Destination, answer: Answer) -> None:
+    async def _large(self, ask: Ask, answer: Answer) -> None:
         """Many megabytes take long to parse: not on the event loop."""
+        destination = self._keeper.destination(await asyncio.to_thread(self._named_model, ask))
         ask.key = await asyncio.to_thread(
             request_key,
             ask.target.decode("latin-1"),
