@@ -14,8 +14,10 @@ from fastapi.responses import JSONResponse
 from llmpod import __version__
 from llmpod.cache import Cache
 from llmpod.config import ProxySettings
+from llmpod.lifecycle.tally import tally_file
 from llmpod.observe import Journal, Log, Metrics
 from llmpod.observe.dashboard import load_page
+from llmpod.proxy.accounts import Accounts
 from llmpod.proxy.bounds import open_files
 from llmpod.proxy.desk import Desk
 from llmpod.proxy.dispatch import Dispatch
@@ -114,11 +116,13 @@ class Front:
             )
             self.ops = Ops(settings, cache, keeper, journal, upstream)
             self._web.include_router(routes(self.ops, load_page()))
+            accounts = await self._accounts()
+            stack.push_async_callback(accounts.aclose)
             slots = Slots(settings.max_in_flight, settings.max_queue, patience=settings.queue_seconds)
             sweep = self._sweep(slots)
             stack.callback(sweep.close)
             stack.callback(self._watchdog.close)
-            limiter = Limiter(settings, spares=self._warmth.is_ours)
+            limiter = Limiter(settings, accounts, spares=self._warmth.is_ours)
             yield {"house": House(self._door(), self._gate, desk, relay, sweep, limiter, slots)}
 
     def reload(self) -> None:
@@ -132,6 +136,13 @@ class Front:
             self._gate.keyring.refresh(now=now)
         if self.certificates is not None:
             self.certificates.refresh(now=now)
+
+    async def _accounts(self) -> Accounts:
+        """What was used with each key, as it was when the proxy ran last."""
+        keys = self._settings.keys_file if self._gate.keyring is not None else None
+        accounts = Accounts(tally_file(keys) if keys is not None else None, self._log)
+        await accounts.start()
+        return accounts
 
     def _sweep(self, slots: Slots) -> Sweep:
         """Starts looking after connections, keys and certificates; a watchdog looks whether that goes on."""

@@ -24,7 +24,6 @@ from llmpod.proxy.gate import Visitor
 from llmpod.proxy.headers import SANDBOX, Headers, lines
 from llmpod.proxy.house import House
 from llmpod.proxy.intake import Intake
-from llmpod.proxy.limits import Meter
 from llmpod.proxy.peer import Ends
 from llmpod.proxy.replies import refusal, with_fields
 from llmpod.proxy.route import is_model_path
@@ -233,8 +232,7 @@ class EdgeProtocol(Intake):
     def _work(self, ask: Ask, answer: Answer) -> None:
         """Let the relay answer, as soon as there is a place for one more."""
         house = self._house
-        if house.limiter.meters(ask):
-            answer.meter = Meter()
+        answer.meter = house.limiter.meter(ask)
         caller = ask.leave.caller or ask.client
         self._ticket = Ticket(caller, lambda: house.relay.serve(ask, answer), answer.fail)
         try:
@@ -260,8 +258,10 @@ class EdgeProtocol(Intake):
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
             self._house.slots.leave(ticket)
-        if isinstance(current, Answer):
-            self._charge(current)
+        if isinstance(current, Answer) and current.meter is not None:
+            # neither an error nor what came from the cache takes anything
+            counts = (current.status < 400 or current.status == LEFT) and current.cache != "HIT"
+            self._house.limiter.used(current.ask, current.meter, counts=counts)
         self._server_state.total_requests += 1
         self._active_at = self._loop.time()
         if self._since:  # the next request could not be read meanwhile
@@ -271,12 +271,6 @@ class EdgeProtocol(Intake):
         else:
             self._deaf = True
             self._transport.close()
-
-    def _charge(self, answer: Answer) -> None:
-        """The tokens of an answer, unless they came from the cache or it is an error."""
-        served = answer.status < 400 or answer.status == LEFT
-        if answer.meter is not None and served and answer.cache != "HIT":
-            self._house.limiter.used(answer.ask, answer.meter.tokens(len(answer.ask.body)))
 
 
 def _ends(transport: asyncio.Transport) -> Ends:
