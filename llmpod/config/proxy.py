@@ -86,6 +86,7 @@ class ProxySettings:
     total_seconds: float = 3600.0
     keep_alive_seconds: float = 75.0
     max_body_bytes: int = 32 * 2**20
+    max_bodies_bytes: int = 256 * 2**20
     max_header_bytes: int = 32 * 2**10
     auth: Auth = Auth.OPEN
     keys_file: Path | None = None
@@ -206,6 +207,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LLMPOD_STALL_SECONDS": ("stall_seconds", seconds),
     "LLMPOD_MAX_CONNECTIONS": ("max_connections", count(1, 10**6)),
     "LLMPOD_MAX_CONNECTIONS_PER_SOURCE": ("max_connections_per_source", count(1, 10**6)),
+    "LLMPOD_MAX_BODIES_BYTES": ("max_bodies_bytes", count(1, 2**50)),
     "LLMPOD_MAX_IN_FLIGHT": ("max_in_flight", count(1, 10**6)),
     "LLMPOD_MAX_QUEUE": ("max_queue", count(1, 10**6)),
     "LLMPOD_QUEUE_SECONDS": ("queue_seconds", seconds),

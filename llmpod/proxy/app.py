@@ -30,6 +30,7 @@ from llmpod.proxy.limits import Limiter
 from llmpod.proxy.ops import SAFE, Ops, routes
 from llmpod.proxy.prewarm import Prewarmer, Warmth
 from llmpod.proxy.relay import Relay
+from llmpod.proxy.room import Room
 from llmpod.proxy.slots import Slots
 from llmpod.proxy.sweep import Deadlines, Door, Sweep
 from llmpod.proxy.tls import Certificates
@@ -122,8 +123,9 @@ class Front:
             sweep = self._sweep(slots)
             stack.callback(sweep.close)
             stack.callback(self._watchdog.close)
+            room = Room(max(settings.max_bodies_bytes, settings.max_body_bytes))
             limiter = Limiter(settings, accounts, spares=self._warmth.is_ours)
-            yield {"house": House(self._door(), self._gate, desk, relay, sweep, limiter, slots)}
+            yield {"house": House(self._door(), self._gate, desk, relay, sweep, limiter, slots, room)}
 
     def reload(self) -> None:
         """Read keys and certificates anew, now."""
