@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from llmpod.config import KEYS_FILE, Auth, Config, PodConfig, caching, digest_of
+from llmpod.config.rates import rates_text
 from llmpod.config.served import identity_of
 from llmpod.lifecycle.proxyproc import INHERITED
 from llmpod.lifecycle.store import Store
@@ -62,6 +63,8 @@ def _edge_environ(c: PodConfig) -> dict[str, str]:
         "LLMPOD_ALLOW_INSECURE_BIND": "true" if c.allow_insecure_bind else "",
         "LLMPOD_REQUESTS_PER_MINUTE": str(c.requests_per_minute or ""),
         "LLMPOD_TOKENS_PER_MINUTE": str(c.tokens_per_minute or ""),
+        "LLMPOD_RATE_LIMITS": rates_text(c.rate_limits),
+        "LLMPOD_TOKEN_PRICES": rates_text(c.token_prices),
         "LLMPOD_MAX_IN_FLIGHT": "" if c.max_in_flight == 256 else str(c.max_in_flight),
     }
     return {name: value for name, value in values.items() if value}

@@ -17,6 +17,7 @@ from llmpod.config.caching import (
     read_policy,
     read_ttl,
 )
+from llmpod.config.rates import RateLimit, TokenPrice, read_prices, read_rates
 from llmpod.config.words import amount, choice, count, flag, none_or_seconds, seconds, words
 from llmpod.errors import ConfigError
 
@@ -41,7 +42,8 @@ class ProxySettings:
     are the names of one model, its own id last, ``identity`` stands for it in cache keys, and ``max_model_len`` is
     its context length; a state knows better.
     ``cache_policy`` by path, ``*`` for the rest; ``cache_ttl_seconds`` None: for ever; ``cache_pace`` in events a
-    second, 0: at once. ``own_key`` is the SHA-256 of the key of our own commands.
+    second, 0: at once. ``own_key`` is the SHA-256 of the key of our own commands. ``rate_limits`` by pattern of path,
+    ``token_prices`` by model, ``*`` for the rest.
     """
 
     host: str = "127.0.0.1"
@@ -84,6 +86,7 @@ class ProxySettings:
     total_seconds: float = 3600.0
     keep_alive_seconds: float = 75.0
     max_body_bytes: int = 32 * 2**20
+    max_bodies_bytes: int = 256 * 2**20
     max_header_bytes: int = 32 * 2**10
     auth: Auth = Auth.OPEN
     keys_file: Path | None = None
@@ -101,6 +104,8 @@ class ProxySettings:
     queue_seconds: float = 30.0
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    rate_limits: Mapping[str, RateLimit] = field(default_factory=dict)
+    token_prices: Mapping[str, TokenPrice] = field(default_factory=dict)
 
     @property
     def entry_seconds(self) -> float | None:
@@ -202,11 +207,14 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LLMPOD_STALL_SECONDS": ("stall_seconds", seconds),
     "LLMPOD_MAX_CONNECTIONS": ("max_connections", count(1, 10**6)),
     "LLMPOD_MAX_CONNECTIONS_PER_SOURCE": ("max_connections_per_source", count(1, 10**6)),
+    "LLMPOD_MAX_BODIES_BYTES": ("max_bodies_bytes", count(1, 2**50)),
     "LLMPOD_MAX_IN_FLIGHT": ("max_in_flight", count(1, 10**6)),
     "LLMPOD_MAX_QUEUE": ("max_queue", count(1, 10**6)),
     "LLMPOD_QUEUE_SECONDS": ("queue_seconds", seconds),
     "LLMPOD_REQUESTS_PER_MINUTE": ("requests_per_minute", count(1, 10**9)),
     "LLMPOD_TOKENS_PER_MINUTE": ("tokens_per_minute", count(1, 10**12)),
+    "LLMPOD_RATE_LIMITS": ("rate_limits", read_rates),
+    "LLMPOD_TOKEN_PRICES": ("token_prices", read_prices),
     "LLMPOD_HOST": ("host", lambda _, text: text.strip()),
     "LLMPOD_AUTH": ("auth", lambda name, text: Auth(choice(*Auth)(name, text))),
     "LLMPOD_KEYS_FILE": ("keys_file", lambda _, text: Path(text).expanduser()),

@@ -14,8 +14,10 @@ from fastapi.responses import JSONResponse
 from llmpod import __version__
 from llmpod.cache import Cache
 from llmpod.config import ProxySettings
+from llmpod.lifecycle.tally import tally_file
 from llmpod.observe import Journal, Log, Metrics
 from llmpod.observe.dashboard import load_page
+from llmpod.proxy.accounts import Accounts
 from llmpod.proxy.bounds import open_files
 from llmpod.proxy.desk import Desk
 from llmpod.proxy.dispatch import Dispatch
@@ -29,6 +31,7 @@ from llmpod.proxy.ops import SAFE, Ops, routes
 from llmpod.proxy.pacer import Pacer
 from llmpod.proxy.prewarm import Prewarmer, Warmth
 from llmpod.proxy.relay import Relay
+from llmpod.proxy.room import Room
 from llmpod.proxy.slots import Slots
 from llmpod.proxy.sweep import Deadlines, Door, Sweep
 from llmpod.proxy.tls import Certificates
@@ -116,12 +119,15 @@ class Front:
             )
             self.ops = Ops(settings, cache, keeper, journal, upstream, pacer)
             self._web.include_router(routes(self.ops, load_page()))
+            accounts = await self._accounts()
+            stack.push_async_callback(accounts.aclose)
             slots = Slots(settings.max_in_flight, settings.max_queue, patience=settings.queue_seconds)
             sweep = self._sweep(slots)
             stack.callback(sweep.close)
             stack.callback(self._watchdog.close)
-            limiter = Limiter(settings, spares=self._warmth.is_ours)
-            yield {"house": House(self._door(), self._gate, desk, relay, sweep, limiter, slots)}
+            room = Room(max(settings.max_bodies_bytes, settings.max_body_bytes))
+            limiter = Limiter(settings, accounts, spares=self._warmth.is_ours)
+            yield {"house": House(self._door(), self._gate, desk, relay, sweep, limiter, slots, room)}
 
     def reload(self) -> None:
         """Read keys and certificates anew, now."""
@@ -134,6 +140,13 @@ class Front:
             self._gate.keyring.refresh(now=now)
         if self.certificates is not None:
             self.certificates.refresh(now=now)
+
+    async def _accounts(self) -> Accounts:
+        """What was used with each key, as it was when the proxy ran last."""
+        keys = self._settings.keys_file if self._gate.keyring is not None else None
+        accounts = Accounts(tally_file(keys) if keys is not None else None, self._log)
+        await accounts.start()
+        return accounts
 
     def _sweep(self, slots: Slots) -> Sweep:
         """Starts looking after connections, keys and certificates; a watchdog looks whether that goes on."""

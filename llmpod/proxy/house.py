@@ -6,6 +6,7 @@ from llmpod.proxy.desk import Desk
 from llmpod.proxy.gate import Gate
 from llmpod.proxy.limits import Limiter
 from llmpod.proxy.relay import Relay
+from llmpod.proxy.room import Room
 from llmpod.proxy.slots import Slots
 from llmpod.proxy.sweep import Door, Sweep
 
@@ -21,3 +22,4 @@ class House:
     sweep: Sweep
     limiter: Limiter
     slots: Slots
+    room: Room

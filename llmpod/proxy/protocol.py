@@ -24,9 +24,9 @@ from llmpod.proxy.gate import Visitor
 from llmpod.proxy.headers import SANDBOX, Headers, lines
 from llmpod.proxy.house import House
 from llmpod.proxy.intake import Intake
-from llmpod.proxy.limits import Meter
 from llmpod.proxy.peer import Ends
 from llmpod.proxy.replies import refusal, with_fields
+from llmpod.proxy.room import no_room
 from llmpod.proxy.route import is_model_path
 from llmpod.proxy.slots import Ticket
 
@@ -95,6 +95,7 @@ class EdgeProtocol(Intake):
             return
         self._house.door.leave(self._client)
         self._house.sweep.drop(self._slot, self)
+        self._house.room.free(self)
         self._server_state.connections.discard(self)
         self._deaf = True
         self._waiting.clear()
@@ -154,16 +155,26 @@ class EdgeProtocol(Intake):
 
     # --- requests ---------------------------------------------------------------------------------------------
     def take(self, ask: Ask) -> None:
+        if self._house.room.guests:
+            self._house.room.arrived(self)
         self._waiting.append(ask)
         self._go_on()
 
     def admit(self, method: str, path: str, headers: Headers) -> Leave:
         return self._house.gate.admit(method, path, headers, self._visitor)
 
+    def keeps(self, size: int) -> bool:
+        return self._house.room.take(self, size)
+
+    def crowded_out(self) -> None:
+        """See :class:`~llmpod.proxy.room.Guest`."""
+        self._stop(no_room())
+
     def refuse(self, error: LlmpodError, cause: BaseException | None) -> None:
         """Say no and hang up when the answers that are owed have been given."""
         self._desk.refused(error, cause)
         if self._current is None:
+            self._house.room.free(self)
             self._say_no(error)
 
     def expected(self) -> None:
@@ -239,8 +250,7 @@ class EdgeProtocol(Intake):
     def _work(self, ask: Ask, answer: Answer) -> None:
         """Let the relay answer, as soon as there is a place for one more."""
         house = self._house
-        if house.limiter.meters(ask):
-            answer.meter = Meter()
+        answer.meter = house.limiter.meter(ask)
         caller = ask.leave.caller or ask.client
         self._ticket = Ticket(caller, lambda: house.relay.serve(ask, answer), answer.fail)
         try:
@@ -266,8 +276,12 @@ class EdgeProtocol(Intake):
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
             self._house.slots.leave(ticket)
-        if isinstance(current, Answer):
-            self._charge(current)
+        if isinstance(current, Answer) and current.meter is not None:
+            # neither an error nor what came from the cache takes anything
+            counts = (current.status < 400 or current.status == LEFT) and current.cache != "HIT"
+            self._house.limiter.used(current.ask, current.meter, counts=counts)
+        if self._house.room.guests and not self._waiting:
+            self._house.room.free(self, but=self._body.size if self._since else 0)
         self._server_state.total_requests += 1
         self._active_at = self._loop.time()
         if self._since:  # the next request could not be read meanwhile
@@ -277,12 +291,6 @@ class EdgeProtocol(Intake):
         else:
             self._deaf = True
             self._transport.close()
-
-    def _charge(self, answer: Answer) -> None:
-        """The tokens of an answer, unless they came from the cache or it is an error."""
-        served = answer.status < 400 or answer.status == LEFT
-        if answer.meter is not None and served and answer.cache != "HIT":
-            self._house.limiter.used(answer.ask, answer.meter.tokens(len(answer.ask.body)))
 
 
 def _ends(transport: asyncio.Transport) -> Ends:

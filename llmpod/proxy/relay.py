@@ -207,6 +207,8 @@ class Relay:
         instead: Callable[[], bytes] | None = None,
     ) -> None:
         """Listen to the call that brings the answer; the last one to leave ends it."""
+        if answer.meter is not None:
+            answer.meter.begin(job.destination, answer.model)
         fill, joined = self._dispatch.take(job, self._origin(job))
         if joined:
             answer.cache, answer.reason = "JOIN", "in flight" if job.shared else "asked again"

@@ -88,6 +88,7 @@ PARTS: Mapping[str, Part] = {
             "llmpod.cache",
             "llmpod.cache.*",
             "llmpod.lifecycle.share",
+            "llmpod.lifecycle.tally",
             "llmpod.proxy",
             "llmpod.proxy.*",
         ),
