@@ -1,7 +1,6 @@
 """Not the proxy: its settings, read once from the environment and the command line."""
 
 import argparse
-import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,6 +19,7 @@ from llmpod.config.caching import (
 from llmpod.config.rates import RateLimit, TokenPrice, read_prices, read_rates
 from llmpod.config.words import amount, choice, count, flag, none_or_seconds, seconds, words
 from llmpod.errors import ConfigError
+from llmpod.places import no_server_at
 
 UpstreamStream = Literal["auto", "always", "never"]
 UpstreamUsage = Literal["auto", "always", "asked"]
@@ -121,8 +121,12 @@ def reached_at(host: str) -> str:
     return "127.0.0.1" if host in ("", "0.0.0.0", "::", "localhost") else host  # noqa: S104 - compared, not bound
 
 
-def base_url(url: str) -> str:
+def base_url(url: str, *, name: str = "RUNPOD_ENDPOINT") -> str:
     """Reduce a model server's URL to what stands before ``/v1``.
+
+    Args:
+        url: what a person wrote.
+        name: of the setting, for messages.
 
     Raises:
         ConfigError: not an http(s) URL, carries credentials, a query, or a link-local host (cloud metadata).
@@ -130,12 +134,13 @@ def base_url(url: str) -> str:
     parts = _split(url.strip())
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(
-            f"RUNPOD_ENDPOINT is not an http(s) URL: {url!r}.",
+            f"{name} is not an http(s) URL: {url!r}.",
             hint="Example: https://PODID-8000.proxy.runpod.net/v1/chat/completions",
         )
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise ConfigError("RUNPOD_ENDPOINT may not carry a user, a password, a query or a fragment.")
-    _refuse_link_local(parts.hostname)
+        raise ConfigError(f"{name} may not carry a user, a password, a query or a fragment.")
+    if what := no_server_at(parts.hostname):
+        raise ConfigError(f"{name} names {parts.hostname}, which is {what}.")
     path = parts.path.rstrip("/")
     head, found, _ = f"{path}/".rpartition("/v1/")
     return f"{parts.scheme}://{parts.netloc}{head if found else path}"
@@ -150,15 +155,6 @@ def _split(url: str) -> SplitResult | None:
         return parts if parts.port != 0 else None
     except ValueError:
         return None
-
-
-def _refuse_link_local(host: str) -> None:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return
-    if address.is_link_local or address.is_multicast or address.is_unspecified:
-        raise ConfigError(f"RUNPOD_ENDPOINT names {host}, which is no model server's address.")
 
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
