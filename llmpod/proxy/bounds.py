@@ -4,6 +4,12 @@ import resource
 from typing import Final
 
 WANTED_FILES: Final = 65536
+RESERVED_FILES: Final = 256  # of those that may be open: for the cache, the log and model servers
+
+
+def connections(wanted: int) -> int:
+    """How many connections there may be, of those that a person allows."""
+    return max(1, min(wanted, open_files() - RESERVED_FILES))
 
 
 def open_files() -> int:

@@ -118,13 +118,22 @@ class Limiter:
         monotonic: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._requests = settings.requests_per_minute
-        self._tokens = settings.tokens_per_minute
         self._spares = spares
         self._now = monotonic
         self._clock = clock
         self._accounts: dict[tuple[str, CallerKey | None], _Account] = {}
+        self._requests: int | None = None
+        self._tokens: int | None = None
+        self.adopt(settings)
+
+    def adopt(self, settings: ProxySettings) -> None:
+        """Other limits from now on. What was used of a day stays used; minutes with another limit begin anew."""
+        before = self._requests, self._tokens
+        self._requests, self._tokens = settings.requests_per_minute, settings.tokens_per_minute
         self.always = bool(self._requests or self._tokens)
+        if before != (self._requests, self._tokens):
+            for (_, key), account in self._accounts.items():
+                account.requests, account.tokens = self._buckets(key, self._now())
 
     def refusal(self, ask: Ask) -> RateLimited | None:
         """Why this request is not served now; a request that may be is counted."""
@@ -173,12 +182,14 @@ class Limiter:
         name = (ask.leave.caller or ask.client, key)
         account = self._accounts.pop(name, None)
         if account is None:
-            requests = (key.requests_per_minute if key else None) or self._requests
-            tokens = (key.tokens_per_minute if key else None) or self._tokens
-            account = _Account(
-                Bucket(requests, now) if requests else None, Bucket(tokens, now) if tokens else None
-            )
+            account = _Account(*self._buckets(key, now))
         self._accounts[name] = account
         if len(self._accounts) > MAX_CALLERS:
             del self._accounts[next(iter(self._accounts))]
         return account
+
+    def _buckets(self, key: CallerKey | None, now: float) -> tuple[Bucket | None, Bucket | None]:
+        """For requests and for tokens; a key's own limits come before those for everybody."""
+        requests = (key.requests_per_minute if key else None) or self._requests
+        tokens = (key.tokens_per_minute if key else None) or self._tokens
+        return Bucket(requests, now) if requests else None, Bucket(tokens, now) if tokens else None

@@ -23,12 +23,13 @@ from llmpod.observe.logs import iso
 from llmpod.observe.metrics import exposition, wants_text
 from llmpod.proxy.headers import NOSNIFF, SANDBOX
 from llmpod.proxy.keeper import Keeper
+from llmpod.proxy.memory import MemoryWatch
 from llmpod.proxy.origin import Origin
 from llmpod.proxy.route import Destination
 from llmpod.proxy.upstream import Upstream
 
 READ = ["GET", "HEAD"]
-FOR_EVERYBODY = ("status", "timestamp", "uptime", "instance", "pid", "version")
+FOR_EVERYBODY = ("status", "timestamp", "uptime", "instance", "pid", "parent", "settings", "version")
 SAFE = {name.decode(): value.decode() for name, value in (NOSNIFF, *SANDBOX)} | {"cache-control": "no-store"}
 
 
@@ -38,6 +39,8 @@ class Ops:
 
     Args:
         draining: set by the server when it stops taking requests.
+        memory: of this process, once it is watched.
+        config_error: why the settings that came last were not taken over; empty when they were.
         clock: seconds since the epoch.
     """
 
@@ -48,6 +51,8 @@ class Ops:
     upstream: Upstream
     clock: Callable[[], float] = time.time
     draining: bool = False
+    config_error: str = ""
+    memory: MemoryWatch | None = None
     started_at: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,6 +71,8 @@ class Ops:
             "cache_max_bytes": self.cache.max_bytes,
             "uptime_seconds": round(self.uptime, 3),
             "log_lines_dropped": self.journal.log.dropped,
+            "memory_bytes": self.memory.bytes if self.memory else 0,
+            "memory_full": float(self.memory.full) if self.memory else 0,
         }
 
     def health(self) -> dict[str, Any]:
@@ -86,10 +93,15 @@ class Ops:
             "uptime": round(self.uptime, 3),
             "llm_running": any(not self.upstream.is_down(origin) for origin in self._origins()),
             "target_port": origin.port if origin else None,
+            "memory_bytes": self.memory.bytes if self.memory else 0,
+            "memory_full": self.memory.full if self.memory else False,
+            "config_error": self.config_error or None,
             "manager_trouble": self.keeper.trouble or None,
             "last_request": iso(seen) if seen else None,
             "instance": self.settings.token,
             "pid": os.getpid(),
+            "parent": os.getppid(),
+            "settings": self.settings.settings_digest,
             "version": __version__,
         }
 

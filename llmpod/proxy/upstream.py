@@ -7,11 +7,13 @@ request was sent (refused), or a pooled connection turns out stale at once, befo
 
 import asyncio
 import contextlib
+import math
 import socket
 import ssl
 from dataclasses import dataclass
 from typing import Final
 
+from llmpod.config import ProxySettings
 from llmpod.errors import LlmpodError, UpstreamTimeout, UpstreamUnreachable, UpstreamUntrusted
 from llmpod.observe import Metrics
 from llmpod.proxy.breaker import Breaker
@@ -40,6 +42,17 @@ class Patience:
     quiet: float = 15.0
 
 
+def patience_of(settings: ProxySettings) -> Patience:
+    """As it is configured."""
+    return Patience(
+        connect=settings.connect_seconds,
+        first_byte=settings.first_byte_seconds,
+        idle=settings.idle_seconds,
+        total=settings.total_seconds,
+        quiet=settings.keepalive_seconds or math.inf,
+    )
+
+
 class Upstream:
     """The pool. One event loop; every method but ``aclose`` returns at once.
 
@@ -50,8 +63,8 @@ class Upstream:
     """
 
     def __init__(self, patience: Patience, metrics: Metrics, *, tls: ssl.SSLContext | None = None) -> None:
-        self.idle_seconds = patience.idle
-        self._patience = patience
+        self._breaker = Breaker(probe_seconds=patience.connect)
+        self.adopt(patience)
         self._metrics = metrics
         self._tls = tls
         self._loop = asyncio.get_running_loop()
@@ -60,7 +73,12 @@ class Upstream:
         self._calls: set[Call] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
-        self._breaker = Breaker(probe_seconds=patience.connect)
+
+    def adopt(self, patience: Patience) -> None:
+        """Other time-outs, for the calls that come."""
+        self.idle_seconds = patience.idle
+        self._patience = patience
+        self._breaker.probe_seconds = patience.connect
 
     def call(self, request: Request, sink: Sink) -> Call:
         """Send a request; the answer or the failure goes to ``sink``, never before this returns."""
