@@ -90,8 +90,6 @@ class Front:
                 ttl_seconds=settings.entry_seconds,
             )
             stack.push_async_callback(cache.aclose)
-            if cache.degraded:
-                self._log.warning("cache_degraded", reason=cache.degraded)
             upstream = Upstream(patience_of(settings), metrics)
             stack.push_async_callback(upstream.aclose)
             keeper = Keeper(settings, self._log, changed=upstream.try_again)
@@ -108,13 +106,14 @@ class Front:
             slots = Slots(settings.max_in_flight, settings.max_queue, patience=settings.queue_seconds)
             memory = MemoryWatch(settings.memory_bytes, self._log, relieve=cache.relieve)
             self.ops.memory, slots.full = memory, lambda: memory.full
-            sweep = self._sweep(slots, memory)
+            sweep = self._sweep(slots, memory, cache)
             stack.callback(sweep.close)
             stack.callback(self._watchdog.close)
             limiter = Limiter(settings, spares=self._warmth.is_ours)
             cellar = Cellar(cache, keeper, upstream, dispatch, self._warmth, self.ops)
             desk, relay = cellar.rooms(settings)
-            self._house = house = House(self._door(), self._first_gate, desk, relay, sweep, limiter, slots)
+            self.ops.door = door = self._door()
+            self._house = house = House(door, self._first_gate, desk, relay, sweep, limiter, slots)
             self._reloader = Reloader(self._again, self._gate, house=house, cellar=cellar, log=self._log)
             yield {"house": house}
 
@@ -143,12 +142,13 @@ class Front:
         if self.certificates is not None:
             self.certificates.refresh(now=now)
 
-    def _sweep(self, slots: Slots, memory: MemoryWatch) -> Sweep:
+    def _sweep(self, slots: Slots, memory: MemoryWatch, cache: Cache) -> Sweep:
         """Starts looking after connections, keys and certificates; a watchdog looks whether that goes on."""
-        seen = 0
+        seen, degraded = 0, self._tell_of(cache, None)
 
         def chores() -> None:
-            nonlocal seen
+            nonlocal seen, degraded
+            degraded = self._tell_of(cache, degraded)
             self._watchdog.beat()
             self._follow()
             slots.expire()
@@ -160,6 +160,15 @@ class Front:
         sweep = Sweep(Deadlines.of(self._settings), asyncio.get_running_loop(), chore=chores)
         self._watchdog.start()
         return sweep
+
+    def _tell_of(self, cache: Cache, before: str | None) -> str | None:
+        """Say so when entries are no longer stored on disk, and when they are again; returns why they are not."""
+        reason = cache.degraded
+        if reason != before and reason:
+            self._log.warning("cache_degraded", reason=reason)
+        elif reason != before:
+            self._log.info("cache_well")
+        return reason
 
     def _door(self) -> Door:
         def say(refused: int) -> None:

@@ -26,6 +26,7 @@ from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.memory import MemoryWatch
 from llmpod.proxy.origin import Origin
 from llmpod.proxy.route import Destination
+from llmpod.proxy.sweep import Door
 from llmpod.proxy.upstream import Upstream
 
 READ = ["GET", "HEAD"]
@@ -40,6 +41,7 @@ class Ops:
     Args:
         draining: set by the server when it stops taking requests.
         memory: of this process, once it is watched.
+        door: where connections come in, once it is open.
         config_error: why the settings that came last were not taken over; empty when they were.
         clock: seconds since the epoch.
     """
@@ -53,6 +55,7 @@ class Ops:
     draining: bool = False
     config_error: str = ""
     memory: MemoryWatch | None = None
+    door: Door | None = None
     started_at: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -64,11 +67,17 @@ class Ops:
 
     def gauges(self) -> dict[str, float]:
         """Numbers that are read, not counted."""
+        stats = self.cache.stats()
         return {
             "cache_entries": self.cache.entries,
             "cache_size_bytes": self.cache.size_bytes,
             "cache_max_entries": self.cache.max_entries,
             "cache_max_bytes": self.cache.max_bytes,
+            "cache_degraded": float(self.cache.degraded is not None),
+            "cache_write_errors": stats["errors"],
+            "cache_corrupt": stats["corrupt"],
+            "connections": self.door.inside if self.door else 0,
+            "connections_refused_total": self.door.refused if self.door else 0,
             "uptime_seconds": round(self.uptime, 3),
             "log_lines_dropped": self.journal.log.dropped,
             "memory_bytes": self.memory.bytes if self.memory else 0,

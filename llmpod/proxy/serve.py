@@ -19,6 +19,7 @@ from llmpod.errors import ConfigError, LlmpodError, PortTaken
 from llmpod.observe import Log, open_log
 from llmpod.proxy import exposure
 from llmpod.proxy.app import Front
+from llmpod.proxy.bounds import hold_standard_files
 from llmpod.proxy.protocol import EdgeProtocol
 
 BACKLOG: Final = 2048
@@ -187,6 +188,7 @@ def run(arguments: Sequence[str], *, home: Path, environ: Mapping[str, str] | No
         home: where ``pod_state.json`` is looked for when nothing names a model server.
         environ: by default the process's own.
     """
+    hold_standard_files()
     variables = environment() if environ is None else environ
 
     def read() -> ProxySettings:

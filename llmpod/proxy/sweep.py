@@ -122,6 +122,9 @@ class Sweep:
 class Door:
     """Counts who is in.
 
+    Attributes:
+        refused: how many were turned away so far.
+
     Args:
         most: connections altogether.
         most_per_source: from one address; programs of this machine share one, so they are not counted by it.
@@ -138,6 +141,7 @@ class Door:
         self._inside = 0
         self._sources: Counter[str] = Counter()
         self._refused = 0
+        self.refused = 0
         self._said_at = float("-inf")
 
     def adopt(self, most: int, most_per_source: int) -> None:
@@ -155,6 +159,7 @@ class Door:
             self._sources[client] >= self._most_per_source and not _is_local(client)
         ):
             self._refused += 1
+            self.refused += 1
             self._tell()
             return False
         self._inside += 1
