@@ -113,6 +113,7 @@ class Front:
             cellar = Cellar(cache, keeper, upstream, dispatch, self._warmth, self.ops)
             desk, relay = cellar.rooms(settings)
             self.ops.door = door = self._door()
+            self.ops.alarms = self._alarms
             self._house = house = House(door, self._first_gate, desk, relay, sweep, limiter, slots)
             self._reloader = Reloader(self._again, self._gate, house=house, cellar=cellar, log=self._log)
             yield {"house": house}
@@ -160,6 +161,12 @@ class Front:
         sweep = Sweep(Deadlines.of(self._settings), asyncio.get_running_loop(), chore=chores)
         self._watchdog.start()
         return sweep
+
+    def _alarms(self) -> list[str]:
+        """What is wrong with keys and certificates; what was good serves on (F54, F55)."""
+        keyring = self._house.gate.keyring if self._house is not None else None
+        found = [keyring.trouble] if keyring is not None and keyring.trouble else []
+        return [*found, *(self.certificates.alarms() if self.certificates is not None else ())]
 
     def _tell_of(self, cache: Cache, before: str | None) -> str | None:
         """Say so when entries are no longer stored on disk, and when they are again; returns why they are not."""

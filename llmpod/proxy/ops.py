@@ -5,7 +5,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,7 @@ class Ops:
         draining: set by the server when it stops taking requests.
         memory: of this process, once it is watched.
         door: where connections come in, once it is open.
+        alarms: what is wrong with its keys and certificates, for people.
         config_error: why the settings that came last were not taken over; empty when they were.
         clock: seconds since the epoch.
     """
@@ -56,6 +57,7 @@ class Ops:
     config_error: str = ""
     memory: MemoryWatch | None = None
     door: Door | None = None
+    alarms: Callable[[], Sequence[str]] = tuple
     started_at: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,6 +106,7 @@ class Ops:
             "target_port": origin.port if origin else None,
             "memory_bytes": self.memory.bytes if self.memory else 0,
             "memory_full": self.memory.full if self.memory else False,
+            "alarms": list(self.alarms()),
             "config_error": self.config_error or None,
             "manager_trouble": self.keeper.trouble or None,
             "last_request": iso(seen) if seen else None,
