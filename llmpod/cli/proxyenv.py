@@ -1,4 +1,4 @@
-"""Not a process: the environment in which the manager starts its proxy. The proxy reads nothing else."""
+"""Not a process: what the proxy inherits from the manager, and its settings, as environment variables."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from llmpod.lifecycle.store import Store
 
 
 def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> dict[str, str]:
-    """The proxy's whole environment."""
+    """Both; :class:`ProxyProcess` hands the settings over as a file, so that they can change."""
     c = config.common
     values = {
         "PORT": str(c.proxy_port),
@@ -42,7 +42,6 @@ def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> d
         "LLMPOD_IDENTITY": identity_of(c.model_dump(mode="json", exclude_defaults=True)),
         "LLMPOD_MODELS": ",".join(filter(None, (c.served_model_name, c.hub_id.partition("@")[0]))),
         "LLMPOD_MAX_MODEL_LEN": str(c.max_model_len or ""),
-        "PYTHONUNBUFFERED": "1",
         **_edge_environ(c),
     }
     if c.auth is Auth.KEYS:

@@ -17,6 +17,7 @@ from llmpod.config.caching import (
     read_ttl,
 )
 from llmpod.config.rates import RateLimit, TokenPrice, read_prices, read_rates
+from llmpod.config.settings_file import SETTINGS_VARIABLE, read_settings
 from llmpod.config.words import amount, choice, count, flag, none_or_seconds, seconds, words
 from llmpod.errors import ConfigError
 from llmpod.places import no_server_at
@@ -94,6 +95,9 @@ class ProxySettings:
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     allow_insecure_bind: bool = False
+    settings_file: Path | None = None
+    settings_digest: str = ""
+    memory_bytes: int = 256 * 2**20
     header_seconds: float = 10.0
     body_idle_seconds: float = 30.0
     stall_seconds: float = 60.0
@@ -159,7 +163,7 @@ def _split(url: str) -> SplitResult | None:
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 # environment variable -> (field, how to read it); names up to PORT are the mission's
-_VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
+VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "RUNPOD_ENDPOINT": ("endpoint", lambda _, text: base_url(text)),
     "CACHE_DIR": ("cache_dir", lambda _, text: Path(text).expanduser()),
     "MAX_CACHE_SIZE": ("max_cache_size", count(0, 10**9)),
@@ -196,6 +200,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LLMPOD_FIRST_BYTE_SECONDS": ("first_byte_seconds", seconds),
     "LLMPOD_IDLE_SECONDS": ("idle_seconds", seconds),
     "LLMPOD_TOTAL_SECONDS": ("total_seconds", seconds),
+    "LLMPOD_MEMORY_BYTES": ("memory_bytes", count(0, 2**50)),
     "LLMPOD_DRAIN_SECONDS": ("drain_seconds", seconds),
     "LLMPOD_KEEP_ALIVE_SECONDS": ("keep_alive_seconds", seconds),
     "LLMPOD_HEADER_SECONDS": ("header_seconds", seconds),
@@ -225,7 +230,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="proxy_fastapi.py",
         description="A caching OpenAI-compatible address in front of one model server.",
-        epilog="Environment: " + ", ".join(_VARIABLES),
+        epilog="Environment: " + ", ".join(VARIABLES),
     )
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default 8000)")
@@ -236,7 +241,7 @@ def _parser() -> argparse.ArgumentParser:
 def proxy_settings(
     argv: Sequence[str], environ: Mapping[str, str], *, home: Path | None = None
 ) -> ProxySettings:
-    """Read the proxy's settings; flags win over the environment.
+    """Read the proxy's settings; flags win over the file that the environment names, that over the environment.
 
     Args:
         argv: arguments without the program's name.
@@ -247,9 +252,14 @@ def proxy_settings(
         ConfigError: a value is wrong, or nothing says where the model server is.
         SystemExit: ``--help`` or an unknown flag (argparse).
     """
-    values: dict[str, Any] = {
+    values: dict[str, Any] = {}
+    if path := environ.get(SETTINGS_VARIABLE):
+        more, digest = read_settings(Path(path))
+        environ = {**environ, **more}
+        values |= {"settings_file": Path(path), "settings_digest": digest}
+    values |= {
         field: read(name, environ[name])
-        for name, (field, read) in _VARIABLES.items()
+        for name, (field, read) in VARIABLES.items()
         if environ.get(name, "") != ""
     }
     flags = vars(_parser().parse_args(argv))

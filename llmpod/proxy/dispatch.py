@@ -61,17 +61,22 @@ class Dispatch:
         journal: Journal,
         warmth: Warmth,
     ) -> None:
-        self._settings = settings
-        self._policy = key_policy(settings)
-        # a recording replaces what was there before it began, and not its own
-        recording = settings.cache_mode == RECORD
-        self.store = partial(cache.put, over=journal.clock()) if recording else cache.put
+        self._cache = cache
         self._keeper = keeper
         self._pacer = pacer
         self._journal = journal
         self._warmth = warmth
         self._flights = Flights()
         self._fills: dict[bytes, Fill] = {}
+        self.adopt(settings)
+
+    def adopt(self, settings: ProxySettings) -> None:
+        """Go by these settings, for the calls that come."""
+        self._settings = settings
+        self._policy = key_policy(settings)
+        # a recording replaces what was there before it began, and not its own
+        recording, put = settings.cache_mode == RECORD, self._cache.put
+        self.store = partial(put, over=self._journal.clock()) if recording else put
 
     def take(self, job: Job, origin: Origin) -> tuple[Fill, bool]:
         """The call whose answer this request gets, and whether it was running already.

@@ -19,7 +19,6 @@ from llmpod.proxy.answer import LEFT, Answer
 from llmpod.proxy.ask import OPEN, Ask, Leave
 from llmpod.proxy.browser import preflight
 from llmpod.proxy.cycle import Stage
-from llmpod.proxy.desk import Desk
 from llmpod.proxy.gate import Visitor
 from llmpod.proxy.headers import SANDBOX, Headers, lines
 from llmpod.proxy.house import House
@@ -49,10 +48,10 @@ class EdgeProtocol(Intake):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._house: House = app_state["house"]
-        self._desk: Desk = self._house.desk
+        desk = self._house.desk
         super().__init__(
-            max_header_bytes=self._desk.max_header_bytes,
-            max_body_bytes=self._desk.max_body_bytes,
+            max_header_bytes=desk.max_header_bytes,
+            max_body_bytes=desk.max_body_bytes,
             loop=_loop or asyncio.get_running_loop(),
         )
         self._config = config
@@ -172,7 +171,7 @@ class EdgeProtocol(Intake):
 
     def refuse(self, error: LlmpodError, cause: BaseException | None) -> None:
         """Say no and hang up when the answers that are owed have been given."""
-        self._desk.refused(error, cause)
+        self._house.desk.refused(error, cause)
         if self._current is None:
             self._house.room.free(self)
             self._say_no(error)
@@ -231,7 +230,7 @@ class EdgeProtocol(Intake):
             if error is not None:
                 self._begin(ask).fail(error)
                 return
-        hit = self._desk.at_once(ask) if plain else None
+        hit = self._house.desk.at_once(ask) if plain else None
         if hit is not None:
             self._transport.write(with_fields(hit, leave.fields) if leave.fields else hit)
             self.answered(keep=True)
@@ -244,7 +243,7 @@ class EdgeProtocol(Intake):
             self._work(ask, answer)
 
     def _begin(self, ask: Ask) -> Answer:
-        self._current = answer = Answer(self, ask, self._desk.journal)
+        self._current = answer = Answer(self, ask, self._house.desk.journal)
         return answer
 
     def _work(self, ask: Ask, answer: Answer) -> None:

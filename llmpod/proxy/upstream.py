@@ -7,10 +7,12 @@ request was sent (refused), or a pooled connection turns out stale at once, befo
 
 import asyncio
 import contextlib
+import math
 import ssl
 from dataclasses import dataclass
 from typing import Final
 
+from llmpod.config import ProxySettings
 from llmpod.errors import LlmpodError, UpstreamTimeout, UpstreamUnreachable
 from llmpod.observe import Metrics
 from llmpod.proxy.breaker import Breaker
@@ -39,6 +41,17 @@ class Patience:
     quiet: float = 15.0
 
 
+def patience_of(settings: ProxySettings) -> Patience:
+    """As it is configured."""
+    return Patience(
+        connect=settings.connect_seconds,
+        first_byte=settings.first_byte_seconds,
+        idle=settings.idle_seconds,
+        total=settings.total_seconds,
+        quiet=settings.keepalive_seconds or math.inf,
+    )
+
+
 class Upstream:
     """The pool. One event loop; every method but ``aclose`` returns at once.
 
@@ -49,8 +62,8 @@ class Upstream:
     """
 
     def __init__(self, patience: Patience, metrics: Metrics, *, tls: ssl.SSLContext | None = None) -> None:
-        self.idle_seconds = patience.idle
-        self._patience = patience
+        self._breaker = Breaker(probe_seconds=patience.connect)
+        self.adopt(patience)
         self._metrics = metrics
         self._tls = tls
         self._loop = asyncio.get_running_loop()
@@ -59,7 +72,12 @@ class Upstream:
         self._calls: set[Call] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
-        self._breaker = Breaker(probe_seconds=patience.connect)
+
+    def adopt(self, patience: Patience) -> None:
+        """Other time-outs, for the calls that come."""
+        self.idle_seconds = patience.idle
+        self._patience = patience
+        self._breaker.probe_seconds = patience.connect
 
     def call(self, request: Request, sink: Sink) -> Call:
         """Send a request; the answer or the failure goes to ``sink``, never before this returns."""
