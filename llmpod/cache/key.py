@@ -224,7 +224,10 @@ def request_key(
         parsed = read(body)
         if not isinstance(parsed, dict):
             raise NotJSON("it must be an object")
-        question = canonical(_question(parsed, path, policy))
+        members = _question(parsed, path, policy)
+        question = canonical(members)
+        if len(members) < len(parsed):  # what does not count is sent on, too
+            canonical([value for name, value in parsed.items() if name not in members])
     except NotJSON as error:
         raise _refused(error) from None
     model = parsed.get("model")

@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Final
 
 from llmpod.cache import Cache, Entry, Flight, Flights, RequestKey, question_of
+from llmpod.cache.jsontext import compact
 from llmpod.cache.paths import converts, counts_on_request
 from llmpod.config import ProxySettings
 from llmpod.observe import Journal
@@ -214,4 +215,4 @@ def _as_stream(body: bytes, path: str) -> bytes:
     options = question.get("stream_options") or {}
     if counts_on_request(path) and isinstance(options, dict):  # what else stands there, the server refuses
         question["stream_options"] = {**options, "include_usage": True}
-    return json.dumps(question, ensure_ascii=False).encode()
+    return compact(question)

@@ -111,7 +111,7 @@ def faulty(raw: bytes, dice: random.Random, stock: list[bytes]) -> bytes:
                 changed[at : at + 1] = bytes([dice.randrange(256)])
             case 3:
                 other = dice.choice(stock)
-                changed[at:] = other[dice.randrange(len(other)) :]
+                changed[at:] = other[dice.randrange(len(other) + 1) :]
             case _:
                 changed[at:at] = changed[at : at + dice.randint(1, 40)]
     return bytes(changed)

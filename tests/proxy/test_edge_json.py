@@ -81,6 +81,8 @@ HOSTILE: dict[str, bytes] = {
     "high surrogate": b'{"a":"\\ud800"}',
     "low surrogate": b'{"a":"\\udc00"}',
     "surrogates swapped": b'{"a":"\\udc00\\ud800"}',
+    "surrogate in a field that is not in the key": b'{"messages":[],"user":"\\ud800"}',
+    "overflow in a field that is not in the key": b'{"messages":[],"metadata":{"a":[1e400]}}',
     "surrogate in a name": b'{"\\ud800":1}',
     # what costs more than it should
     "endless integer": b'{"a":' + b"9" * 5000 + b"}",
