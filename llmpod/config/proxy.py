@@ -104,7 +104,7 @@ class ProxySettings:
     max_connections: int = 4096
     max_connections_per_source: int = 256
     max_in_flight: int = 256
-    max_queue: int = 256
+    max_queue: int = 192
     queue_seconds: float = 30.0
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
