@@ -20,7 +20,14 @@ from llmpod.config import jsonc
 from llmpod.config.callers import FILE_NAME as KEYS_FILE
 from llmpod.config.callers import CallerKey, Scope, digest_of, new_key, read_keys, written
 from llmpod.config.certificates import expires_at
-from llmpod.config.credentials import Secret, has_runpod_key, key_file, needs_key, provider_key, runpod_key
+from llmpod.config.credentials import (
+    SECRET_VARIABLES,
+    has_runpod_key,
+    key_file,
+    needs_key,
+    provider_key,
+    runpod_key,
+)
 from llmpod.config.proxy import Auth, ProxySettings, base_url, proxy_settings, reached_at
 from llmpod.config.schema import AUTO_GPU, VLLM_PRESET, Budget, Notification, PodConfig
 from llmpod.config.ways import DEFAULTS, SECTIONS, DockerSection, ProcessSection, SlurmSection, StaticSection
@@ -29,6 +36,7 @@ from llmpod.errors import ConfigError
 __all__ = [
     "AUTO_GPU",
     "KEYS_FILE",
+    "SECRET_VARIABLES",
     "VLLM_PRESET",
     "Auth",
     "Budget",
@@ -40,7 +48,6 @@ __all__ = [
     "ProcessSection",
     "ProxySettings",
     "Scope",
-    "Secret",
     "SlurmSection",
     "StaticSection",
     "base_url",

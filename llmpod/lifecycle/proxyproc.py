@@ -54,7 +54,7 @@ class ProxyProcess:
     ) -> None:
         self._store = store
         self._script = script
-        self._token = hashlib.sha256(store.pod_key("proxy").encode()).hexdigest()[:32]
+        self._token = hashlib.sha256(store.pod_key("proxy").reveal().encode()).hexdigest()[:32]
         self._environ = {**environ, TOKEN: self._token}
         self._clock = clock
         self.port = int(environ["PORT"])

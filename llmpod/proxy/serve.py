@@ -20,6 +20,7 @@ from llmpod.observe import Log, open_log
 from llmpod.proxy import exposure
 from llmpod.proxy.app import Front
 from llmpod.proxy.protocol import EdgeProtocol
+from llmpod.veil import Veil
 
 BACKLOG: Final = 2048
 SEND_BUFFER: Final = (
@@ -140,7 +141,7 @@ def _config(front: Front) -> uvicorn.Config:
 
 def main(settings: ProxySettings) -> int:
     """Serve until told to stop; returns the exit code. Every failure is one line on standard error."""
-    log = open_log(settings.log_level)
+    log = open_log(settings.log_level, veil=Veil([settings.endpoint_key]))
     try:
         return _run(settings, log)
     except LlmpodError as e:
