@@ -151,11 +151,3 @@ def canonical(value: Any) -> bytes:
         raise NotJSON("a string holds half of a surrogate pair, which is no text") from None
     except ValueError:
         raise NotJSON("a number is too large for any server to read") from None
-
-
-def compact(value: Any) -> bytes:
-    """A parsed value as JSON without spaces. Half a surrogate pair, which UTF-8 cannot say, stays escaped."""
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":")).encode()
