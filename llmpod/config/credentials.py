@@ -30,7 +30,7 @@ class Secret:
 
 
 NO_KEY = Secret("", "nowhere: none is needed")
-_RUNPOD = ("runpod", "demo")
+_RUNPOD = ("runpod", "runpod_serverless", "demo")
 
 
 def key_file(environ: Mapping[str, str]) -> Path:
