@@ -111,3 +111,14 @@ def test_an_old_client_gets_a_stream_that_ends_with_the_connection(front: Proxy,
         assert client.sock.recv(1) == b""
     assert "transfer-encoding" not in reply.headers
     assert reply.body == b"".join(frames("you", "said", "old"))
+
+
+def test_nothing_behind_a_refused_request_is_looked_at(front: Proxy, server: Stub) -> None:
+    """Found by chance (tests/fuzz): a second header in the same piece was taken for one that waits to go on."""
+    refused = raw_chat("page", lines="origin: https://evil.example\r\n")
+    for behind in ("expect: 100-continue\r\n", "host: again\r\n"):
+        with front.client() as client:
+            client.sock.sendall(refused + raw_chat("behind it", lines=behind))
+            assert client.reply().status == 403
+            assert client.sock.recv(1) == b""
+    assert not server.turns
