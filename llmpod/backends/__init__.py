@@ -135,7 +135,7 @@ def _static(config: Config, section: StaticSection) -> Backend:
     from llmpod.backends.machines import Machines
     from llmpod.backends.static import StaticServer
 
-    return StaticServer(base_url(section.url), Machines(config.directory / "machines"))
+    return StaticServer(base_url(section.url, name="`static.url`"), Machines(config.directory / "machines"))
 
 
 def _processes(config: Config, section: ProcessSection) -> Backend:

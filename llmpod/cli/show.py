@@ -15,6 +15,7 @@ from llmpod.lifecycle.money import dollars
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import SUSPECT_SECONDS
 from llmpod.lifecycle.state import State
+from llmpod.lifecycle.supervision import Notes, read_notes
 from llmpod.model import Phase, Record, Want
 
 STALE_SECONDS = 900.0
@@ -72,7 +73,6 @@ def status_document(plane: Plane) -> dict[str, Any]:
     state, error = _state(plane)
     now = plane.now(state)
     orders = plane.store.orders()
-    alive = state.proxy is not None and process_id(state.proxy.process.pid) == state.proxy.process
     return {
         "now": now,
         "models": {
@@ -81,10 +81,9 @@ def status_document(plane: Plane) -> dict[str, Any]:
             for name, config in plane.config.models.items()
         },
         "proxy": {
-            "running": alive,
             "url": plane.proxy.url + "/v1" if plane.proxy else None,
-            "pid": state.proxy.process.pid if alive and state.proxy else None,
             "order": asdict(orders[PROXY]) if PROXY in orders else None,
+            **_proxy_document(plane, state),
         },
         "last_pass": state.last_pass,
         "last_pass_age_seconds": now - state.last_pass if state.last_pass else None,
@@ -92,6 +91,25 @@ def status_document(plane: Plane) -> dict[str, Any]:
         "state_file": str(plane.store.state_file),
         "trouble": asdict(state.trouble) if state.trouble else None,
         "error": error,
+    }
+
+
+def _proxy_document(plane: Plane, state: State) -> dict[str, Any]:
+    """Whether it runs, and how often it crashed under the warden that we know, who may have given it up."""
+    warden = state.proxy.process if state.proxy else None
+    alive = warden is not None and process_id(warden.pid) == warden
+    notes = read_notes(plane.store.directory)
+    if notes is None or (alive and warden is not None and notes.warden != warden.pid):
+        notes = Notes(warden.pid, warden.pid) if warden is not None else Notes(0)
+    return {
+        "running": alive and notes.proxy is not None,
+        "pid": notes.proxy if alive else None,
+        "supervisor": warden.pid if alive and warden is not None else None,
+        "crashes": notes.crashes,
+        "last_crash": asdict(notes.last_crash) | {"text": str(notes.last_crash)}
+        if notes.last_crash
+        else None,
+        "gave_up": notes.gave_up,
     }
 
 
@@ -144,6 +162,10 @@ def print_status(plane: Plane, console: Console, *, as_json: bool) -> None:
     proxy = document["proxy"]
     running = f"runs at {proxy['url']} (pid {proxy['pid']})" if proxy["running"] else "does not run"
     console.print(f"proxy    {running}")
+    if crash := proxy["last_crash"]:
+        often = "too often: GIVEN UP for some minutes" if proxy["gave_up"] else f"{proxy['crashes']} time(s)"
+        text = f"         it crashed {often}, last {moment(crash['at'])}: {crash['text']}"
+        console.print(text, style="red" if proxy["gave_up"] else "yellow", highlight=False, markup=False)
     age = document["last_pass_age_seconds"]
     console.print(f"watchdog last pass {duration(age)} ago" if age is not None else "watchdog never ran")
     if age is not None and age > STALE_SECONDS and any(m["pod_id"] for m in document["models"].values()):

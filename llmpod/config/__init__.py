@@ -21,14 +21,18 @@ from llmpod.config.callers import FILE_NAME as KEYS_FILE
 from llmpod.config.callers import CallerKey, Scope, digest_of, new_key, read_keys, written
 from llmpod.config.certificates import expires_at
 from llmpod.config.credentials import Secret, has_runpod_key, key_file, needs_key, provider_key, runpod_key
+from llmpod.config.live import FIXED, changed, needs_restart
 from llmpod.config.proxy import Auth, ProxySettings, base_url, proxy_settings, reached_at
 from llmpod.config.schema import AUTO_GPU, VLLM_PRESET, Budget, Notification, PodConfig
+from llmpod.config.settings_file import SETTINGS_VARIABLE, settings_digest
 from llmpod.config.ways import DEFAULTS, SECTIONS, DockerSection, ProcessSection, SlurmSection, StaticSection
 from llmpod.errors import ConfigError
 
 __all__ = [
     "AUTO_GPU",
+    "FIXED",
     "KEYS_FILE",
+    "SETTINGS_VARIABLE",
     "VLLM_PRESET",
     "Auth",
     "Budget",
@@ -44,6 +48,7 @@ __all__ = [
     "SlurmSection",
     "StaticSection",
     "base_url",
+    "changed",
     "digest_of",
     "environment",
     "expires_at",
@@ -52,6 +57,7 @@ __all__ = [
     "key_file",
     "load",
     "needs_key",
+    "needs_restart",
     "new_key",
     "parse",
     "provider_key",
@@ -60,6 +66,7 @@ __all__ = [
     "read_keys",
     "runpod_key",
     "salvage",
+    "settings_digest",
     "written",
 ]
 

@@ -17,6 +17,7 @@ from llmpod.observe.metrics import Metrics
 
 RECENT: Final = 50
 MAX_WAITING: Final = 65536
+INFO: Final = LEVELS["INFO"]
 BATCH: Final = 500  # lines encoded at once: about a millisecond
 
 
@@ -61,7 +62,6 @@ class Journal:
         self.last_request: float | None = None
         self._recent: deque[Seen] = deque(maxlen=RECENT)
         self._waiting: deque[Seen] = deque()
-        self._access = log.threshold <= LEVELS["INFO"]
 
     def add(self, seen: Seen) -> None:
         """Take one answered request; constant time, no I/O."""
@@ -71,7 +71,7 @@ class Journal:
             self.metrics.model(seen.model)
         self.last_request = seen.at
         self._recent.append(seen)
-        if not self._access:
+        if self.log.threshold > INFO:
             return
         if len(self._waiting) < MAX_WAITING:
             self._waiting.append(seen)

@@ -18,9 +18,9 @@ from llmpod.proxy.fill import Fill, Form
 from llmpod.proxy.headers import Headers, get, to_upstream
 from llmpod.proxy.keeper import Keeper, Use
 from llmpod.proxy.origin import Origin, Request
+from llmpod.proxy.pacer import Pacer
 from llmpod.proxy.prewarm import Warmth
 from llmpod.proxy.route import Destination, counts_upstream, streams_upstream
-from llmpod.proxy.upstream import Upstream
 from llmpod.proxy.wish import RECORD
 
 PRIVATE_BUFFER: Final = 256 * 2**10  # of an answer that nobody else may share: evens out two speeds, no more
@@ -58,21 +58,26 @@ class Dispatch:
         *,
         cache: Cache,
         keeper: Keeper,
-        upstream: Upstream,
+        pacer: Pacer,
         journal: Journal,
         warmth: Warmth,
     ) -> None:
-        self._settings = settings
-        self._policy = key_policy(settings)
-        # a recording replaces what was there before it began, and not its own
-        recording = settings.cache_mode == RECORD
-        self.store = partial(cache.put, over=journal.clock()) if recording else cache.put
+        self._cache = cache
         self._keeper = keeper
-        self._upstream = upstream
+        self._pacer = pacer
         self._journal = journal
         self._warmth = warmth
         self._flights = Flights()
         self._fills: dict[bytes, Fill] = {}
+        self.adopt(settings)
+
+    def adopt(self, settings: ProxySettings) -> None:
+        """Go by these settings, for the calls that come."""
+        self._settings = settings
+        self._policy = key_policy(settings)
+        # a recording replaces what was there before it began, and not its own
+        recording, put = settings.cache_mode == RECORD, self._cache.put
+        self.store = partial(put, over=self._journal.clock()) if recording else put
 
     def take(self, job: Job, origin: Origin) -> tuple[Fill, bool]:
         """The call whose answer this request gets, and whether it was running already.
@@ -125,9 +130,10 @@ class Dispatch:
             store=(job.keep or self.store) if job.shared else None,
             question=self._question(job, path) if job.shared else b"",
             finish=self._settings.finish_seconds,
-            over=self._over,
+            owner=self,
+            lane_name=_lane_name(job, request),
         )
-        fill.call = self._upstream.call(request, fill)
+        fill.call = self._pacer.call(request, fill)
         return fill
 
     def _question(self, job: Job, path: str) -> bytes:
@@ -136,7 +142,12 @@ class Dispatch:
             return job.key.question
         return question_of(path, job.ask.body, policy=self._policy)
 
-    def _over(self, fill: Fill) -> None:
+    # --- for fills ---------------------------------------------------------------------------------------
+    def answered(self, fill: Fill, status: int, headers: Headers) -> None:
+        self._pacer.answered(fill, status, headers)
+
+    def over(self, fill: Fill) -> None:
+        self._pacer.over(fill)
         name = fill.flight.digest
         if self._fills.get(name) is fill:
             del self._fills[name]
@@ -160,6 +171,12 @@ def _may_stream(job: Job) -> bool:
     """Whether a request for a document may become one for a stream: not where the server is to keep the answer."""
     path = job.ask.path
     return converts(path) and (counts_on_request(path) or job.key.cacheable)
+
+
+def _lane_name(job: Job, request: Request) -> tuple[object, ...]:
+    """Whose requests a server counts together: those with one credential and for one model."""
+    owner = job.ask.owner(passes_credentials=True) if job.destination.passes_credentials else b""
+    return request.origin.place, owner, job.key.model
 
 
 def _attempt(ask: Ask) -> tuple[bytes, bool]:

@@ -170,16 +170,22 @@ class Relay:
         destinations, now = self._keeper.destinations, time.time()
 
         def from_server(body: bytes) -> bytes:
-            listing = models.merged(body, destinations, now=now)
+            return one(models.merged(body, destinations, now=now))
+
+        def from_us() -> bytes:
+            return one(models.listed(destinations, now=now))
+
+        def one(listing: bytes) -> bytes:
             return listing if name is None else models.picked(listing, name)
 
         destination = self._keeper.destination(name)
-        if destination.origin is not None and self._mode != REPLAY_ONLY:
-            listing_ask = replace(ask, path=models.PATH, target=models.PATH.encode())
-            self._fetch(Job(listing_ask, destination), answer, turn=from_server)
+        if destination.origin is None or self._mode == REPLAY_ONLY:
+            answer.whole(200, [JSON_TYPE, NOSNIFF], from_us())
             return
-        body = models.listed(destinations, now=now)
-        answer.whole(200, [JSON_TYPE, NOSNIFF], body if name is None else models.picked(body, name))
+        listing_ask = replace(ask, path=models.PATH, target=models.PATH.encode())
+        known = any(d.names for d in destinations)  # of a fixed endpoint we know nothing ourselves
+        job = Job(listing_ask, destination)
+        self._fetch(job, answer, turn=from_server, instead=from_us if known else None)
 
     def _ask_upstream(
         self, job: Job, wish: Wish, answer: Answer, reason: str, *, turn: Turn | None = None
@@ -192,12 +198,24 @@ class Relay:
             raise wish.not_cached()
         self._fetch(job, answer, turn=turn)
 
-    def _fetch(self, job: Job, answer: Answer, *, turn: Turn | None = None) -> None:
+    def _fetch(
+        self,
+        job: Job,
+        answer: Answer,
+        *,
+        turn: Turn | None = None,
+        instead: Callable[[], bytes] | None = None,
+    ) -> None:
         """Listen to the call that brings the answer; the last one to leave ends it."""
+        if answer.meter is not None:
+            answer.meter.begin(job.destination, answer.model)
         fill, joined = self._dispatch.take(job, self._origin(job))
         if joined:
             answer.cache, answer.reason = "JOIN", "in flight" if job.shared else "asked again"
-        Delivery(fill, answer, job.ask, want=job.want, keepalive=self._keepalive, turn=turn).begin()
+        keepalive = self._keepalive
+        Delivery(
+            fill, answer, job.ask, want=job.want, keepalive=keepalive, turn=turn, instead=instead
+        ).begin()
 
     def _origin(self, job: Job) -> Origin:
         """Raises ModelNotReady; only a POST wishes for the model: a link or an image must not start anything (T1)."""

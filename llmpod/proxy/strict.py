@@ -132,6 +132,17 @@ def origin_form(method: bytes, url: bytes, host: bytes) -> bytes:
     return url
 
 
+def without_upgrade(method: bytes, url: bytes, headers: Headers) -> bytes:
+    """A header again, without the offer of another protocol, for a parser that goes on to the body.
+
+    Java's client offers h2c with every first request; llhttp would take the body for that protocol's bytes.
+    """
+    offers = (b"upgrade", b"connection", b"http2-settings")
+    lines = [b"%b %b HTTP/1.1\r\n" % (method, url)]
+    lines += [b"%b: %b\r\n" % item for item in headers if item[0] not in offers]
+    return b"".join([*lines, b"\r\n"])
+
+
 def too_large(url: bytes, headers: Headers) -> LlmpodError:
     """What to call a header that is too large: one whose target alone is, or one with too much behind it."""
     if not headers and len(url) > MAX_LINE:

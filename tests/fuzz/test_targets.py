@@ -25,7 +25,7 @@ def fuzz(target: Target, seeds: tuple[bytes, ...], count: int) -> None:
         raw = faulty(dice.choice(stock), dice, stock)
         try:
             target(raw)
-        except Exception as error:
+        except Exception as error:  # whatever a parser lets out is the finding
             raise AssertionError(f"found: {raw!r}") from error
         if len(stock) < 4 * len(seeds) and len(raw) < 3000:
             stock.append(raw)

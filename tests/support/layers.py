@@ -27,6 +27,7 @@ _NOUNS = (
     "llmpod.model",
     "llmpod.bounded",
     "llmpod.identity",
+    "llmpod.places",
     "llmpod.text",
     "llmpod.web",
 )
@@ -53,6 +54,7 @@ PARTS: Mapping[str, Part] = {
     "llmpod.model": Part(ours=("llmpod.errors",), sync=True),
     "llmpod.bounded": Part(sync=True),
     "llmpod.identity": Part(ours=("llmpod.model",), sync=True),
+    "llmpod.places": Part(sync=True),
     "llmpod.text": Part(sync=True),
     "llmpod.web": Part(libraries=_REQUESTS, sync=True),
     "llmpod.config*": Part(ours=_SETTINGS, libraries=("pydantic", "pydantic_core"), sync=True),
@@ -69,6 +71,9 @@ PARTS: Mapping[str, Part] = {
     "llmpod.backends.hub*": Part(ours=(*_BACKEND, "llmpod.backends.hub*"), libraries=_REQUESTS, sync=True),
     "llmpod.backends.*": Part(ours=_BACKEND, libraries=_REQUESTS, sync=True),
     "llmpod.backends": Part(ours=(*_BACKEND, "llmpod.backends.*"), sync=True),
+    "llmpod.lifecycle.proxy_warden": Part(
+        sync=True
+    ),  # a program of its own that imports nothing but the system
     "llmpod.lifecycle.notify*": Part(ours=_LIFECYCLE, libraries=_REQUESTS, sync=True),
     "llmpod.lifecycle.probe*": Part(ours=_LIFECYCLE, libraries=_REQUESTS, sync=True),
     "llmpod.lifecycle*": Part(ours=_LIFECYCLE, sync=True),
@@ -88,6 +93,7 @@ PARTS: Mapping[str, Part] = {
             "llmpod.cache",
             "llmpod.cache.*",
             "llmpod.lifecycle.share",
+            "llmpod.lifecycle.tally",
             "llmpod.proxy",
             "llmpod.proxy.*",
         ),
