@@ -12,13 +12,13 @@ from llmpod.config import (
     Config,
     DockerSection,
     ProcessSection,
-    Secret,
     SlurmSection,
     StaticSection,
     base_url,
     environment,
 )
 from llmpod.model import Instance, Listing, Offer, Spec
+from llmpod.secret import Secret
 
 # What SLURM's commands and a job need of the caller's environment; the cloud key is not in it.
 _CLUSTER = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SLURM_CONF")

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from llmpod.backends import open_backend
 from llmpod.cli.checks import UPDATE, Check, Site, ok, problem, warning
 from llmpod.cli.scheduled import key_mend
-from llmpod.config import Secret
 from llmpod.errors import BadCredentials, LlmpodError, NoMoney, ProviderError, RetiredApi
 from llmpod.lifecycle import match
 from llmpod.lifecycle.state import State
 from llmpod.model import Listing
+from llmpod.secret import Secret
 
 SKEW_WARNING_SECONDS = 30.0
 SKEW_PROBLEM_SECONDS = 300.0

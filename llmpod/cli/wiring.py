@@ -13,7 +13,7 @@ from llmpod.backends.runpod_logs import tail
 from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.cli.draw import Drawer
 from llmpod.cli.proxyenv import proxy_environ
-from llmpod.config import Config, PodConfig, Secret
+from llmpod.config import Config, PodConfig
 from llmpod.errors import ProviderError, StateError
 from llmpod.lifecycle import failpoint, files
 from llmpod.lifecycle.act import Actor, Managed
@@ -31,6 +31,8 @@ from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.store import Store
 from llmpod.model import Direction, Event, Record, Spec, Want
+from llmpod.secret import Secret
+from llmpod.veil import Veil
 
 HOME = Path(__file__).resolve().parents[2]
 LAST_LINES = 100
@@ -120,7 +122,7 @@ class Plane:
     @property
     def events(self) -> EventLog:
         """What was worth telling."""
-        return EventLog(self.store.directory)
+        return EventLog(self.store.directory, self.store.veil)
 
     def _tell(self, event: Event) -> None:
         with suppress(StateError):  # no news is worth stopping a pass for
@@ -130,7 +132,7 @@ class Plane:
         """The end of a failed pod's log, in a file; empty where there is none to be had."""
         if record.instance_id is None or not (lines := self._last_lines(record.instance_id)):
             return ""
-        kept = LastWords.of(self.store.directory)
+        kept = LastWords.of(self.store.directory, self.store.veil)
         try:
             kept.keep(record.instance_id, record.error, lines, now=self.clock())
         except StateError:
@@ -186,6 +188,7 @@ def open_plane(
     *,
     environ: Mapping[str, str],
     with_proxy: bool = True,
+    veil: Veil | None = None,
     clock: Callable[[], float] = time.time,
     point: Callable[[str], None] | None = None,
 ) -> Iterator[Plane]:
@@ -195,7 +198,7 @@ def open_plane(
         StateError: the directory for its files cannot be used.
         ConfigError: a failpoint is set that is none.
     """
-    store, prober = Store(config.state_file), HttpProber()
+    store, prober = Store(config.state_file, veil=veil), HttpProber()
     backend = open_backend(config, key)
     proxy = ProxyProcess(store, PROXY_SCRIPT, proxy_environ(config, environ, store)) if with_proxy else None
     try:

@@ -73,7 +73,7 @@ class ProxyProcess:
     ) -> None:
         self._store = store
         self._script = script
-        self._token = hashlib.sha256(store.pod_key("proxy").encode()).hexdigest()[:32]
+        self._token = hashlib.sha256(store.pod_key("proxy").reveal().encode()).hexdigest()[:32]
         self._inherited = {name: value for name, value in environ.items() if name in INHERITED}
         self._values = {name: value for name, value in environ.items() if name not in INHERITED}
         self._text = json.dumps(self._values, indent=1, sort_keys=True) + "\n"

@@ -202,7 +202,7 @@ def _request(job: Job, origin: Origin, asked: Form) -> Request:
     destination, ask = job.destination, job.ask
     headers: Headers = to_upstream(ask.headers, credentials=destination.passes_credentials)
     if destination.api_key is not None:
-        headers.append((b"authorization", b"Bearer " + destination.api_key.encode("latin-1")))
+        headers.append((b"authorization", b"Bearer " + destination.api_key.reveal().encode("latin-1")))
     body = ask.body if asked == job.want else _as_stream(ask.body, ask.path)
     method = "GET" if ask.method == "HEAD" else ask.method  # model servers know HEAD for hardly any path
     return Request(origin, method.encode(), ask.target, headers, body)

@@ -156,6 +156,7 @@ class Keeper:
         self._stamp = stamp
         self._complaint = ""
         self.trouble = f"{seen.trouble.text} (since {iso(seen.trouble.since)})" if seen.trouble else ""
+        self._log.veil.learn(*(target.api_key for target in seen.targets.values()))
         before, self.destinations = self.destinations, followed(seen.targets, self._settings)
         if before != self.destinations:
             self._changed()

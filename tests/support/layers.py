@@ -28,7 +28,9 @@ _NOUNS = (
     "llmpod.bounded",
     "llmpod.identity",
     "llmpod.places",
+    "llmpod.secret",
     "llmpod.text",
+    "llmpod.veil",
     "llmpod.web",
 )
 _SETTINGS = (*_NOUNS, "llmpod.config", "llmpod.config.*")
@@ -55,6 +57,8 @@ PARTS: Mapping[str, Part] = {
     "llmpod.bounded": Part(sync=True),
     "llmpod.identity": Part(ours=("llmpod.model",), sync=True),
     "llmpod.places": Part(sync=True),
+    "llmpod.secret": Part(sync=True),
+    "llmpod.veil": Part(ours=("llmpod.secret",), sync=True),
     "llmpod.text": Part(sync=True),
     "llmpod.web": Part(libraries=_REQUESTS, sync=True),
     "llmpod.config*": Part(ours=_SETTINGS, libraries=("pydantic", "pydantic_core"), sync=True),
@@ -82,7 +86,7 @@ PARTS: Mapping[str, Part] = {
         ours=("llmpod", "llmpod.errors", "llmpod.cache", "llmpod.cache.*"), libraries=("aiofiles", "redis")
     ),
     "llmpod.observe*": Part(
-        ours=("llmpod", "llmpod.errors", "llmpod.observe", "llmpod.observe.*"),
+        ours=("llmpod", "llmpod.errors", "llmpod.veil", "llmpod.observe", "llmpod.observe.*"),
         libraries=("prometheus_client",),
     ),
     "llmpod.proxy*": Part(
