@@ -22,7 +22,9 @@ from llmpod.proxy.app import Front
 from llmpod.proxy.protocol import EdgeProtocol
 
 BACKLOG: Final = 2048
-SEND_BUFFER: Final = 64 * 2**10  # of a client's socket; left alone it grows to 4 MiB for one that never reads
+SEND_BUFFER: Final = (
+    128 * 2**10
+)  # of a client's socket; left alone it grows to 4 MiB for one that never reads
 POLL_SECONDS: Final = 0.05
 LAST_WORDS_SECONDS: Final = 0.7  # for the error event of a stream that outlasts the grace
 
