@@ -200,6 +200,14 @@ while True: signal.pause()
         assert warden.wait() == 0
 
 
+def test_sighup_does_not_end_a_proxy_that_does_not_listen_for_it_yet(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
+    with running(started(tmp_path, "import signal; print(signal.getsignal(1).name)"), env=env) as warden:
+        assert warden.wait(within=SLOW) == 0
+        assert warden.out == "SIG_IGN\n"
+
+
 def test_notes_that_cannot_be_written_do_not_keep_the_proxy_from_running(
     tmp_path: Path, env: dict[str, str]
 ) -> None:
