@@ -22,6 +22,7 @@ import json
 from typing import Any, Final
 
 from llmpod.cache import messages, responses
+from llmpod.cache.jsontext import compact
 from llmpod.cache.paths import Shape, converts, shape_of
 from llmpod.cache.sse import DONE, parse_events
 from llmpod.errors import UpstreamInvalid
@@ -57,7 +58,7 @@ def assemble(frames: bytes, *, path: str) -> bytes:
         for chunk in chunks:
             assembly.take(chunk)
         answer = assembly.answer()
-    return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+    return compact(answer)
 
 
 def _chunk(data: str) -> dict[str, Any]:

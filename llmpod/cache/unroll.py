@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from llmpod.cache import messages, responses
+from llmpod.cache.jsontext import compact
 from llmpod.cache.paths import Shape, converts, shape_of
 from llmpod.cache.sse import DONE, iter_frames, parse_events
 from llmpod.errors import UpstreamInvalid
@@ -84,7 +85,7 @@ def _named_frame(event: dict[str, Any]) -> bytes:
 
 
 def _frame(chunk: dict[str, Any]) -> bytes:
-    return b"data: %b\n\n" % json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode()
+    return b"data: %b\n\n" % compact(chunk)
 
 
 def _text(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:

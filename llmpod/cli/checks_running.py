@@ -71,7 +71,7 @@ def proxy(site: Site) -> Check:
     if not _taken(reached_at(site.config.common.proxy_host), port):
         return _not_running(site, port)
     record = site.state.proxy if site.state else None
-    if record and _instance(site) == record.token:
+    if record and _instance(site) == record.token:  # an id that /health tells everybody
         return ok("proxy", f"healthy on port {port} (pid {listener(port) or record.process.pid})")
     holder = listener(port)
     notes = read_notes(site.directory)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from llmpod.config import KEYS_FILE, Auth, Config, PodConfig, caching, digest_of
+from llmpod.config.rates import rates_text
 from llmpod.config.served import identity_of
 from llmpod.lifecycle.proxyproc import INHERITED
 from llmpod.lifecycle.store import Store
@@ -45,7 +46,7 @@ def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> d
     }
     if c.auth is Auth.KEYS:
         values["LLMPOD_KEYS_FILE"] = str(store.directory / KEYS_FILE)
-        values["LLMPOD_OWN_KEY"] = digest_of(store.proxy_key)
+        values["LLMPOD_OWN_KEY"] = digest_of(store.proxy_key.reveal())
     if c.use_https:
         values |= {"USE_HTTPS": "true", "SSL_CERT": str(c.ssl_cert), "SSL_KEY": str(c.ssl_key)}
     return {name: environ[name] for name in INHERITED if name in environ} | values
@@ -61,6 +62,8 @@ def _edge_environ(c: PodConfig) -> dict[str, str]:
         "LLMPOD_ALLOW_INSECURE_BIND": "true" if c.allow_insecure_bind else "",
         "LLMPOD_REQUESTS_PER_MINUTE": str(c.requests_per_minute or ""),
         "LLMPOD_TOKENS_PER_MINUTE": str(c.tokens_per_minute or ""),
+        "LLMPOD_RATE_LIMITS": rates_text(c.rate_limits),
+        "LLMPOD_TOKEN_PRICES": rates_text(c.token_prices),
         "LLMPOD_MAX_IN_FLIGHT": "" if c.max_in_flight == 256 else str(c.max_in_flight),
     }
     return {name: value for name, value in values.items() if value}

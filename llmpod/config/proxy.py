@@ -1,7 +1,6 @@
 """Not the proxy: its settings, read once from the environment and the command line."""
 
 import argparse
-import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,9 +16,12 @@ from llmpod.config.caching import (
     read_policy,
     read_ttl,
 )
+from llmpod.config.rates import RateLimit, TokenPrice, read_prices, read_rates
 from llmpod.config.settings_file import SETTINGS_VARIABLE, read_settings
 from llmpod.config.words import amount, choice, count, flag, none_or_seconds, seconds, words
 from llmpod.errors import ConfigError
+from llmpod.places import no_server_at
+from llmpod.secret import Secret
 
 UpstreamStream = Literal["auto", "always", "never"]
 UpstreamUsage = Literal["auto", "always", "asked"]
@@ -42,13 +44,14 @@ class ProxySettings:
     are the names of one model, its own id last, ``identity`` stands for it in cache keys, and ``max_model_len`` is
     its context length; a state knows better.
     ``cache_policy`` by path, ``*`` for the rest; ``cache_ttl_seconds`` None: for ever; ``cache_pace`` in events a
-    second, 0: at once. ``own_key`` is the SHA-256 of the key of our own commands.
+    second, 0: at once. ``own_key`` is the SHA-256 of the key of our own commands. ``rate_limits`` by pattern of path,
+    ``token_prices`` by model, ``*`` for the rest.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     endpoint: str | None = None
-    endpoint_key: str | None = None
+    endpoint_key: Secret | None = None
     state_file: Path | None = None
     models: tuple[str, ...] = ()
     identity: str = ""
@@ -85,6 +88,7 @@ class ProxySettings:
     total_seconds: float = 3600.0
     keep_alive_seconds: float = 75.0
     max_body_bytes: int = 32 * 2**20
+    max_bodies_bytes: int = 256 * 2**20
     max_header_bytes: int = 32 * 2**10
     auth: Auth = Auth.OPEN
     keys_file: Path | None = None
@@ -101,10 +105,12 @@ class ProxySettings:
     max_connections: int = 4096
     max_connections_per_source: int = 256
     max_in_flight: int = 256
-    max_queue: int = 256
+    max_queue: int = 192
     queue_seconds: float = 30.0
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    rate_limits: Mapping[str, RateLimit] = field(default_factory=dict)
+    token_prices: Mapping[str, TokenPrice] = field(default_factory=dict)
 
     @property
     def entry_seconds(self) -> float | None:
@@ -120,8 +126,12 @@ def reached_at(host: str) -> str:
     return "127.0.0.1" if host in ("", "0.0.0.0", "::", "localhost") else host  # noqa: S104 - compared, not bound
 
 
-def base_url(url: str) -> str:
+def base_url(url: str, *, name: str = "RUNPOD_ENDPOINT") -> str:
     """Reduce a model server's URL to what stands before ``/v1``.
+
+    Args:
+        url: what a person wrote.
+        name: of the setting, for messages.
 
     Raises:
         ConfigError: not an http(s) URL, carries credentials, a query, or a link-local host (cloud metadata).
@@ -129,12 +139,13 @@ def base_url(url: str) -> str:
     parts = _split(url.strip())
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(
-            f"RUNPOD_ENDPOINT is not an http(s) URL: {url!r}.",
+            f"{name} is not an http(s) URL: {url!r}.",
             hint="Example: https://PODID-8000.proxy.runpod.net/v1/chat/completions",
         )
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise ConfigError("RUNPOD_ENDPOINT may not carry a user, a password, a query or a fragment.")
-    _refuse_link_local(parts.hostname)
+        raise ConfigError(f"{name} may not carry a user, a password, a query or a fragment.")
+    if what := no_server_at(parts.hostname):
+        raise ConfigError(f"{name} names {parts.hostname}, which is {what}.")
     path = parts.path.rstrip("/")
     head, found, _ = f"{path}/".rpartition("/v1/")
     return f"{parts.scheme}://{parts.netloc}{head if found else path}"
@@ -149,15 +160,6 @@ def _split(url: str) -> SplitResult | None:
         return parts if parts.port != 0 else None
     except ValueError:
         return None
-
-
-def _refuse_link_local(host: str) -> None:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return
-    if address.is_link_local or address.is_multicast or address.is_unspecified:
-        raise ConfigError(f"RUNPOD_ENDPOINT names {host}, which is no model server's address.")
 
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -182,7 +184,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "SSL_CERT": ("ssl_cert", lambda _, text: Path(text).expanduser()),
     "SSL_KEY": ("ssl_key", lambda _, text: Path(text).expanduser()),
     "PORT": ("port", count(0, 65535)),
-    "RUNPOD_ENDPOINT_KEY": ("endpoint_key", lambda _, text: text.strip()),
+    "RUNPOD_ENDPOINT_KEY": ("endpoint_key", lambda name, text: Secret(text.strip(), f"${name}")),
     "UPSTREAM_STREAM": ("upstream_stream", choice("auto", "always", "never")),
     "LOG_LEVEL": ("log_level", choice(*_LEVELS)),
     "LLMPOD_STATE": ("state_file", lambda _, text: Path(text)),
@@ -207,11 +209,14 @@ VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LLMPOD_STALL_SECONDS": ("stall_seconds", seconds),
     "LLMPOD_MAX_CONNECTIONS": ("max_connections", count(1, 10**6)),
     "LLMPOD_MAX_CONNECTIONS_PER_SOURCE": ("max_connections_per_source", count(1, 10**6)),
+    "LLMPOD_MAX_BODIES_BYTES": ("max_bodies_bytes", count(1, 2**50)),
     "LLMPOD_MAX_IN_FLIGHT": ("max_in_flight", count(1, 10**6)),
     "LLMPOD_MAX_QUEUE": ("max_queue", count(1, 10**6)),
     "LLMPOD_QUEUE_SECONDS": ("queue_seconds", seconds),
     "LLMPOD_REQUESTS_PER_MINUTE": ("requests_per_minute", count(1, 10**9)),
     "LLMPOD_TOKENS_PER_MINUTE": ("tokens_per_minute", count(1, 10**12)),
+    "LLMPOD_RATE_LIMITS": ("rate_limits", read_rates),
+    "LLMPOD_TOKEN_PRICES": ("token_prices", read_prices),
     "LLMPOD_HOST": ("host", lambda _, text: text.strip()),
     "LLMPOD_AUTH": ("auth", lambda name, text: Auth(choice(*Auth)(name, text))),
     "LLMPOD_KEYS_FILE": ("keys_file", lambda _, text: Path(text).expanduser()),

@@ -73,7 +73,7 @@ class ProxyProcess:
     ) -> None:
         self._store = store
         self._script = script
-        self._token = hashlib.sha256(store.pod_key("proxy").encode()).hexdigest()[:32]
+        self._token = hashlib.sha256(store.pod_key("proxy").reveal().encode()).hexdigest()[:32]
         self._inherited = {name: value for name, value in environ.items() if name in INHERITED}
         self._values = {name: value for name, value in environ.items() if name not in INHERITED}
         self._text = json.dumps(self._values, indent=1, sort_keys=True) + "\n"
@@ -176,7 +176,8 @@ class ProxyProcess:
             connection.request("GET", "/health")
             body = json.loads(connection.getresponse().read(2**20))
             answer = _Answer(int(body["pid"]), int(body.get("parent", 0)), str(body.get("settings", "")))
-            return answer if body.get("instance") == self._token else None
+            ours = body.get("instance") == self._token  # an id that /health tells everybody
+            return answer if ours else None
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError):
             return None
         finally:

@@ -10,7 +10,7 @@ from llmpod.errors import LlmpodError
 from llmpod.observe import Journal, Seen
 from llmpod.proxy.ask import Ask
 from llmpod.proxy.headers import Headers
-from llmpod.proxy.limits import Meter
+from llmpod.proxy.meter import Meter
 from llmpod.proxy.replies import error_body, error_event, error_headers
 
 BIG: Final = 65536  # a body from here on is not copied behind its head
@@ -84,6 +84,10 @@ class Answer:
     @property
     def congested(self) -> bool:
         return self._wire.congested
+
+    def veiled(self, foreign: bytes) -> bytes:
+        """Somebody else's text without our secrets: servers like to repeat the key that they refuse."""
+        return self._journal.log.veil.live_bytes(foreign)
 
     # --- to the client ------------------------------------------------------------------------------------
     def start(self, status: int, headers: Headers) -> None:

@@ -15,6 +15,7 @@ from llmpod.cache import Cache
 from llmpod.config import ProxySettings
 from llmpod.observe import Journal, Log, Metrics
 from llmpod.observe.dashboard import load_page
+from llmpod.proxy.accounts import Accounts, tally_of
 from llmpod.proxy.bounds import connections
 from llmpod.proxy.dispatch import Dispatch
 from llmpod.proxy.gate import Gate
@@ -23,8 +24,10 @@ from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.limits import Limiter
 from llmpod.proxy.memory import MemoryWatch
 from llmpod.proxy.ops import SAFE, Ops, routes
+from llmpod.proxy.pacer import Pacer
 from llmpod.proxy.prewarm import Prewarmer, Warmth
 from llmpod.proxy.reload import Cellar, Reloader
+from llmpod.proxy.room import Room, room_bytes
 from llmpod.proxy.slots import Slots
 from llmpod.proxy.sweep import Deadlines, Door, Sweep
 from llmpod.proxy.tls import Certificates
@@ -92,29 +95,34 @@ class Front:
             stack.push_async_callback(cache.aclose)
             upstream = Upstream(patience_of(settings), metrics)
             stack.push_async_callback(upstream.aclose)
-            keeper = Keeper(settings, self._log, changed=upstream.try_again)
+            pacer = Pacer(upstream, places=settings.max_queue, patience=settings.queue_seconds)
+            keeper = Keeper(settings, self._log, changed=pacer.try_again)
             await keeper.start()
             stack.push_async_callback(keeper.aclose)
             prewarmer = Prewarmer(settings, keeper, self._warmth, self._log)
             await prewarmer.start()
             stack.push_async_callback(prewarmer.aclose)
             dispatch = Dispatch(
-                settings, cache=cache, keeper=keeper, upstream=upstream, journal=journal, warmth=self._warmth
+                settings, cache=cache, keeper=keeper, pacer=pacer, journal=journal, warmth=self._warmth
             )
-            self.ops = Ops(settings, cache, keeper, journal, upstream)
+            self.ops = Ops(settings, cache, keeper, journal, upstream, pacer)
             self._web.include_router(routes(self.ops, load_page()))
+            accounts = Accounts(tally_of(settings), self._log)
+            accounts.start()
+            stack.push_async_callback(accounts.aclose)
             slots = Slots(settings.max_in_flight, settings.max_queue, patience=settings.queue_seconds)
             memory = MemoryWatch(settings.memory_bytes, self._log, relieve=cache.relieve)
             self.ops.memory, slots.full = memory, lambda: memory.full
             sweep = self._sweep(slots, memory, cache)
             stack.callback(sweep.close)
             stack.callback(self._watchdog.close)
-            limiter = Limiter(settings, spares=self._warmth.is_ours)
-            cellar = Cellar(cache, keeper, upstream, dispatch, self._warmth, self.ops)
+            room = Room(room_bytes(settings))
+            limiter = Limiter(settings, accounts, spares=self._warmth.is_ours)
+            cellar = Cellar(cache, keeper, upstream, pacer, dispatch, self._warmth, accounts, self.ops)
             desk, relay = cellar.rooms(settings)
             self.ops.door = door = self._door()
             self.ops.alarms = self._alarms
-            self._house = house = House(door, self._first_gate, desk, relay, sweep, limiter, slots)
+            self._house = house = House(door, self._first_gate, desk, relay, sweep, limiter, slots, room)
             self._reloader = Reloader(self._again, self._gate, house=house, cellar=cellar, log=self._log)
             yield {"house": house}
 

@@ -16,11 +16,12 @@ from llmpod.errors import UpstreamInvalid
 from llmpod.proxy.answer import Answer
 from llmpod.proxy.ask import Ask
 from llmpod.proxy.fill import Fill, Form
-from llmpod.proxy.headers import Header, Headers, get, is_json, is_stream
+from llmpod.proxy.headers import NOSNIFF, Header, Headers, get, is_json, is_stream
 from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.replies import JSON_TYPE, SSE_TYPE, STREAM_FIELDS, in_openai_shape, truer_status
 
 _MAX_ERROR_BYTES: Final = 2**20
+_MAX_WHOLE_BYTES: Final = 64 * 2**20  # of an answer that must be there whole before the client gets any of it
 _BIG: Final = 65536  # bodies above this are converted in a thread
 Whole = tuple[int, Headers, bytes]  # a complete answer: status, fields, body
 
@@ -35,10 +36,22 @@ class Delivery:
         want: the form that the client asked for.
         keepalive: what it hears while nothing comes.
         turn: makes the answer to this client out of a whole one of status 200; None: it passes.
+        instead: makes a JSON answer where there is none; None: the client gets the error.
     """
 
     __slots__ = (
-        *("_answer", "_ask", "_fill", "_filter", "_keepalive", "_led", "_listener", "_parts", "_quiet"),
+        *(
+            "_answer",
+            "_ask",
+            "_fill",
+            "_filter",
+            "_instead",
+            "_keepalive",
+            "_led",
+            "_listener",
+            "_parts",
+            "_quiet",
+        ),
         *("_turned", "_want"),
     )
 
@@ -51,6 +64,7 @@ class Delivery:
         want: Form,
         keepalive: Keepalive,
         turn: Callable[[bytes], bytes] | None = None,
+        instead: Callable[[], bytes] | None = None,
     ) -> None:
         self._fill = fill
         self._answer = answer
@@ -58,6 +72,7 @@ class Delivery:
         self._want = want
         self._keepalive = keepalive
         self._turned = turn
+        self._instead = instead
         self._parts: list[bytes] | None = None  # gathered for an answer in another form
         self._filter: UsageFilter | None = None
         self._led = False  # the answer was begun by a keepalive, before the model server had said anything
@@ -80,7 +95,7 @@ class Delivery:
             if self._advance(flight.head):
                 return
             if flight.error is not None:
-                self._answer.fail(flight.error)
+                self._fail(flight.error)
             elif self._parts is None:
                 self._finish()
             elif flight.head is not None:
@@ -119,6 +134,9 @@ class Delivery:
         if self._parts is not None:
             while (chunk := take()) is not None:
                 self._parts.append(chunk)
+            if flight.size > (_MAX_WHOLE_BYTES if head.status < 400 else _MAX_ERROR_BYTES):
+                answer.fail(_too_large(head, flight.size))
+                return True
             return not flight.over
         while not answer.congested:
             chunk = take()
@@ -134,6 +152,12 @@ class Delivery:
         if usage.taken and self._answer.meter is not None:
             self._answer.meter.hear(usage.taken)
         return rest
+
+    def _fail(self, error: Exception) -> None:
+        if self._instead is not None and not self._answer.started:
+            self._answer.whole(200, [JSON_TYPE, NOSNIFF], self._instead())
+        else:
+            self._answer.fail(error)
 
     def _finish(self) -> None:
         if self._filter is not None:
@@ -176,7 +200,7 @@ class Delivery:
 
         def work() -> Whole:
             if head.status >= 400:
-                return _error(head, body)
+                return _error(head, self._answer.veiled(body))
             if turn is not None:
                 return 200, _with_type(JSON_TYPE, head), turn(body)
             return _convert(head, body, path, want)
@@ -202,6 +226,11 @@ class Delivery:
             answer.fail(error)
 
 
+def _too_large(head: Head, size: int) -> UpstreamInvalid:
+    what = "an error" if head.status >= 400 else "an answer"
+    return UpstreamInvalid(f"The model server answered {head.status} with {what} of {size} bytes or more.")
+
+
 def _convert(head: Head, body: bytes, path: str, want: Form) -> Whole:
     """Raises UpstreamInvalid when the frames cannot be put together."""
     if is_stream(get(head.headers, b"content-type")):
@@ -211,8 +240,6 @@ def _convert(head: Head, body: bytes, path: str, want: Form) -> Whole:
 
 def _error(head: Head, body: bytes) -> Whole:
     """An error of the model server: its status and fields, its body in OpenAI's shape."""
-    if len(body) > _MAX_ERROR_BYTES:
-        raise UpstreamInvalid(f"The model server answered {head.status} with an error of {len(body)} bytes.")
     content_type = get(head.headers, b"content-type")
     shaped = in_openai_shape(head.status, content_type, body)
     kind = (b"content-type", content_type) if shaped is body and is_json(content_type) else JSON_TYPE

@@ -9,6 +9,7 @@ from llmpod.proxy.desk import Desk
 from llmpod.proxy.gate import Gate
 from llmpod.proxy.limits import Limiter
 from llmpod.proxy.relay import Relay
+from llmpod.proxy.room import Room
 from llmpod.proxy.slots import Slots
 from llmpod.proxy.sweep import Door, Sweep
 
@@ -24,3 +25,4 @@ class House:
     sweep: Sweep
     limiter: Limiter
     slots: Slots
+    room: Room

@@ -13,6 +13,7 @@ from llmpod.errors import LlmpodError
 from llmpod.observe import Log
 from llmpod.observe.logs import LEVELS
 from llmpod.proxy import exposure
+from llmpod.proxy.accounts import Accounts, tally_of
 from llmpod.proxy.bounds import connections
 from llmpod.proxy.desk import Desk
 from llmpod.proxy.dispatch import Dispatch
@@ -22,8 +23,10 @@ from llmpod.proxy.house import House
 from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.ops import Ops
+from llmpod.proxy.pacer import Pacer
 from llmpod.proxy.prewarm import Warmth
 from llmpod.proxy.relay import Relay
+from llmpod.proxy.room import room_bytes
 from llmpod.proxy.sweep import Deadlines
 from llmpod.proxy.upstream import Upstream, patience_of
 
@@ -35,8 +38,10 @@ class Cellar:
     cache: Cache
     keeper: Keeper
     upstream: Upstream
+    pacer: Pacer
     dispatch: Dispatch
     warmth: Warmth
+    accounts: Accounts
     ops: Ops
 
     def rooms(self, settings: ProxySettings) -> tuple[Desk, Relay]:
@@ -63,8 +68,10 @@ class Cellar:
         )
         self.keeper.adopt(settings)
         self.upstream.adopt(patience_of(settings))
+        self.pacer.adopt(places=settings.max_queue, patience=settings.queue_seconds)
         self.dispatch.adopt(settings)
         self.warmth.adopt(settings)
+        self.accounts.adopt(tally_of(settings))
         self.ops.settings = settings
         if self.ops.memory is not None:
             self.ops.memory.cap = settings.memory_bytes
@@ -125,6 +132,7 @@ class Reloader:
         house.gate = gate
         house.desk, house.relay = self._cellar.rooms(settings)
         house.limiter.adopt(settings)
+        house.room.most = room_bytes(settings)
         house.slots.adopt(settings.max_in_flight, settings.max_queue, patience=settings.queue_seconds)
         house.door.adopt(connections(settings.max_connections), settings.max_connections_per_source)
         house.sweep.adopt(Deadlines.of(settings))

@@ -21,6 +21,7 @@ from llmpod.proxy import exposure
 from llmpod.proxy.app import Front
 from llmpod.proxy.bounds import hold_standard_files
 from llmpod.proxy.protocol import EdgeProtocol
+from llmpod.veil import Veil
 
 BACKLOG: Final = 2048
 SEND_BUFFER: Final = (
@@ -145,7 +146,7 @@ def main(settings: ProxySettings, *, again: Callable[[], ProxySettings]) -> int:
         settings: to begin with.
         again: reads them anew; raises LlmpodError.
     """
-    log = open_log(settings.log_level)
+    log = open_log(settings.log_level, veil=Veil([settings.endpoint_key]))
     try:
         return _run(settings, log, again)
     except LlmpodError as e:

@@ -245,3 +245,12 @@ def test_other_frames_stay_byte_for_byte() -> None:
     kept = [frame for frame in iter_frames(odd) if b'"a"' not in frame]
     assert strip_usage(odd) == b"".join(kept)
     assert len(kept) == 3
+
+
+def test_a_character_that_was_cut_in_two_is_whole_again() -> None:
+    """Found by chance (tests/fuzz): each half alone has no bytes in UTF-8, and was an error of ours."""
+    halves = [chunk(content=half) for half in ("\ud83d", "\ude00")]
+    whole = assemble(frames(*halves, chunk(finish="stop")), path=CHAT)
+    assert json.loads(whole)["choices"][0]["message"]["content"] == "\U0001f600"
+    unrolled = unroll(whole.replace(b"\\ude00", b""), path=CHAT, include_usage=True)
+    assert json.loads(assemble(unrolled, path=CHAT))["choices"][0]["message"]["content"] == "\ud83d"

@@ -1,7 +1,7 @@
 """One installation under test: a private directory with a configuration, and manage_pod.py run on it for real."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,17 @@ FAST: Mapping[str, object] = {
 
 @dataclass
 class Install:
-    """The files of one user, and the simulator that is their RunPod."""
+    """The files of one user, and the simulator that is their RunPod.
+
+    ``start`` runs manage_pod.py: as a new process, or as a fork of a warm one (forks.py).
+    """
 
     directory: Path
     sim: Simulator
     env: Mapping[str, str]
     config: dict[str, Any] = field(default_factory=dict)
     proxy: bool = False
+    start: Callable[..., Finished] = run
 
     def __post_init__(self) -> None:
         self.port = free_port()
@@ -67,7 +71,7 @@ class Install:
 
     def manage(self, *arguments: str, within: float = 60.0) -> Finished:
         """One call of manage_pod.py, as cron would do it (no terminal)."""
-        return run(self.argv(*arguments), env=self.environ, within=within)
+        return self.start(self.argv(*arguments), env=self.environ, within=within)
 
     def passes_until(self, phase: str, *, most: int = 60) -> dict[str, Any]:
         """Passes until the model is in that phase; its status."""

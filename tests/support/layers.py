@@ -27,7 +27,10 @@ _NOUNS = (
     "llmpod.model",
     "llmpod.bounded",
     "llmpod.identity",
+    "llmpod.places",
+    "llmpod.secret",
     "llmpod.text",
+    "llmpod.veil",
     "llmpod.web",
 )
 _SETTINGS = (*_NOUNS, "llmpod.config", "llmpod.config.*")
@@ -53,10 +56,16 @@ PARTS: Mapping[str, Part] = {
     "llmpod.model": Part(ours=("llmpod.errors",), sync=True),
     "llmpod.bounded": Part(sync=True),
     "llmpod.identity": Part(ours=("llmpod.model",), sync=True),
+    "llmpod.places": Part(sync=True),
+    "llmpod.secret": Part(sync=True),
+    "llmpod.veil": Part(ours=("llmpod.secret",), sync=True),
     "llmpod.text": Part(sync=True),
     "llmpod.web": Part(libraries=_REQUESTS, sync=True),
     "llmpod.config*": Part(ours=_SETTINGS, libraries=("pydantic", "pydantic_core"), sync=True),
     # the control plane: synchronous, so that a pass can be read from top to bottom and killed anywhere
+    "llmpod.backends.runpod_serverless*": Part(
+        ours=(*_LOCAL, "llmpod.backends.runpod_*"), libraries=_REQUESTS, sync=True
+    ),
     "llmpod.backends.runpod_*": Part(
         ours=(*_BACKEND, "llmpod.backends.runpod_*", "llmpod.backends.hub*", "llmpod.backends.vram"),
         libraries=_REQUESTS,
@@ -80,7 +89,7 @@ PARTS: Mapping[str, Part] = {
         ours=("llmpod", "llmpod.errors", "llmpod.cache", "llmpod.cache.*"), libraries=("aiofiles", "redis")
     ),
     "llmpod.observe*": Part(
-        ours=("llmpod", "llmpod.errors", "llmpod.observe", "llmpod.observe.*"),
+        ours=("llmpod", "llmpod.errors", "llmpod.veil", "llmpod.observe", "llmpod.observe.*"),
         libraries=("prometheus_client",),
     ),
     "llmpod.proxy*": Part(
@@ -91,6 +100,7 @@ PARTS: Mapping[str, Part] = {
             "llmpod.cache",
             "llmpod.cache.*",
             "llmpod.lifecycle.share",
+            "llmpod.lifecycle.tally",
             "llmpod.proxy",
             "llmpod.proxy.*",
         ),
