@@ -91,6 +91,9 @@ BAD = [
     ("shell", "llmpod/backends/slurm.py", "run('x', shell=flag)", 1),
     ("shell", "llmpod/backends/slurm.py", "import os\nos.system('x')", 2),
     ("shell", "llmpod/backends/slurm.py", "asyncio.create_subprocess_shell('x')", 1),
+    ("child-environment", "llmpod/cli/tls.py", "subprocess.run(['openssl'])", 1),
+    ("child-environment", "llmpod/cli/tls.py", "subprocess.Popen(['openssl'], cwd='/')", 1),
+    ("child-environment", "llmpod/sim/scripted.py", "asyncio.create_subprocess_exec('sh')", 1),
     ("verification", "llmpod/lifecycle/probe.py", "get(url, verify=False)", 1),
     ("verification", "llmpod/lifecycle/probe.py", "session.verify = False", 1),
     ("verification", "llmpod/proxy/upstream.py", "context.verify_mode = ssl.CERT_NONE", 1),
@@ -142,6 +145,7 @@ GOOD = [
         "llmpod/model.py",
         "try: ...\nexcept Exception:\n    # one bad hook must not stop the others\n    log()",
     ),
+    ("llmpod/cli/tls.py", "subprocess.run(['openssl'], env={})"),
     ("llmpod/model.py", "run(['x'], shell=False)\nget(url, verify=True)"),
     # a certificate that is pinned by itself may bear any name; it is still verified
     (

@@ -16,6 +16,7 @@ import uvicorn
 
 from llmpod.config import ProxySettings, environment, proxy_settings
 from llmpod.errors import ConfigError, LlmpodError, PortTaken
+from llmpod.nocore import leave_no_core
 from llmpod.observe import Log, open_log
 from llmpod.proxy import exposure
 from llmpod.proxy.app import Front
@@ -184,6 +185,7 @@ def run(arguments: Sequence[str], *, home: Path, environ: Mapping[str, str] | No
         home: where ``pod_state.json`` is looked for when nothing names a model server.
         environ: by default the process's own.
     """
+    leave_no_core()
     try:
         settings = proxy_settings(arguments, environment() if environ is None else environ, home=home)
     except LlmpodError as e:

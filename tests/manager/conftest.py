@@ -21,6 +21,7 @@ def install(state_dir: Path, fast_sim: Simulator, env: dict[str, str]) -> Iterat
     """manage_pod.py with a private directory; whatever it started is shut down at the end."""
     made = Install(state_dir, fast_sim, env)
     yield made
+    assert not (seen := made.sightings()), seen
     fast_sim.set(**FAST)
     if made.proxy:
         made.manage("--shutdown", within=90)

@@ -16,6 +16,7 @@ MODULE_LINES = 300
 FUNCTION_LINES = 50
 POSITIONAL_PARAMETERS = 4
 NESTING = 3
+STARTERS = {"asyncio.create_subprocess_exec", "subprocess.run", "subprocess.Popen", "subprocess.check_output"}
 
 Finding = tuple[int, str]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -149,6 +150,19 @@ def shell(source: Source) -> Iterator[Finding]:
                 yield node.lineno, "shell=True: use an argv list"
 
 
+def environment_of_children(source: Source) -> Iterator[Finding]:
+    for node in ast.walk(source.tree):
+        if (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) in STARTERS
+            and "env" not in {k.arg for k in node.keywords}
+        ):
+            yield (
+                node.lineno,
+                "without env= a child sees all of our environment, keys included: name what it needs",
+            )
+
+
 def verification(source: Source) -> Iterator[Finding]:
     for line, name in _switched_off(source.tree):
         if name == "verify":
@@ -262,6 +276,11 @@ def _may_not_read_environment(source: Source) -> bool:
     return source.is_product and not source.module.startswith(("llmpod.config", "llmpod.sim"))
 
 
+def _may_not_share_its_environment(source: Source) -> bool:
+    """A warden's environment was made for the server that it starts."""
+    return source.is_product and source.module != "llmpod.backends.process_warden"
+
+
 RULES = (
     Rule("layer", imports_of_ours, _product),
     Rule("library", imports_of_libraries, _product),
@@ -274,6 +293,7 @@ RULES = (
     Rule("environment", environment, _may_not_read_environment),
     Rule("unsafe-loading", unsafe_loading),
     Rule("shell", shell),
+    Rule("child-environment", environment_of_children, _may_not_share_its_environment),
     Rule("verification", verification),
     Rule("url-path", url_path, _product),
 )
