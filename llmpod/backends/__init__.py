@@ -13,13 +13,14 @@ from llmpod.config import (
     DockerSection,
     PodConfig,
     ProcessSection,
-    Secret,
+    ServerlessSection,
     SlurmSection,
     StaticSection,
     base_url,
     environment,
 )
 from llmpod.model import Instance, Listing, Offer, Spec
+from llmpod.secret import Secret
 
 # What SLURM's commands and a job need of the caller's environment; the cloud key is not in it.
 _CLUSTER = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SLURM_CONF")
@@ -121,9 +122,21 @@ def _open_one(config: Config, model: PodConfig, key: Secret, machines: Path) -> 
         return _slurm(config, model.slurm, machines)
     if model.static is not None and model.backend == "static":
         return _static(model.static, machines)
+    if model.runpod_serverless is not None and model.backend == "runpod_serverless":
+        return _serverless(model, model.runpod_serverless, machines, key)
     from llmpod.backends.runpod_pod import RunpodPods
 
     return RunpodPods(model, key)
+
+
+def _serverless(model: PodConfig, section: ServerlessSection, machines: Path, key: Secret) -> Backend:
+    from llmpod.backends.machines import Machines
+    from llmpod.backends.runpod_api import RunpodApi
+    from llmpod.backends.runpod_serverless import ServerlessEndpoint
+    from llmpod.backends.runpod_serverless_probe import check_key
+
+    api = RunpodApi(model.runpod_api_url, key)
+    return ServerlessEndpoint(section, api, Machines(machines), guard=lambda: check_key(section, key))
 
 
 def _docker(section: DockerSection, machines: Path) -> Backend:
@@ -153,7 +166,7 @@ def _static(section: StaticSection, machines: Path) -> Backend:
     from llmpod.backends.machines import Machines
     from llmpod.backends.static import StaticServer
 
-    return StaticServer(base_url(section.url), Machines(machines))
+    return StaticServer(base_url(section.url, name="`static.url`"), Machines(machines))
 
 
 def _processes(config: Config, section: ProcessSection, machines: Path) -> Backend:

@@ -78,6 +78,7 @@ def _question(call: Invocation, settings: ProxySettings, destinations: tuple[Des
     asked = Ask("POST", path, path.encode(), [(b"content-type", b"application/json")], body, "")
     asked, destination = find_way(asked, destinations)  # as its model gets it
     secret = call.environ.get(options.caller_key_env or "", "")
+    call.veil.learn(secret)
     if options.caller_key_env and not secret:
         raise LlmpodError(f"The variable {options.caller_key_env} is not set.")
     owner = _owner(settings, destination, secret)

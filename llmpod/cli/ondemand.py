@@ -46,7 +46,7 @@ _NAMES: Final = ("--served-model-name", "--alias", "--model", "--model-path", "-
 # all of the environment but the cloud's keys, our own settings, and names that no shell would take
 _SHARED: Final = re.compile(r"(?!RUNPOD_|LLMPOD_)[A-Za-z_][A-Za-z0-9_]*")
 _MODEL: Final = re.compile(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?")
-Serve = Callable[[ProxySettings], int]
+Serve = Callable[[Callable[[], ProxySettings]], int]
 
 
 def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
@@ -55,7 +55,7 @@ def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
     Args:
         argv: the words after the program's name; one of them is ``--``.
         home: the program's directory.
-        serve: runs the proxy until it is told to stop.
+        serve: runs the proxy until it is told to stop, by the settings that it is given a way to read.
     """
     at = list(argv).index("--")
     options, command = _parser().parse_args(argv[:at]), list(argv[at + 1 :])
@@ -133,9 +133,8 @@ def _run(
     path = room / "pod_config.json"
     files.write_atomic(path, json.dumps(_document(options, command, environ)))
     config = configuration.load(path, environ)
-    settings = _settings(config, options, environ)
     try:
-        return serve(settings)
+        return serve(lambda: _settings(config, options, environ))
     finally:
         Endings().disarm()  # from here on nothing interrupts the cleaning up
         _end(config, environ, console)

@@ -1,9 +1,10 @@
-"""Not a process: the environment in which the manager starts its proxy. The proxy reads nothing else."""
+"""Not a process: what the proxy inherits from the manager, and its settings, as environment variables."""
 
 from collections.abc import Mapping
 
 from llmpod.config import KEYS_FILE, Auth, Config, PodConfig, caching, digest_of
 from llmpod.config.demand import Demand, demand_text, loading_text
+from llmpod.config.rates import rates_text
 from llmpod.config.routes import Route, routes_text
 from llmpod.config.served import identity_of
 from llmpod.lifecycle.proxyproc import INHERITED
@@ -12,7 +13,7 @@ from llmpod.model import ANY_NAME
 
 
 def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> dict[str, str]:
-    """The proxy's whole environment."""
+    """Both; :class:`ProxyProcess` hands the settings over as a file, so that they can change."""
     c = config.common
     values = {
         "PORT": str(c.proxy_port),
@@ -41,13 +42,12 @@ def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> d
         "PREWARM_TOKENS": str(c.prewarm_tokens),
         "PREWARM_USD": str(c.prewarm_usd),
         **_model_environ(config),
-        "PYTHONUNBUFFERED": "1",
         **_edge_environ(c),
         **_demand_environ(config),
     }
     if c.auth is Auth.KEYS:
         values["LLMPOD_KEYS_FILE"] = str(store.directory / KEYS_FILE)
-        values["LLMPOD_OWN_KEY"] = digest_of(store.proxy_key)
+        values["LLMPOD_OWN_KEY"] = digest_of(store.proxy_key.reveal())
     if c.use_https:
         values |= {"USE_HTTPS": "true", "SSL_CERT": str(c.ssl_cert), "SSL_KEY": str(c.ssl_key)}
     return {name: environ[name] for name in INHERITED if name in environ} | values
@@ -63,6 +63,8 @@ def _edge_environ(c: PodConfig) -> dict[str, str]:
         "LLMPOD_ALLOW_INSECURE_BIND": "true" if c.allow_insecure_bind else "",
         "LLMPOD_REQUESTS_PER_MINUTE": str(c.requests_per_minute or ""),
         "LLMPOD_TOKENS_PER_MINUTE": str(c.tokens_per_minute or ""),
+        "LLMPOD_RATE_LIMITS": rates_text(c.rate_limits),
+        "LLMPOD_TOKEN_PRICES": rates_text(c.token_prices),
         "LLMPOD_MAX_IN_FLIGHT": "" if c.max_in_flight == 256 else str(c.max_in_flight),
     }
     return {name: value for name, value in values.items() if value}

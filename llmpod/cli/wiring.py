@@ -8,17 +8,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmpod.backends import Backend, Speaking, open_backend, plain_spec, runpod_spec
+from llmpod.backends.machines import Machines
 from llmpod.backends.runpod_account import balance
 from llmpod.backends.runpod_logs import tail
 from llmpod.backends.runpod_pod import RunpodPods
+from llmpod.backends.runpod_serverless import ServerlessEndpoint
+from llmpod.backends.runpod_serverless_probe import ServerlessProber
 from llmpod.backends.several import Several
 from llmpod.cli.draw import Drawer
+from llmpod.cli.managing import managed
 from llmpod.cli.proxyenv import proxy_environ
-from llmpod.config import Config, PodConfig, Secret
+from llmpod.config import Config, PodConfig
 from llmpod.errors import ProviderError, StateError
 from llmpod.lifecycle import failpoint, files, match
-from llmpod.lifecycle.act import Actor, Managed
-from llmpod.lifecycle.decide import Policy
+from llmpod.lifecycle.act import Actor, Managed, Prober
 from llmpod.lifecycle.events import EventLog
 from llmpod.lifecycle.lastwords import LastWords
 from llmpod.lifecycle.ledger import FILE_NAME, Ledger
@@ -31,8 +34,10 @@ from llmpod.lifecycle.reconcile import Reconciler
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.store import Store
-from llmpod.lifecycle.wish import Terms, latest
-from llmpod.model import Direction, Event, Record, Spec, Usage, Want
+from llmpod.lifecycle.wish import latest
+from llmpod.model import Direction, Event, Record, Usage, Want
+from llmpod.secret import Secret
+from llmpod.veil import Veil
 
 HOME = Path(__file__).resolve().parents[2]
 LAST_LINES = 100
@@ -58,7 +63,7 @@ class Plane:
     key: Secret
     store: Store
     backend: Backend
-    prober: HttpProber
+    prober: Prober
     proxy: ProxyProcess | None
     clock: Callable[[], float]
     point: Callable[[str], None]
@@ -139,7 +144,7 @@ class Plane:
     @property
     def events(self) -> EventLog:
         """What was worth telling."""
-        return EventLog(self.store.directory)
+        return EventLog(self.store.directory, self.store.veil)
 
     def _tell(self, event: Event) -> None:
         with suppress(StateError):  # no news is worth stopping a pass for
@@ -149,7 +154,7 @@ class Plane:
         """The end of a failed pod's log, in a file; empty where there is none to be had."""
         if record.instance_id is None or not (lines := self._last_lines(record.instance_id)):
             return ""
-        kept = LastWords.of(self.store.directory)
+        kept = LastWords.of(self.store.directory, self.store.veil)
         try:
             kept.keep(record.instance_id, record.error, lines, now=self.clock())
         except StateError:
@@ -216,6 +221,7 @@ def open_plane(
     *,
     environ: Mapping[str, str],
     with_proxy: bool = True,
+    veil: Veil | None = None,
     clock: Callable[[], float] = time.time,
     point: Callable[[str], None] | None = None,
 ) -> Iterator[Plane]:
@@ -225,61 +231,29 @@ def open_plane(
         StateError: the directory for its files cannot be used.
         ConfigError: a failpoint is set that is none.
     """
-    store, prober = Store(config.state_file), HttpProber()
-    backend = backend_of(config, key)
+    store, backend = Store(config.state_file, veil=veil), backend_of(config, key)
     proxy = ProxyProcess(store, PROXY_SCRIPT, proxy_environ(config, environ, store)) if with_proxy else None
     try:
-        yield Plane(config, key, store, backend, prober, proxy, clock, point or failpoint.point(environ))
+        yield Plane(
+            config,
+            key,
+            store,
+            backend,
+            _prober(config, backend),
+            proxy,
+            clock,
+            point or failpoint.point(environ),
+        )
     finally:
         backend.close()
 
 
-def managed(config: PodConfig, digest: str, draw: Callable[[Mapping[str, float]], Spec]) -> Managed:
-    """What the lifecycle needs to know of one model.
-
-    Args:
-        config: its configuration.
-        digest: names what its machines are made from.
-        draw: says what to create.
-    """
-    secret: dict[str, bool | set[str]] = {
-        "hf_token": True,
-        "schema_ref": True,
-        "notifications": True,
-        "process": {"env"},
-        "docker": {"env"},
-        "slurm": {"env"},
-    }
-    snapshot = config.model_dump(mode="json", exclude=secret, exclude_defaults=True)
-    policy = Policy(
-        runtime_seconds=config.runtime_seconds,
-        startup_timeout_seconds=config.startup_timeout_seconds,
-        max_restarts=config.max_restarts,
-        restart_backoff_seconds=config.restart_backoff_seconds,
-        unhealthy_after=config.unhealthy_after,
-        restart_vanished=config.on_vanished == "restart",
-        create_grace_seconds=config.create_grace_seconds,
-        expiring_soon_seconds=config.expiring_soon_seconds,
-        max_usd_per_hour=config.max_hourly_cost,
-        digest=digest if config.on_config_change == "replace" else "",
-    )
-    return Managed(
-        digest=digest,
-        model=config.hub_id,
-        served_name=config.served_model_name or config.hub_id.partition("@")[0],
-        policy=policy,
-        draw=draw,
-        config=snapshot,
-        key_file=_key_file(config),
-        terms=Terms(config.on_request, config.is_rented, config.wake_on_request, config.idle_limit),
-    )
-
-
-def _key_file(config: PodConfig) -> str | None:
-    """Where the key of a server is that is not ours; None: we make the key."""
-    if config.static is None or config.backend != "static":
-        return None
-    return str(config.static.api_key_file or "")
+def _prober(config: Config, backend: Backend) -> Prober:
+    """Asks model servers: those that a request wakes, and bills for, with care."""
+    prober = HttpProber()
+    if isinstance(backend, ServerlessEndpoint):
+        return ServerlessProber(backend, Machines(config.directory / "machines"), prober)
+    return prober
 
 
 def with_port(config: Config, port: int) -> Config:

@@ -3,7 +3,6 @@
 What comes out is frozen and handed down; nobody else looks at ``os.environ`` or at the JSON.
 """
 
-import difflib
 import json
 import os
 import re
@@ -20,17 +19,38 @@ from llmpod.config import jsonc
 from llmpod.config.callers import FILE_NAME as KEYS_FILE
 from llmpod.config.callers import CallerKey, Scope, digest_of, new_key, read_keys, written
 from llmpod.config.certificates import expires_at
-from llmpod.config.credentials import Secret, has_runpod_key, key_file, needs_key, provider_key, runpod_key
-from llmpod.config.model_keys import AUTO_GPU, VLLM_PRESET, ModelKeys
+from llmpod.config.credentials import (
+    SECRET_VARIABLES,
+    has_runpod_key,
+    key_file,
+    needs_key,
+    provider_key,
+    runpod_key,
+)
+from llmpod.config.live import FIXED, changed, needs_restart
+from llmpod.config.mistakes import explained
+from llmpod.config.model_keys import AUTO_GPU, VLLM_PRESET
 from llmpod.config.proxy import Auth, ProxySettings, base_url, proxy_settings, reached_at
 from llmpod.config.schema import Budget, Notification, PodConfig
+from llmpod.config.settings_file import SETTINGS_VARIABLE, settings_digest
 from llmpod.config.several import mistakes, values_of
-from llmpod.config.ways import DEFAULTS, SECTIONS, DockerSection, ProcessSection, SlurmSection, StaticSection
+from llmpod.config.ways import (
+    DEFAULTS,
+    SECTIONS,
+    DockerSection,
+    ProcessSection,
+    ServerlessSection,
+    SlurmSection,
+    StaticSection,
+)
 from llmpod.errors import ConfigError
 
 __all__ = [
     "AUTO_GPU",
+    "FIXED",
     "KEYS_FILE",
+    "SECRET_VARIABLES",
+    "SETTINGS_VARIABLE",
     "VLLM_PRESET",
     "Auth",
     "Budget",
@@ -42,10 +62,11 @@ __all__ = [
     "ProcessSection",
     "ProxySettings",
     "Scope",
-    "Secret",
+    "ServerlessSection",
     "SlurmSection",
     "StaticSection",
     "base_url",
+    "changed",
     "digest_of",
     "environment",
     "expires_at",
@@ -54,6 +75,7 @@ __all__ = [
     "key_file",
     "load",
     "needs_key",
+    "needs_restart",
     "new_key",
     "parse",
     "provider_key",
@@ -62,6 +84,7 @@ __all__ = [
     "read_keys",
     "runpod_key",
     "salvage",
+    "settings_digest",
     "written",
 ]
 
@@ -69,6 +92,8 @@ S = TypeVar("S", bound=BaseModel)
 DEFAULT_MODEL = "default"
 _NEEDED_TO_END = ("state_file", "runpod_api_url", "runpod_proxy_url", "proxy_port", "create_grace_seconds")
 MAX_BYTES = 2**20
+ENDPOINT_VARIABLE = "RUNPOD_VLLM_ENDPOINT_ID"
+DEFAULT_MODEL_VARIABLE = "RUNPOD_DEFAULT_MODEL"
 
 
 def environment() -> Mapping[str, str]:
@@ -153,11 +178,12 @@ def salvage(path: Path, environ: Mapping[str, str]) -> Config:
                 re.findall(r'^\s*"(state_file|runpod_api_url)"\s*:\s*"([^"\\\n]*)"', text, re.MULTILINE)
             )
     kept: dict[str, Any] = {"model": "unknown"}
+    known = {name: environ[name] for name in (ENDPOINT_VARIABLE,) if name in environ}
     for name in (*SECTIONS, "backend", *_NEEDED_TO_END):
         if name not in raw:
             continue
         with suppress(ConfigError):
-            parse({**kept, name: raw[name]}, path=path, environ={})
+            parse({**kept, name: raw[name]}, path=path, environ=known)
             kept[name] = raw[name]
     if raw.get("models"):  # machines are known by the names of their models
         needed = {
@@ -177,10 +203,12 @@ def parse(raw: Mapping[str, Any], *, path: Path, environ: Mapping[str, str]) -> 
         values.setdefault("hf_token", token)
     if url := environ.get("RUNPOD_API_BASE_URL"):
         values.setdefault("runpod_api_url", url)
+    if way == "runpod_serverless":
+        values = _of_endpoint(values, environ)
     try:
         config = PodConfig.model_validate(values)
     except ValidationError as e:
-        raise _explained(e, path) from None
+        raise explained(e, path) from None
     if config.models:
         return _several(config, values, path=path, raw=raw)
     return Config(path, MappingProxyType({DEFAULT_MODEL: _resolved(config, path.parent)}), _open(raw))
@@ -193,12 +221,23 @@ def _several(whole: PodConfig, values: Mapping[str, Any], *, path: Path, raw: Ma
         try:
             models[name] = _resolved(PodConfig.model_validate(own), path.parent)
         except ValidationError as e:
-            raise _explained(e, path, of=("models", name)) from None
+            raise explained(e, path, of=("models", name)) from None
     groups = {name: group.members for name, group in whole.groups.items()}
     default = whole.default_model or next(iter(models))
     if wrong := list(mistakes(models, groups, default)):
         raise ConfigError("\n  ".join((f"{path} is not valid:", *wrong)))
     return Config(path, MappingProxyType(models), _open(raw), default, MappingProxyType(groups))
+
+
+def _of_endpoint(values: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """With the endpoint and the model that RunPod's own examples have in the environment."""
+    section, model = values.get("runpod_serverless"), environ.get(DEFAULT_MODEL_VARIABLE)
+    named = {**values}
+    if (endpoint := environ.get(ENDPOINT_VARIABLE)) and isinstance(section, dict):
+        named["runpod_serverless"] = {"endpoint_id": endpoint, **section}
+    if model and not {"model", "modelStoreId"} & values.keys():
+        named["model"] = model
+    return named
 
 
 def _open(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,52 +258,6 @@ def _resolved(config: PodConfig, base: Path) -> PodConfig:
 def _absolute(settings: S, base: Path) -> S:
     paths = {name: value for name, value in settings if isinstance(value, Path)}
     return settings.model_copy(update={name: base / path.expanduser() for name, path in paths.items()})
-
-
-def _explained(error: ValidationError, path: Path, *, of: tuple[str, ...] = ()) -> ConfigError:
-    """All mistakes at once, one a line: where, why, and what was probably meant."""
-    lines: list[str] = []
-    for item in error.errors(include_url=False, include_context=False):
-        parts = [str(part) for part in item["loc"] if not str(part).startswith("function-")]
-        said = _one_mistake(
-            ".".join((*of, *parts)) if parts else "", item["type"], item["msg"], item["input"]
-        )
-        lines.append(said if parts or not of else f"{'.'.join(of)}: {said}")
-    text = "\n  ".join(dict.fromkeys(lines))
-    return ConfigError(f"{path} is not valid:\n  {text}", param=str(error.errors()[0]["loc"] or ""))
-
-
-def _one_mistake(where: str, kind: str, message: str, value: object) -> str:
-    if kind == "extra_forbidden":
-        near = _nearest(where)
-        if where.lower() in ("runpod_api_key", "api_key"):
-            return f"{where}: the key does not belong into this file; export RUNPOD_API_KEY or use a 0600 key file."
-        return f"{where}: unknown key." + (f" Did you mean `{near[0]}`?" if near else "")
-    message = message.removeprefix("Value error, ")
-    if not where:
-        return f"{message}."
-    shown = (
-        "***"
-        if "token" in where or where.startswith("notifications")
-        else json.dumps(value, default=str)[:60]
-    )
-    return f"{where}: {message[0].lower()}{message[1:]} (found {shown})."
-
-
-def _nearest(where: str) -> list[str]:
-    """The key that was probably meant; in a section of ``models``, one of its own."""
-    head, _, rest = where.partition(".")
-    if head != "models" or "." not in rest:
-        return difflib.get_close_matches(where, _key_names(), n=1, cutoff=0.5)
-    name, _, key = rest.partition(".")
-    return [
-        f"models.{name}.{k}" for k in difflib.get_close_matches(key, ModelKeys.model_fields, n=1, cutoff=0.5)
-    ]
-
-
-def _key_names() -> list[str]:
-    names = [field.alias or name for name, field in PodConfig.model_fields.items()]
-    return names + [f"{way}.{name}" for way, section in SECTIONS.items() for name in section.model_fields]
 
 
 def json_schema() -> str:

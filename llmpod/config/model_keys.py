@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from llmpod.config.demand import DemandKeys
-from llmpod.config.section import Name
-from llmpod.config.ways import DockerSection, ProcessSection, SlurmSection, StaticSection
+from llmpod.config.section import Name, Token
+from llmpod.config.ways import DockerSection, ProcessSection, ServerlessSection, SlurmSection, StaticSection
 
 Seconds = Annotated[int, Field(ge=0, le=31 * 24 * 3600)]
 HubId = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?(@[\w.\-/]+)?$")]
@@ -67,13 +67,16 @@ class ModelKeys(RouteKeys):
     )
     max_model_len: Annotated[int, Field(ge=1)] | None = Field(None, description="Context length in tokens.")
     vllm_args: tuple[str, ...] = Field((), strict=False, description="More arguments for `vllm serve`.")
-    hf_token: Annotated[str, Field(min_length=1)] | None = Field(
-        None, repr=False, description="Hugging Face token for gated models; better given as HF_TOKEN."
+    hf_token: Token | None = Field(
+        None, description="Hugging Face token for gated models; better given as HF_TOKEN."
     )
 
     # where to run it
-    backend: Literal["runpod", "demo", "process", "docker", "slurm", "static"] = Field(
+    backend: Literal["runpod", "runpod_serverless", "demo", "process", "docker", "slurm", "static"] = Field(
         "runpod", description="How the model is run; `demo` is the bundled simulator: free, local."
+    )
+    runpod_serverless: ServerlessSection | None = Field(
+        None, description="For the backend `runpod_serverless`: an endpoint that exists."
     )
     process: ProcessSection | None = Field(None, description="For the backend `process`: a local command.")
     docker: DockerSection | None = Field(None, description="For the backend `docker`: a container.")

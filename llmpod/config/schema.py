@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 from llmpod.config.front import FrontKeys
 from llmpod.config.model_keys import AUTO_GPU, ModelKeys, ModelName, Seconds
 from llmpod.config.section import Section
-from llmpod.config.ways import RENTED, SECTIONS
+from llmpod.config.ways import BILLED, RENTED, SECTIONS
 from llmpod.model import EventKind
 
 MAX_RENTED_SECONDS = 31 * 24 * 3600
@@ -126,6 +126,11 @@ class PodConfig(FrontKeys, ModelKeys):
     def is_rented(self) -> bool:
         """Whether machines are bought by the hour; all else costs nothing that we could count."""
         return self.backend in RENTED
+
+    @property
+    def is_billed(self) -> bool:
+        """Whether RunPod sends a bill, by the hour or by the second."""
+        return self.backend in BILLED
 
     @property
     def hub_id(self) -> str:

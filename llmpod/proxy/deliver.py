@@ -21,6 +21,7 @@ from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.replies import JSON_TYPE, SSE_TYPE, STREAM_FIELDS, in_openai_shape, truer_status
 
 _MAX_ERROR_BYTES: Final = 2**20
+_MAX_WHOLE_BYTES: Final = 64 * 2**20  # of an answer that must be there whole before the client gets any of it
 _BIG: Final = 65536  # bodies above this are converted in a thread
 Whole = tuple[int, Headers, bytes]  # a complete answer: status, fields, body
 
@@ -133,6 +134,9 @@ class Delivery:
         if self._parts is not None:
             while (chunk := take()) is not None:
                 self._parts.append(chunk)
+            if flight.size > (_MAX_WHOLE_BYTES if head.status < 400 else _MAX_ERROR_BYTES):
+                answer.fail(_too_large(head, flight.size))
+                return True
             return not flight.over
         while not answer.congested:
             chunk = take()
@@ -196,7 +200,7 @@ class Delivery:
 
         def work() -> Whole:
             if head.status >= 400:
-                return _error(head, body)
+                return _error(head, self._answer.veiled(body))
             if turn is not None:
                 return 200, _with_type(JSON_TYPE, head), turn(body)
             return _convert(head, body, path, want)
@@ -222,6 +226,11 @@ class Delivery:
             answer.fail(error)
 
 
+def _too_large(head: Head, size: int) -> UpstreamInvalid:
+    what = "an error" if head.status >= 400 else "an answer"
+    return UpstreamInvalid(f"The model server answered {head.status} with {what} of {size} bytes or more.")
+
+
 def _convert(head: Head, body: bytes, path: str, want: Form) -> Whole:
     """Raises UpstreamInvalid when the frames cannot be put together."""
     if is_stream(get(head.headers, b"content-type")):
@@ -231,8 +240,6 @@ def _convert(head: Head, body: bytes, path: str, want: Form) -> Whole:
 
 def _error(head: Head, body: bytes) -> Whole:
     """An error of the model server: its status and fields, its body in OpenAI's shape."""
-    if len(body) > _MAX_ERROR_BYTES:
-        raise UpstreamInvalid(f"The model server answered {head.status} with an error of {len(body)} bytes.")
     content_type = get(head.headers, b"content-type")
     shaped = in_openai_shape(head.status, content_type, body)
     kind = (b"content-type", content_type) if shaped is body and is_json(content_type) else JSON_TYPE

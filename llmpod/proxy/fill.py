@@ -27,7 +27,7 @@ MAX_FRAME_BYTES: Final = (
 )  # of one event; a response.completed repeats the whole answer and its tools
 TAIL_SECONDS: Final = 1.0  # what a server may take from its last event to the end of its answer, unheard
 _ENDS_WITH_EVENT: Final = frozenset({Shape.CHAT, Shape.TEXT, Shape.RESPONSES, Shape.MESSAGES})
-_NEVER_STORED: Final = frozenset({b"set-cookie", b"content-encoding"})
+_NEVER_STORED: Final = frozenset({b"set-cookie"})
 _ANSWERS: Final = _ENDS_WITH_EVENT | {Shape.DOCUMENT}
 _PAGE: Final = b"text/html"
 _WHOSE_PAGE: Final = "Check the endpoint's URL: something else than a model server answers there."
@@ -128,7 +128,7 @@ class Fill:
         self._content_type = get(headers, b"content-type")
         if status == 429 or self.lane is not None:
             self._owner.answered(self, status, headers)
-        if 300 <= status < 400 and status != 304:
+        if 300 <= status < 400:  # a 304, too: nothing of ours was conditional
             self._stop(redirected(status))
             return
         if is_stream(self._content_type):

@@ -70,6 +70,10 @@ class Pacer:
         self._loop = asyncio.get_running_loop()
         self._lanes: dict[Hashable, Lane] = {}
 
+    def adopt(self, *, places: int, patience: float) -> None:
+        """Other limits from now on; who waits already keeps his."""
+        self._places, self._patience = places, patience
+
     @property
     def waiting(self) -> int:
         """How many calls wait, for all servers."""

@@ -77,9 +77,19 @@ class Relay:
     def _serve(self, ask: Ask, answer: Answer) -> None:
         known = self._keeper.destinations
         if len(known) == 1 and known[0].plain and not own_address(ask.path):
-            destination = known[0]
+            self._sent_to(known[0], ask, answer)
+        elif len(ask.body) > BIG_BODY:
+            self._later(self._find_way(ask, answer), answer)
         else:
             ask, destination = find_way(ask, known)
+            self._sent_to(destination, ask, answer)
+
+    async def _find_way(self, ask: Ask, answer: Answer) -> None:
+        """As ``_large``."""
+        ask, destination = await asyncio.to_thread(find_way, ask, self._keeper.destinations)
+        self._sent_to(destination, ask, answer)
+
+    def _sent_to(self, destination: Destination, ask: Ask, answer: Answer) -> None:
         if not ask.facts.checked:
             guard.check(ask.method, ask.target.partition(b"?")[0], ask.headers, has_body=ask.has_body)
             ask.facts.checked = True
@@ -218,6 +228,8 @@ class Relay:
         self, job: Job, answer: Answer, *, turn: Turn | None, instead: Callable[[], bytes] | None
     ) -> None:
         """Listen to the call that brings the answer; the last one to leave ends it."""
+        if answer.meter is not None:
+            answer.meter.begin(job.destination, answer.model)
         fill, joined = self._dispatch.take(job, self._origin(job))
         if joined:
             answer.cache, answer.reason = "JOIN", "in flight" if job.shared else "asked again"

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from llmpod.config import ProxySettings
@@ -10,6 +10,7 @@ from llmpod.config.routes import Route
 from llmpod.lifecycle.share import Target
 from llmpod.model import ANY_NAME, Phase, Refusal
 from llmpod.proxy.origin import Origin
+from llmpod.secret import Secret
 
 # RunPod's HTTP proxy gives up after 100 s without a byte, so a long answer must be asked for as a stream
 _CUTS_SILENCE: Final = (".proxy.runpod.net", ".api.runpod.ai")
@@ -65,7 +66,7 @@ class Destination:
     identity: str
     model_key: str = "default"
     origin: Origin | None = None
-    api_key: str | None = field(default=None, repr=False)
+    api_key: Secret | None = None
     passes_credentials: bool = False
     cuts_silence: bool = False
     names: tuple[str, ...] = ()

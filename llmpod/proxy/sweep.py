@@ -55,17 +55,16 @@ class Deadlines:
 
 
 class Watched(Protocol):
-    """A connection, as the sweep sees it."""
+    """A connection, as the sweep sees it. ``current`` is what it answers now."""
+
+    @property
+    def current(self) -> object: ...
 
     def look(self, now: float) -> None:
         """Close yourself if something is overdue; ``now`` is the loop's time."""
 
     def forget(self) -> None:
         """What was allowed to you before must be asked again."""
-
-    @property
-    def answer(self) -> Answer | None:
-        """What is being answered now."""
 
 
 class Sweep:
@@ -84,14 +83,18 @@ class Sweep:
         *,
         chore: Callable[[], object],
     ) -> None:
-        self.deadlines = deadlines
         self._loop = loop
         self._chore = chore
-        low, high = ROUND_SECONDS
-        self._step = min(high, max(low, deadlines.shortest / 4)) / SLOTS
+        self.adopt(deadlines)
         self._slots: tuple[set[Watched], ...] = tuple(set() for _ in range(SLOTS))
         self._now_at = 0
         self._timer = loop.call_later(self._step, self._run)
+
+    def adopt(self, deadlines: Deadlines) -> None:
+        """Go by these from now on."""
+        self.deadlines = deadlines
+        low, high = ROUND_SECONDS
+        self._step = min(high, max(low, deadlines.shortest / 4)) / SLOTS
 
     def add(self, watched: Watched) -> int:
         """Watch a connection; returns the number under which it is dropped again."""
@@ -111,7 +114,7 @@ class Sweep:
     def answers(self) -> list[Answer]:
         """All that are being given now."""
         watched = [one for slot in self._slots for one in slot]
-        return [one.answer for one in watched if one.answer is not None]
+        return [one.current for one in watched if isinstance(one.current, Answer)]
 
     def close(self) -> None:
         self._timer.cancel()
@@ -128,6 +131,9 @@ class Sweep:
 class Door:
     """Counts who is in.
 
+    Attributes:
+        refused: how many were turned away so far.
+
     Args:
         most: connections altogether.
         most_per_source: from one address; programs of this machine share one, so they are not counted by it.
@@ -138,14 +144,19 @@ class Door:
     def __init__(
         self, most: int, most_per_source: int, *, say: Callable[[int], None], clock: Callable[[], float]
     ) -> None:
-        self._most = most
-        self._most_per_source = most_per_source
+        self.adopt(most, most_per_source)
         self._say = say
         self._clock = clock
         self._inside = 0
         self._sources: Counter[str] = Counter()
         self._refused = 0
+        self.refused = 0
         self._said_at = float("-inf")
+
+    def adopt(self, most: int, most_per_source: int) -> None:
+        """Other numbers from now on; who is in stays in."""
+        self._most = most
+        self._most_per_source = most_per_source
 
     @property
     def inside(self) -> int:
@@ -157,6 +168,7 @@ class Door:
             self._sources[client] >= self._most_per_source and not _is_local(client)
         ):
             self._refused += 1
+            self.refused += 1
             self._tell()
             return False
         self._inside += 1

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from llmpod.cache.jsontext import NotJSON, read
 from llmpod.config.routes import Route
 from llmpod.errors import ModelNotReady, NotRouted
 from llmpod.proxy.ask import Ask
@@ -66,8 +67,8 @@ def _json(ask: Ask) -> dict[str, Any] | None:
     if not is_json(ask.content_type.encode("latin-1")):
         return None
     try:
-        body = json.loads(ask.body)
-    except (ValueError, RecursionError):
+        body = read(ask.body)
+    except NotJSON:
         return None
     return body if isinstance(body, dict) else None
 

@@ -4,8 +4,6 @@ pod, none outlives its deadline under a manager that runs, and calm brings what 
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import ClassVar
@@ -22,21 +20,20 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from llmpod.errors import StateError
-from llmpod.lifecycle.share import UsageWriter
 from llmpod.lifecycle.wish import Terms
-from llmpod.model import Direction, Observed, Phase, Usage
+from llmpod.model import Direction, Observed, Phase
 from tests.lifecycle.cloud import Cloud
 from tests.lifecycle.cluster import Cluster
 from tests.lifecycle.engine import Boxes, Named
 from tests.lifecycle.local import Elsewhere, Processes
 from tests.lifecycle.provider import MAX_LAG, Clock, Provider
+from tests.lifecycle.serverless import Tap
 from tests.lifecycle.world import GRACE, MODEL, OVERRUN_SECONDS, World
 
 PASS_SECONDS = 300.0
 CRON_SECONDS = 30.0
 LONG_STEPS = 100_000
-OTHERS: Sequence[type[Provider]] = (Processes, Elsewhere, Boxes, Named, Cluster)
+OTHERS: Sequence[type[Provider]] = (Processes, Elsewhere, Boxes, Named, Cluster, Tap)
 EFFECTS = st.integers(0, 16)
 _MEMORY = Path("/dev/shm")  # noqa: S108 - where it exists, an fsync costs nothing there
 
@@ -181,7 +178,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         world.order(Direction.UP)
         self.reach(world.is_up, passes=20)
         world.order(Direction.DOWN)
-        self.reach(world.is_down, passes=20)
+        self.reach(lambda: world.record.phase is Phase.STOPPED, passes=60, step=5.0)
+        assert world.is_down(), f"said to be down with {world.cloud.alive()} alive"
 
     def reach(self, done: Callable[[], bool], *, passes: int, step: float = CRON_SECONDS) -> None:
         self.world.settle(passes=passes, step=step, until=done)
@@ -197,28 +195,6 @@ LifecycleMachine.TestCase.settings = settings(
     max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestRandomWorlds = LifecycleMachine.TestCase
-
-
-class WishingMachine(LifecycleMachine):
-    """The same with a proxy that wishes: it starts and stops the model as it likes, beside people and the clock."""
-
-    terms = Terms(on_request=True, idle_seconds=1e9)
-    usage = Usage()
-
-    @rule(wake=st.booleans(), crash_at=st.none() | EFFECTS)
-    def the_proxy_wishes(self, wake: bool, crash_at: int | None) -> None:  # noqa: FBT001 - as above
-        world = self.world
-        at = world.now + world.wrong_by
-        said = self.usage
-        self.usage = replace(said, at=at, wake_wanted=at) if wake else replace(said, at=at, rest_wanted=at)
-        with suppress(StateError):
-            UsageWriter(world.store.state_file).write({MODEL: self.usage})
-        world.pass_(crash_at=crash_at)
-        world.now += 1.0
-
-
-WishingMachine.TestCase.settings = settings(LifecycleMachine.TestCase.settings, max_examples=15)
-TestRandomWorldsWithWishes = WishingMachine.TestCase
 
 
 @pytest.mark.parametrize("provider", OTHERS)

@@ -20,8 +20,8 @@ from llmpod.lifecycle.purse import Purse
 from llmpod.lifecycle.reconcile import Reconciler
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.store import Store
-from llmpod.lifecycle.wish import Terms
-from llmpod.model import Direction, Offer, Phase, Record, Spec, Want
+from llmpod.lifecycle.wish import Terms, latest
+from llmpod.model import Direction, Offer, Phase, Record, Spec, Usage, Want
 from tests.lifecycle.cloud import Cloud
 from tests.lifecycle.provider import Clock, Provider
 
@@ -144,7 +144,8 @@ class World:
     def order(self, direction: Direction) -> None:
         """A person's word, a second after the last; on a full disk they are told that it was not heard."""
         self.now += 1.0
-        want = Want(direction, at=self.now + self.wrong_by, by="test")
+        heard = latest(self.store.usage().get(MODEL, Usage()))  # as the command line gives it
+        want = Want(direction, at=self.now + self.wrong_by, by="test", heard=heard)
         with suppress(StateError):
             self.store.order({MODEL: want, PROXY: want})
 
