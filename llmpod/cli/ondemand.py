@@ -158,7 +158,8 @@ def _document(
         **section,
         "start": "on_request",
         "idle_seconds": options.idle_timeout,
-        "max_restarts": 0,
+        "max_restarts": 1,  # its port may have been taken by somebody else between our look and its start
+        "restart_backoff_seconds": 0,
     }
 
 
