@@ -1,15 +1,16 @@
-"""Not a process: the environment in which the manager starts its proxy. The proxy reads nothing else."""
+"""Not a process: what the proxy inherits from the manager, and its settings, as environment variables."""
 
 from collections.abc import Mapping
 
 from llmpod.config import KEYS_FILE, Auth, Config, PodConfig, caching, digest_of
+from llmpod.config.rates import rates_text
 from llmpod.config.served import identity_of
 from llmpod.lifecycle.proxyproc import INHERITED
 from llmpod.lifecycle.store import Store
 
 
 def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> dict[str, str]:
-    """The proxy's whole environment."""
+    """Both; :class:`ProxyProcess` hands the settings over as a file, so that they can change."""
     c = config.common
     values = {
         "PORT": str(c.proxy_port),
@@ -41,7 +42,6 @@ def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> d
         "LLMPOD_IDENTITY": identity_of(c.model_dump(mode="json", exclude_defaults=True)),
         "LLMPOD_MODELS": ",".join(filter(None, (c.served_model_name, c.hub_id.partition("@")[0]))),
         "LLMPOD_MAX_MODEL_LEN": str(c.max_model_len or ""),
-        "PYTHONUNBUFFERED": "1",
         **_edge_environ(c),
     }
     if c.auth is Auth.KEYS:
@@ -62,6 +62,8 @@ def _edge_environ(c: PodConfig) -> dict[str, str]:
         "LLMPOD_ALLOW_INSECURE_BIND": "true" if c.allow_insecure_bind else "",
         "LLMPOD_REQUESTS_PER_MINUTE": str(c.requests_per_minute or ""),
         "LLMPOD_TOKENS_PER_MINUTE": str(c.tokens_per_minute or ""),
+        "LLMPOD_RATE_LIMITS": rates_text(c.rate_limits),
+        "LLMPOD_TOKEN_PRICES": rates_text(c.token_prices),
         "LLMPOD_MAX_IN_FLIGHT": "" if c.max_in_flight == 256 else str(c.max_in_flight),
     }
     return {name: value for name, value in values.items() if value}

@@ -46,6 +46,8 @@ class CallerKey:
         tokens_per_minute: None: as the proxy's own limit.
         requests_per_day: budget of a UTC day; None: none.
         tokens_per_day: budget of a UTC day; None: none.
+        usd_per_day: the same in money; see ``proxy/costs.py`` for what a request costs.
+        usd_per_month: budget of a UTC month; None: none.
     """
 
     id: str
@@ -59,6 +61,8 @@ class CallerKey:
     tokens_per_minute: int | None = None
     requests_per_day: int | None = None
     tokens_per_day: int | None = None
+    usd_per_day: float | None = None
+    usd_per_month: float | None = None
 
 
 def new_key() -> str:

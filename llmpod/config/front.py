@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmpod.config.caching import ALL_MASKS, LONGEST, WEEK, CacheMask, CacheMode, CachePolicy
 from llmpod.config.proxy import Auth
+from llmpod.config.rates import RateLimits, TokenPrices
 from llmpod.config.section import Name, Port
 
 Patience = Annotated[float, Field(gt=0, le=24 * 3600)]
@@ -35,6 +36,14 @@ class FrontKeys(BaseModel):
     )
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = Field(
         None, description="That one caller may use, prompts and answers together."
+    )
+    rate_limits: RateLimits = Field(
+        {},
+        description="More limits by path (`/v1/embeddings`, `/v1/audio/*`), for each caller, address or all.",
+    )
+    token_prices: TokenPrices = Field(
+        {},
+        description="USD per million tokens by model (`*`: any); else a request costs a share of its machine.",
     )
     max_in_flight: Annotated[int, Field(ge=1)] = Field(
         256, description="Requests worked on at once; callers take turns for more."

@@ -16,6 +16,8 @@ from llmpod.config.caching import (
     read_policy,
     read_ttl,
 )
+from llmpod.config.rates import RateLimit, TokenPrice, read_prices, read_rates
+from llmpod.config.settings_file import SETTINGS_VARIABLE, read_settings
 from llmpod.config.words import amount, choice, count, flag, none_or_seconds, seconds, words
 from llmpod.errors import ConfigError
 from llmpod.places import no_server_at
@@ -42,7 +44,8 @@ class ProxySettings:
     are the names of one model, its own id last, ``identity`` stands for it in cache keys, and ``max_model_len`` is
     its context length; a state knows better.
     ``cache_policy`` by path, ``*`` for the rest; ``cache_ttl_seconds`` None: for ever; ``cache_pace`` in events a
-    second, 0: at once. ``own_key`` is the SHA-256 of the key of our own commands.
+    second, 0: at once. ``own_key`` is the SHA-256 of the key of our own commands. ``rate_limits`` by pattern of path,
+    ``token_prices`` by model, ``*`` for the rest.
     """
 
     host: str = "127.0.0.1"
@@ -85,6 +88,7 @@ class ProxySettings:
     total_seconds: float = 3600.0
     keep_alive_seconds: float = 75.0
     max_body_bytes: int = 32 * 2**20
+    max_bodies_bytes: int = 256 * 2**20
     max_header_bytes: int = 32 * 2**10
     auth: Auth = Auth.OPEN
     keys_file: Path | None = None
@@ -92,16 +96,21 @@ class ProxySettings:
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     allow_insecure_bind: bool = False
+    settings_file: Path | None = None
+    settings_digest: str = ""
+    memory_bytes: int = 256 * 2**20
     header_seconds: float = 10.0
     body_idle_seconds: float = 30.0
     stall_seconds: float = 60.0
     max_connections: int = 4096
     max_connections_per_source: int = 256
     max_in_flight: int = 256
-    max_queue: int = 256
+    max_queue: int = 192
     queue_seconds: float = 30.0
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    rate_limits: Mapping[str, RateLimit] = field(default_factory=dict)
+    token_prices: Mapping[str, TokenPrice] = field(default_factory=dict)
 
     @property
     def entry_seconds(self) -> float | None:
@@ -155,7 +164,7 @@ def _split(url: str) -> SplitResult | None:
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 # environment variable -> (field, how to read it); names up to PORT are the mission's
-_VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
+VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "RUNPOD_ENDPOINT": ("endpoint", lambda _, text: base_url(text)),
     "CACHE_DIR": ("cache_dir", lambda _, text: Path(text).expanduser()),
     "MAX_CACHE_SIZE": ("max_cache_size", count(0, 10**9)),
@@ -192,6 +201,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LLMPOD_FIRST_BYTE_SECONDS": ("first_byte_seconds", seconds),
     "LLMPOD_IDLE_SECONDS": ("idle_seconds", seconds),
     "LLMPOD_TOTAL_SECONDS": ("total_seconds", seconds),
+    "LLMPOD_MEMORY_BYTES": ("memory_bytes", count(0, 2**50)),
     "LLMPOD_DRAIN_SECONDS": ("drain_seconds", seconds),
     "LLMPOD_KEEP_ALIVE_SECONDS": ("keep_alive_seconds", seconds),
     "LLMPOD_HEADER_SECONDS": ("header_seconds", seconds),
@@ -199,11 +209,14 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LLMPOD_STALL_SECONDS": ("stall_seconds", seconds),
     "LLMPOD_MAX_CONNECTIONS": ("max_connections", count(1, 10**6)),
     "LLMPOD_MAX_CONNECTIONS_PER_SOURCE": ("max_connections_per_source", count(1, 10**6)),
+    "LLMPOD_MAX_BODIES_BYTES": ("max_bodies_bytes", count(1, 2**50)),
     "LLMPOD_MAX_IN_FLIGHT": ("max_in_flight", count(1, 10**6)),
     "LLMPOD_MAX_QUEUE": ("max_queue", count(1, 10**6)),
     "LLMPOD_QUEUE_SECONDS": ("queue_seconds", seconds),
     "LLMPOD_REQUESTS_PER_MINUTE": ("requests_per_minute", count(1, 10**9)),
     "LLMPOD_TOKENS_PER_MINUTE": ("tokens_per_minute", count(1, 10**12)),
+    "LLMPOD_RATE_LIMITS": ("rate_limits", read_rates),
+    "LLMPOD_TOKEN_PRICES": ("token_prices", read_prices),
     "LLMPOD_HOST": ("host", lambda _, text: text.strip()),
     "LLMPOD_AUTH": ("auth", lambda name, text: Auth(choice(*Auth)(name, text))),
     "LLMPOD_KEYS_FILE": ("keys_file", lambda _, text: Path(text).expanduser()),
@@ -218,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="proxy_fastapi.py",
         description="A caching OpenAI-compatible address in front of one model server.",
-        epilog="Environment: " + ", ".join(_VARIABLES),
+        epilog="Environment: " + ", ".join(VARIABLES),
     )
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default 8000)")
@@ -229,7 +242,7 @@ def _parser() -> argparse.ArgumentParser:
 def proxy_settings(
     argv: Sequence[str], environ: Mapping[str, str], *, home: Path | None = None
 ) -> ProxySettings:
-    """Read the proxy's settings; flags win over the environment.
+    """Read the proxy's settings; flags win over the file that the environment names, that over the environment.
 
     Args:
         argv: arguments without the program's name.
@@ -240,9 +253,14 @@ def proxy_settings(
         ConfigError: a value is wrong, or nothing says where the model server is.
         SystemExit: ``--help`` or an unknown flag (argparse).
     """
-    values: dict[str, Any] = {
+    values: dict[str, Any] = {}
+    if path := environ.get(SETTINGS_VARIABLE):
+        more, digest = read_settings(Path(path))
+        environ = {**environ, **more}
+        values |= {"settings_file": Path(path), "settings_digest": digest}
+    values |= {
         field: read(name, environ[name])
-        for name, (field, read) in _VARIABLES.items()
+        for name, (field, read) in VARIABLES.items()
         if environ.get(name, "") != ""
     }
     flags = vars(_parser().parse_args(argv))

@@ -18,6 +18,7 @@ from llmpod.veil import Veil
 
 RECENT: Final = 50
 MAX_WAITING: Final = 65536
+INFO: Final = LEVELS["INFO"]
 BATCH: Final = 500  # lines encoded at once: about a millisecond
 
 
@@ -62,7 +63,6 @@ class Journal:
         self.last_request: float | None = None
         self._recent: deque[Seen] = deque(maxlen=RECENT)
         self._waiting: deque[Seen] = deque()
-        self._access = log.threshold <= LEVELS["INFO"]
         self._known = log.veil.known
         self._quoted = _quoting(log.veil)
 
@@ -74,7 +74,7 @@ class Journal:
             self.metrics.model(seen.model)
         self.last_request = seen.at
         self._recent.append(seen)
-        if not self._access:
+        if self.log.threshold > INFO:
             return
         if len(self._waiting) < MAX_WAITING:
             self._waiting.append(seen)

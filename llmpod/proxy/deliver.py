@@ -16,7 +16,7 @@ from llmpod.errors import UpstreamInvalid
 from llmpod.proxy.answer import Answer
 from llmpod.proxy.ask import Ask
 from llmpod.proxy.fill import Fill, Form
-from llmpod.proxy.headers import Header, Headers, get, is_json, is_stream
+from llmpod.proxy.headers import NOSNIFF, Header, Headers, get, is_json, is_stream
 from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.replies import JSON_TYPE, SSE_TYPE, STREAM_FIELDS, in_openai_shape, truer_status
 
@@ -36,10 +36,22 @@ class Delivery:
         want: the form that the client asked for.
         keepalive: what it hears while nothing comes.
         turn: makes the answer to this client out of a whole one of status 200; None: it passes.
+        instead: makes a JSON answer where there is none; None: the client gets the error.
     """
 
     __slots__ = (
-        *("_answer", "_ask", "_fill", "_filter", "_keepalive", "_led", "_listener", "_parts", "_quiet"),
+        *(
+            "_answer",
+            "_ask",
+            "_fill",
+            "_filter",
+            "_instead",
+            "_keepalive",
+            "_led",
+            "_listener",
+            "_parts",
+            "_quiet",
+        ),
         *("_turned", "_want"),
     )
 
@@ -52,6 +64,7 @@ class Delivery:
         want: Form,
         keepalive: Keepalive,
         turn: Callable[[bytes], bytes] | None = None,
+        instead: Callable[[], bytes] | None = None,
     ) -> None:
         self._fill = fill
         self._answer = answer
@@ -59,6 +72,7 @@ class Delivery:
         self._want = want
         self._keepalive = keepalive
         self._turned = turn
+        self._instead = instead
         self._parts: list[bytes] | None = None  # gathered for an answer in another form
         self._filter: UsageFilter | None = None
         self._led = False  # the answer was begun by a keepalive, before the model server had said anything
@@ -81,7 +95,7 @@ class Delivery:
             if self._advance(flight.head):
                 return
             if flight.error is not None:
-                self._answer.fail(flight.error)
+                self._fail(flight.error)
             elif self._parts is None:
                 self._finish()
             elif flight.head is not None:
@@ -138,6 +152,12 @@ class Delivery:
         if usage.taken and self._answer.meter is not None:
             self._answer.meter.hear(usage.taken)
         return rest
+
+    def _fail(self, error: Exception) -> None:
+        if self._instead is not None and not self._answer.started:
+            self._answer.whole(200, [JSON_TYPE, NOSNIFF], self._instead())
+        else:
+            self._answer.fail(error)
 
     def _finish(self) -> None:
         if self._filter is not None:

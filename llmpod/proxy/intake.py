@@ -14,8 +14,9 @@ from llmpod.proxy.ask import OPEN, Ask, Leave
 from llmpod.proxy.body import Body
 from llmpod.proxy.guard import MAX_FIELDS, MethodNotAllowed
 from llmpod.proxy.headers import Headers
-from llmpod.proxy.strict import RequestTimeout, check_head, check_line, reason, too_large
-from llmpod.proxy.sweep import LOWEST_RATE, Deadlines
+from llmpod.proxy.room import FREE, no_room
+from llmpod.proxy.strict import RequestTimeout, check_head, check_line, reason, too_large, without_upgrade
+from llmpod.proxy.sweep import Deadlines
 
 RESTS_SECONDS = 2.0  # of silence after which nothing is remembered of the last request
 MAX_FRAMING = 16 * 2**10  # of what stands around one chunk: extensions, trailers
@@ -48,14 +49,13 @@ class Intake(asyncio.Protocol):
         self._since = 0.0  # when the header began, or its body; 0 between requests
         self._served = False  # a request was read
         self._length: int | None = None
-        self._expects = False  # the client waits for "100 Continue"
-        self._upgrading = False
+        self._expects = self._upgrading = False  # the client waits for "100 Continue"; offers h2c
         self._in_head = True
-        self._head_bytes = 0
-        self._field_bytes = 0
+        self._head_bytes = self._field_bytes = 0
+        self._recent = b""  # what came since before the header began, until it is whole
         self._turned = False  # a message began or ended within what was fed last
-        # the request that was read last, if it may be asked again (see ``_remember``)
         self._begun = 0  # messages in what was read last
+        # the request that was read last, if it may be asked again (see ``_remember``)
         self._came: Ask | None = None
         self._known: Ask | None = None
         self._head = b""
@@ -74,6 +74,10 @@ class Intake(asyncio.Protocol):
         """There will be no further request; ``cause`` is a bug of ours, if it was one."""
         raise NotImplementedError
 
+    def keeps(self, size: int) -> bool:
+        """Whether there is memory for so many bytes more of a body."""
+        raise NotImplementedError
+
     def expected(self) -> None:
         """The client sends its body only when it is told to go on."""
         raise NotImplementedError
@@ -90,7 +94,11 @@ class Intake(asyncio.Protocol):
         before it means what it meant then, so a body of the same length is all that is new.
         """
         if len(data) == self._again and data.startswith(self._head) and not self._deaf:
-            self._repeat(data[len(self._head) :])
+            body = data[len(self._head) :]
+            if len(body) > FREE and not self.keeps(len(body)):
+                self._stop(no_room())
+            else:
+                self._repeat(body)
             return
         self._again = self._begun = 0
         if self._deaf:
@@ -120,9 +128,7 @@ class Intake(asyncio.Protocol):
         if self._in_head:
             late = taken >= deadlines.header
         else:
-            counted = taken - deadlines.rate_grace
-            slow = counted > 0 and self._body.size < LOWEST_RATE * counted
-            late = quiet >= deadlines.body_idle or slow
+            late = quiet >= deadlines.body_idle or self._body.drips(self._since, now, deadlines)
         part = "header" if self._in_head else "body"
         return RequestTimeout(f"The request's {part} did not come in time.") if late else ""
 
@@ -159,18 +165,21 @@ class Intake(asyncio.Protocol):
         cause: BaseException | None = None
         body_before, self._framing = self._body.size, self._framing + len(piece)
         try:
-            if self._in_head and not self._head_bytes:
-                check_line(piece)
+            self._recent = self._recent + piece if self._since and self._in_head else piece
             self._parser.feed_data(piece)
         except BadRequest as e:
             self._refused = e
         except httptools.HttpParserUpgrade as e:
             if self._refused is None:
-                self._feed(self._without_upgrade() + piece[e.args[0] :])
+                method, self._upgrading, self._in_head = self._parser.get_method(), False, True
+                self._parser = httptools.HttpRequestParser(self)
+                self._feed(without_upgrade(method, self._url, self._headers) + piece[e.args[0] :])
                 return
         except httptools.HttpParserError as e:
             if self._refused is None:
                 self._refused, cause = reason(e)
+        if not (self._since and self._in_head):
+            self._recent = b""
         if self._refused is None and not self._in_head:
             self._check_framing(body_before)
         if self._refused is not None:
@@ -187,23 +196,10 @@ class Intake(asyncio.Protocol):
             if self._framing > MAX_FRAMING:
                 self._refused = BadRequest("The chunks of the body carry too much beside the body.")
 
-    def _without_upgrade(self) -> bytes:
-        """The header again, without the offer of another protocol, for a parser that goes on to the body.
-
-        Java's client offers h2c with every first request; llhttp would take the body for that protocol's bytes.
-        """
-        method = self._parser.get_method()
-        self._upgrading = False
-        self._in_head = True
-        self._parser = httptools.HttpRequestParser(self)
-        offers = (b"upgrade", b"connection", b"http2-settings")
-        lines = [b"%b %b HTTP/1.1\r\n" % (method, self._url)]
-        lines += [b"%b: %b\r\n" % item for item in self._headers if item[0] not in offers]
-        return b"".join([*lines, b"\r\n"])
-
     def _stop(self, error: LlmpodError, cause: BaseException | None = None) -> None:
         self._refused = error
         self._deaf = True
+        self._body = Body()
         self.refuse(error, cause)
 
     # --- parser -----------------------------------------------------------------------------------------------
@@ -235,27 +231,29 @@ class Intake(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._upgrading = self._parser.should_upgrade()
-        if self._upgrading:
-            if self._parser.get_method() == b"CONNECT":
-                self._refused = MethodNotAllowed("This is no tunnel.")
+        if self._refused is not None:  # what came with it in one piece is parsed on, and is nobody's
             return
+        self._upgrading = self._parser.should_upgrade()
         self._active_at = self._since = self._loop.time()
         try:
             self._check_head()
         except LlmpodError as e:
             self._refused = e
         else:
-            if self._expects:
+            if self._expects and not self._upgrading:
                 self.expected()
 
     def _check_head(self) -> None:
         """Raises LlmpodError: too large, ambiguous, or not to be let in."""
+        method, version = self._parser.get_method(), self._parser.get_http_version()
+        check_line(method, self._url, version, seen=self._recent)
+        if self._upgrading:
+            if method == b"CONNECT":
+                raise MethodNotAllowed("This is no tunnel.")
+            return  # it comes again, without the offer
         if len(self._headers) > MAX_FIELDS or self._field_bytes > self._max_header_bytes:
             raise too_large(self._url, self._headers)
-        parser = self._parser
-        method = parser.get_method()
-        self._target = check_head(method, parser.get_http_version(), self._url, self._headers)
+        self._target = check_head(method, version, self._url, self._headers)
         path = self._target.partition(b"?")[0].decode("latin-1")
         self._leave = self.admit(method.decode("ascii"), path, self._headers)
         if self._length is not None and self._length > self._max_body_bytes:
@@ -266,8 +264,11 @@ class Intake(asyncio.Protocol):
             return
         self._body.add(body)
         self._active_at = self._loop.time()
-        if self._body.size > self._max_body_bytes:
+        size = self._body.size
+        if size > self._max_body_bytes:
             self._refused = TooLarge(f"The body is larger than {self._max_body_bytes} bytes.")
+        elif size > FREE and not self.keeps(len(body) if size - len(body) > FREE else size):
+            self._refused = no_room()
 
     def on_chunk_complete(self) -> None:
         self._framing = 0

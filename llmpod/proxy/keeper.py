@@ -82,6 +82,13 @@ class Keeper:
     def follows(self) -> bool:
         return self._settings.endpoint is None and self._settings.state_file is not None
 
+    def adopt(self, settings: ProxySettings) -> None:
+        """Other settings from now on; the state file is read anew, for they name a model that it does not know."""
+        self._settings = settings
+        self._stamp = None
+        if settings.endpoint:
+            self.destinations = (fixed(settings),)
+
     async def start(self) -> None:
         """Read the state once, then go on in the background."""
         if self.follows:

@@ -1,25 +1,29 @@
-"""Not a queue (slots.py): how often a caller may ask and how many tokens it may use, by the minute and by the day.
+"""Not a queue (slots.py): how often callers may ask and how many tokens they may use, by the minute and by the day.
 
-A caller is a key, or an address where there are no keys. A bucket refills steadily and holds a minute's worth, so
-that the wait a refusal names is when the next request will be served. Days are UTC, counted since the proxy's start.
+A limit counts for the paths of a pattern and is shared by those whom it names: one caller (a key, or an address where
+there are no keys), one address, or everybody. All that match a request must allow it. A bucket refills steadily and
+holds a minute's worth, so that the wait a refusal names is when the next request will be served.
 """
 
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
+from urllib.parse import unquote
 
 from llmpod.config import CallerKey, ProxySettings
+from llmpod.config.rates import Per, RateLimit
 from llmpod.errors import Overloaded
+from llmpod.proxy.accounts import DAY, Accounts
 from llmpod.proxy.ask import Ask
+from llmpod.proxy.costs import Bill, Book
+from llmpod.proxy.meter import Meter, Tokens
 
-MAX_CALLERS: Final = 4096
-DAY: Final = 24 * 3600
-BYTES_PER_TOKEN: Final = 4  # of English text, where a server does not say how many it was
-EVENT_BYTES: Final = 200  # of an event around its text (166 to 259 in recordings of three servers)
-TAIL: Final = 4096  # bytes at the end of an answer in which its usage stands
-_TOTAL: Final = re.compile(rb'"total_tokens"\s*:\s*(\d{1,12})')
+MAX_ACCOUNTS: Final = 4096
+MAX_PATHS: Final = 1024
+SPECK: Final = 1e-6  # seconds: floating point, no wait
+_WHOSE: Final = {Per.CALLER: "", Per.ADDRESS: " from your address", Per.EVERYBODY: " from all callers"}
 
 
 class RateLimited(Overloaded):
@@ -44,64 +48,69 @@ class Bucket:
         """Seconds until so many can be taken; 0 now."""
         self._level = min(self._size, self._level + (now - self._at) * self._rate)
         self._at = now
-        return max(0.0, (wanted - self._level) / self._rate)
+        wait = (wanted - self._level) / self._rate
+        return wait if wait > SPECK else 0.0
 
     def take(self, count: float) -> None:
         self._level -= count
 
 
+class _Rule(NamedTuple):
+    """One row of the table of limits."""
+
+    number: int
+    beginning: str
+    whole: bool  # the path ends there
+    per: Per
+    requests: int | None
+    tokens: int | None
+
+    @classmethod
+    def of(cls, number: int, pattern: str, limit: RateLimit) -> "_Rule":
+        beginning = pattern.removesuffix("*")
+        return cls(
+            number,
+            beginning,
+            beginning == pattern,
+            limit.per,
+            limit.requests_per_minute,
+            limit.tokens_per_minute,
+        )
+
+    def matches(self, path: str) -> bool:
+        return path == self.beginning if self.whole else path.startswith(self.beginning)
+
+    @property
+    def words(self) -> str:
+        """What it limits, for people."""
+        where = f" to {self.beginning}{'' if self.whole else '*'}" if self.beginning else ""
+        return f"{where}{_WHOSE[self.per]}"
+
+
 @dataclass(slots=True)
 class _Account:
-    """What one caller has used."""
+    """What those who share one limit have left of it."""
 
+    rule: _Rule
     requests: Bucket | None
     tokens: Bucket | None
-    day: int = 0
-    requests_today: int = 0
-    tokens_today: int = 0
 
-
-class Meter:
-    """Counts the tokens of one answer while it passes."""
-
-    __slots__ = ("_bytes", "_events", "_said", "_tail")
-
-    def __init__(self) -> None:
-        self._tail = b""
-        self._bytes = 0
-        self._events = 0
-        self._said: int | None = None
-
-    def hear(self, counts: bytes) -> None:
-        """What the server said of it, and the client is not given."""
-        if said := _TOTAL.findall(counts[-TAIL:]):
-            self._said = int(said[-1])
-
-    def see(self, chunk: bytes) -> None:
-        """The next bytes that the client is given."""
-        self._bytes += len(chunk)
-        self._events += chunk.count(b"\n\n") + chunk.count(b"\n\r\n")
-        self._tail = (self._tail + chunk)[-TAIL:] if len(chunk) < TAIL else chunk[-TAIL:]
-
-    def tokens(self, asked: int) -> int:
-        """As the server said, else about as many as that much text has: in a stream, one an event or more.
-
-        Args:
-            asked: bytes of the request.
-        """
-        if self._said is None:
-            self.hear(self._tail)
-        if self._said is not None:
-            return self._said
-        text = self._bytes - self._events * EVENT_BYTES
-        return asked // BYTES_PER_TOKEN + max(self._events, text // BYTES_PER_TOKEN)
+    def wait(self, now: float) -> tuple[float, str]:
+        """How long until it allows one more request, and because of what."""
+        waits = [
+            (bucket.wait(now), what)
+            for what, bucket in (("requests", self.requests), ("tokens", self.tokens))
+            if bucket is not None
+        ]
+        return max(waits, default=(0.0, ""))
 
 
 class Limiter:
     """Says no to who asks too often.
 
     Args:
-        settings: the limits of those who have none of their own.
+        settings: the limits; keys may have others.
+        accounts: what was used with each key.
         spares: whose requests are not limited: those of a warm-up would use up what a caller at this address may send.
         monotonic: seconds, for the minutes.
         clock: seconds since the epoch, for the days.
@@ -113,72 +122,130 @@ class Limiter:
     def __init__(
         self,
         settings: ProxySettings,
+        accounts: Accounts,
         *,
         spares: Callable[[Ask], bool] = lambda _: False,
         monotonic: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._requests = settings.requests_per_minute
-        self._tokens = settings.tokens_per_minute
+        self._used = accounts
+        self._book = Book(settings.token_prices, accounts, monotonic=monotonic, clock=clock)
         self._spares = spares
         self._now = monotonic
         self._clock = clock
-        self._accounts: dict[tuple[str, CallerKey | None], _Account] = {}
-        self.always = bool(self._requests or self._tokens)
+        self._rows: list[_Rule] = []
+        self.adopt(settings)
+
+    def adopt(self, settings: ProxySettings) -> None:
+        """Other limits and prices from now on. What was used of a day stays used; the minutes begin anew."""
+        self._book.prices = settings.token_prices
+        general = RateLimit.model_construct(
+            requests_per_minute=settings.requests_per_minute, tokens_per_minute=settings.tokens_per_minute
+        )
+        limits = [("*", general), *settings.rate_limits.items()]
+        rows = [_Rule.of(number, *row) for number, row in enumerate(limits)]
+        if rows == self._rows:
+            return
+        self._rows = rows
+        self._general, *self._rules = rows
+        self._by_path: dict[str, tuple[_Rule, ...]] = {}
+        self._of_keys: dict[tuple[int | None, int | None], _Rule] = {}
+        self._accounts: dict[tuple[int, str, int | None, int | None], _Account] = {}
+        self.always = bool(self._general.requests or self._general.tokens or self._rules)
 
     def refusal(self, ask: Ask) -> RateLimited | None:
         """Why this request is not served now; a request that may be is counted."""
         if self._spares(ask):
             return None
         key, now = ask.leave.key, self._now()
-        account = self._account(ask, now)
-        if key is not None and (full := self._spent(key, account)):
+        if key is not None and (full := self._spent(key)):
             left = DAY - self._clock() % DAY
             return RateLimited(f"This key's {full} of today are used up.", retry_after=left)
-        buckets = (("requests", account.requests), ("tokens", account.tokens))
-        waits = [(bucket.wait(now), what) for what, bucket in buckets if bucket is not None]
-        wait, what = max(waits, default=(0.0, ""))
-        if wait:
-            return RateLimited(f"Too many {what} a minute.", retry_after=wait)
-        if account.requests is not None:
-            account.requests.take(1)
-        account.requests_today += 1
+        accounts = self._those_of(ask, now)
+        longest, words = 0.0, ""
+        for account in accounts:
+            wait, what = account.wait(now)
+            if wait > longest:
+                longest, words = wait, f"{what} a minute{account.rule.words}"
+        if longest:
+            return RateLimited(f"Too many {words}.", retry_after=longest)
+        for account in accounts:
+            if account.requests is not None:
+                account.requests.take(1)
+        if key is not None:
+            self._used.asked(key)
         return None
 
-    def meters(self, ask: Ask) -> bool:
-        """Whether the tokens of the answer count."""
-        key = ask.leave.key
-        limited = self._tokens or (key is not None and (key.tokens_per_minute or key.tokens_per_day))
-        return bool(limited) and ask.method == "POST" and not self._spares(ask)
+    def meter(self, ask: Ask) -> Meter | None:
+        """What counts the tokens of the answer and its cost; None where they do not count."""
+        if ask.method != "POST" or self._spares(ask):
+            return None
+        if (key := ask.leave.key) is not None:
+            return Meter(Bill(self._book, key))
+        limited = self._general.tokens or any(rule.tokens for rule in self._matching(ask.path))
+        return Meter() if limited else None
 
-    def used(self, ask: Ask, tokens: int) -> None:
-        """An answer is over and took so many tokens."""
-        account = self._account(ask, self._now())
-        account.tokens_today += tokens
-        if account.tokens is not None:
-            account.tokens.take(tokens)
+    def used(self, ask: Ask, meter: Meter, *, counts: bool) -> None:
+        """An answer is over; ``counts``: it took something, for it is no error and did not come from the cache."""
+        tokens = meter.tokens(len(ask.body)) if counts else Tokens(0, 0)
+        usd = meter.bill.close(*tokens) if meter.bill is not None else None
+        if not counts:
+            return
+        for account in self._those_of(ask, self._now()):
+            if account.tokens is not None:
+                account.tokens.take(tokens.total)
+        if (key := ask.leave.key) is not None:
+            self._used.answered(key, tokens.total, usd)
 
-    def _spent(self, key: CallerKey, account: _Account) -> str:
-        today = int(self._clock()) // DAY
-        if account.day != today:
-            account.day, account.requests_today, account.tokens_today = today, 0, 0
-        if key.requests_per_day is not None and account.requests_today >= key.requests_per_day:
+    def _spent(self, key: CallerKey) -> str:
+        today = self._used.of(key).today
+        if key.requests_per_day is not None and today.requests >= key.requests_per_day:
             return "requests"
-        spent = key.tokens_per_day is not None and account.tokens_today >= key.tokens_per_day
-        return "tokens" if spent else ""
+        return "tokens" if key.tokens_per_day is not None and today.tokens >= key.tokens_per_day else ""
 
-    def _account(self, ask: Ask, now: float) -> _Account:
-        """The caller's account; of too many, the one that was silent longest is forgotten."""
+    def _matching(self, path: str) -> tuple[_Rule, ...]:
+        """The rules for a path, however it is spelled."""
+        found = self._by_path.get(path)
+        if found is None:
+            if len(self._by_path) >= MAX_PATHS:
+                self._by_path.clear()
+            plain = re.sub("/+", "/", unquote(path)).rstrip("/")
+            found = self._by_path[path] = tuple(rule for rule in self._rules if rule.matches(plain))
+        return found
+
+    def _those_of(self, ask: Ask, now: float) -> list[_Account]:
+        """The accounts from which a request takes something."""
         key = ask.leave.key
-        name = (ask.leave.caller or ask.client, key)
+        general = self._general if key is None else self._own(key)
+        found = [self._account(general, ask, now)] if general.requests or general.tokens else []
+        if self._rules:
+            found += [self._account(rule, ask, now) for rule in self._matching(ask.path)]
+        return found
+
+    def _own(self, key: CallerKey) -> _Rule:
+        """The general limit of a key: what it says itself goes before the settings."""
+        said = (key.requests_per_minute, key.tokens_per_minute)
+        if said not in self._of_keys:
+            general = self._general
+            self._of_keys[said] = general._replace(
+                requests=said[0] or general.requests, tokens=said[1] or general.tokens
+            )
+        return self._of_keys[said]
+
+    def _account(self, rule: _Rule, ask: Ask, now: float) -> _Account:
+        """The account for one rule; of too many, the one that was silent longest is forgotten."""
+        who = ""
+        if rule.per is not Per.EVERYBODY:
+            who = (ask.leave.caller if rule.per is Per.CALLER else "") or ask.client
+        name = (rule.number, who, rule.requests, rule.tokens)
         account = self._accounts.pop(name, None)
         if account is None:
-            requests = (key.requests_per_minute if key else None) or self._requests
-            tokens = (key.tokens_per_minute if key else None) or self._tokens
             account = _Account(
-                Bucket(requests, now) if requests else None, Bucket(tokens, now) if tokens else None
+                rule,
+                Bucket(rule.requests, now) if rule.requests else None,
+                Bucket(rule.tokens, now) if rule.tokens else None,
             )
         self._accounts[name] = account
-        if len(self._accounts) > MAX_CALLERS:
+        if len(self._accounts) > MAX_ACCOUNTS:
             del self._accounts[next(iter(self._accounts))]
         return account

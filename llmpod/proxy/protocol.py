@@ -5,13 +5,14 @@ from memory: one buffer is written and done) or to the relay, and everything els
 """
 
 import asyncio
+import socket
+import struct
 from collections import deque
 from typing import Any, Final
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
 from llmpod.errors import LlmpodError, Overloaded
@@ -19,14 +20,13 @@ from llmpod.proxy.answer import LEFT, Answer
 from llmpod.proxy.ask import OPEN, Ask, Leave
 from llmpod.proxy.browser import preflight
 from llmpod.proxy.cycle import Stage
-from llmpod.proxy.desk import Desk
 from llmpod.proxy.gate import Visitor
 from llmpod.proxy.headers import SANDBOX, Headers, lines
 from llmpod.proxy.house import House
 from llmpod.proxy.intake import Intake
-from llmpod.proxy.limits import Meter
-from llmpod.proxy.peer import Ends
+from llmpod.proxy.peer import ends_of
 from llmpod.proxy.replies import refusal, with_fields
+from llmpod.proxy.room import no_room
 from llmpod.proxy.route import is_model_path
 from llmpod.proxy.slots import Ticket
 
@@ -34,6 +34,7 @@ LINGER_SECONDS: Final = (
     1.0  # after a refusal: time to read it before the close discards unread input (RFC 9112 9.6)
 )
 LINGER_BYTES: Final = 2**20
+NO_LINGER: Final = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER
 OUTSIDE: Final = -1
 FULL: Final = refusal(Overloaded("Too many connections are open.", retry_after=1))
 
@@ -49,10 +50,10 @@ class EdgeProtocol(Intake):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._house: House = app_state["house"]
-        self._desk: Desk = self._house.desk
+        desk = self._house.desk
         super().__init__(
-            max_header_bytes=self._desk.max_header_bytes,
-            max_body_bytes=self._desk.max_body_bytes,
+            max_header_bytes=desk.max_header_bytes,
+            max_body_bytes=desk.max_body_bytes,
             loop=_loop or asyncio.get_running_loop(),
         )
         self._config = config
@@ -64,6 +65,7 @@ class EdgeProtocol(Intake):
         self._serving = False
         self._closing = False  # told to stop: after the answers that are owed
         self._ignored = 0
+        self._linger: asyncio.TimerHandle | None = None
         self._ticket: Ticket | None = None  # of the answer under way, unless it came from memory
         self._slot = OUTSIDE
         self.congested = False
@@ -74,7 +76,7 @@ class EdgeProtocol(Intake):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         self._transport = transport
         self._flow = FlowControl(transport)
-        self._visitor = Visitor(_ends(transport), tls=transport.get_extra_info("ssl_object") is not None)
+        self._visitor = Visitor(ends_of(transport), tls=transport.get_extra_info("ssl_object") is not None)
         self._client = self._visitor.ends.client
         if not self._house.door.enter(self._client):
             self._deaf = True
@@ -85,10 +87,16 @@ class EdgeProtocol(Intake):
         self._stage = Stage(self._config, self._server_state, self._app_state, transport, self._flow)
 
     def connection_lost(self, _: Exception | None) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+        # both lead back here, the error by its trace: a connection is to be freed now, not when cycles are looked for
+        del self._parser
+        self._refused = None
         if self._slot == OUTSIDE:
             return
         self._house.door.leave(self._client)
         self._house.sweep.drop(self._slot, self)
+        self._house.room.free(self)
         self._server_state.connections.discard(self)
         self._deaf = True
         self._waiting.clear()
@@ -128,7 +136,7 @@ class EdgeProtocol(Intake):
     def look(self, now: float) -> None:
         """Close if the client takes too long with what it sends or takes; see :class:`~llmpod.proxy.sweep.Sweep`."""
         if self._stalls(now):
-            self._transport.abort()
+            self._cut()
             return
         if self._current is not None or self._refused is not None or self._transport.is_closing():
             return
@@ -137,6 +145,12 @@ class EdgeProtocol(Intake):
             self._stop(late)
         elif late:
             self._transport.close()
+
+    def _cut(self) -> None:
+        """Hang up on a client that takes nothing, so that the kernel, too, forgets what it was sent (RST)."""
+        if (sock := self._transport.get_extra_info("socket")) is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+        self._transport.abort()
 
     def _stalls(self, now: float) -> bool:
         """Whether the client has taken nothing for too long of what waits for it."""
@@ -148,16 +162,26 @@ class EdgeProtocol(Intake):
 
     # --- requests ---------------------------------------------------------------------------------------------
     def take(self, ask: Ask) -> None:
+        if self._house.room.guests:
+            self._house.room.arrived(self)
         self._waiting.append(ask)
         self._go_on()
 
     def admit(self, method: str, path: str, headers: Headers) -> Leave:
         return self._house.gate.admit(method, path, headers, self._visitor)
 
+    def keeps(self, size: int) -> bool:
+        return self._house.room.take(self, size)
+
+    def crowded_out(self) -> None:
+        """See :class:`~llmpod.proxy.room.Guest`."""
+        self._stop(no_room())
+
     def refuse(self, error: LlmpodError, cause: BaseException | None) -> None:
         """Say no and hang up when the answers that are owed have been given."""
-        self._desk.refused(error, cause)
+        self._house.desk.refused(error, cause)
         if self._current is None:
+            self._house.room.free(self)
             self._say_no(error)
 
     def expected(self) -> None:
@@ -172,7 +196,7 @@ class EdgeProtocol(Intake):
         self._transport.write(last_words)
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self._loop.call_later(LINGER_SECONDS, self._transport.close)
+        self._linger = self._loop.call_later(LINGER_SECONDS, self._transport.close)
 
     def dropped(self, size: int) -> None:
         """What comes after a refusal is read for a while, so that the refusal can be read, but not for ever."""
@@ -214,7 +238,7 @@ class EdgeProtocol(Intake):
             if error is not None:
                 self._begin(ask).fail(error)
                 return
-        hit = self._desk.at_once(ask) if plain else None
+        hit = self._house.desk.at_once(ask) if plain else None
         if hit is not None:
             self._transport.write(with_fields(hit, leave.fields) if leave.fields else hit)
             self.answered(keep=True)
@@ -227,14 +251,13 @@ class EdgeProtocol(Intake):
             self._work(ask, answer)
 
     def _begin(self, ask: Ask) -> Answer:
-        self._current = answer = Answer(self, ask, self._desk.journal)
+        self._current = answer = Answer(self, ask, self._house.desk.journal)
         return answer
 
     def _work(self, ask: Ask, answer: Answer) -> None:
         """Let the relay answer, as soon as there is a place for one more."""
         house = self._house
-        if house.limiter.meters(ask):
-            answer.meter = Meter()
+        answer.meter = house.limiter.meter(ask)
         caller = ask.leave.caller or ask.client
         self._ticket = Ticket(caller, lambda: house.relay.serve(ask, answer), answer.fail)
         try:
@@ -260,8 +283,12 @@ class EdgeProtocol(Intake):
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
             self._house.slots.leave(ticket)
-        if isinstance(current, Answer):
-            self._charge(current)
+        if isinstance(current, Answer) and current.meter is not None:
+            # neither an error nor what came from the cache takes anything
+            counts = (current.status < 400 or current.status == LEFT) and current.cache != "HIT"
+            self._house.limiter.used(current.ask, current.meter, counts=counts)
+        if self._house.room.guests and not self._waiting:
+            self._house.room.free(self, but=self._body.size if self._since else 0)
         self._server_state.total_requests += 1
         self._active_at = self._loop.time()
         if self._since:  # the next request could not be read meanwhile
@@ -271,15 +298,3 @@ class EdgeProtocol(Intake):
         else:
             self._deaf = True
             self._transport.close()
-
-    def _charge(self, answer: Answer) -> None:
-        """The tokens of an answer, unless they came from the cache or it is an error."""
-        served = answer.status < 400 or answer.status == LEFT
-        if answer.meter is not None and served and answer.cache != "HIT":
-            self._house.limiter.used(answer.ask, answer.meter.tokens(len(answer.ask.body)))
-
-
-def _ends(transport: asyncio.Transport) -> Ends:
-    client, port = get_remote_addr(transport) or ("", 0)
-    local, local_port = get_local_addr(transport) or ("", 0)
-    return Ends(client, port, local, local_port or 0)

@@ -7,10 +7,12 @@ request was sent (refused), or a pooled connection turns out stale at once, befo
 
 import asyncio
 import contextlib
+import math
 import ssl
 from dataclasses import dataclass
 from typing import Final
 
+from llmpod.config import ProxySettings
 from llmpod.errors import LlmpodError, UpstreamTimeout, UpstreamUnreachable
 from llmpod.observe import Metrics
 from llmpod.proxy.breaker import Breaker
@@ -39,6 +41,17 @@ class Patience:
     quiet: float = 15.0
 
 
+def patience_of(settings: ProxySettings) -> Patience:
+    """As it is configured."""
+    return Patience(
+        connect=settings.connect_seconds,
+        first_byte=settings.first_byte_seconds,
+        idle=settings.idle_seconds,
+        total=settings.total_seconds,
+        quiet=settings.keepalive_seconds or math.inf,
+    )
+
+
 class Upstream:
     """The pool. One event loop; every method but ``aclose`` returns at once.
 
@@ -49,8 +62,8 @@ class Upstream:
     """
 
     def __init__(self, patience: Patience, metrics: Metrics, *, tls: ssl.SSLContext | None = None) -> None:
-        self.idle_seconds = patience.idle
-        self._patience = patience
+        self._breaker = Breaker(probe_seconds=patience.connect)
+        self.adopt(patience)
         self._metrics = metrics
         self._tls = tls
         self._loop = asyncio.get_running_loop()
@@ -59,25 +72,39 @@ class Upstream:
         self._calls: set[Call] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
-        self._breaker = Breaker(probe_seconds=patience.connect)
+
+    def adopt(self, patience: Patience) -> None:
+        """Other time-outs, for the calls that come."""
+        self.idle_seconds = patience.idle
+        self._patience = patience
+        self._breaker.probe_seconds = patience.connect
 
     def call(self, request: Request, sink: Sink) -> Call:
         """Send a request; the answer or the failure goes to ``sink``, never before this returns."""
+        call = self.expect(request, sink)
+        self.send(call)
+        return call
+
+    def expect(self, request: Request, sink: Sink) -> Call:
+        """A call that is to be sent later; until then only the total time counts."""
         call = Call(request, sink, self)
         now = self._loop.time()
-        call.total = now + self._patience.total
-        call.deadline = now + self._patience.first_byte
+        call.total = call.deadline = now + self._patience.total
         call.quiet_at = now + self._patience.quiet
-        self._metrics.upstream_calls += 1
         self._calls.add(call)
         if self._ticker is None:
             self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)
-        if (connection := self._take(request.origin)) is not None:
+        return call
+
+    def send(self, call: Call) -> None:
+        """Let an expected call go out."""
+        call.deadline = self._loop.time() + self._patience.first_byte
+        self._metrics.upstream_calls += 1
+        if (connection := self._take(call.request.origin)) is not None:
             call.dials = 1
             connection.send(call)
         else:
             self._dial(call)
-        return call
 
     def is_down(self, origin: Origin) -> bool:
         """Whether a model server could not be reached when it was last asked, several times in a row."""

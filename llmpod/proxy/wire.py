@@ -203,6 +203,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._owner.lost(self)
+        del self._parser  # it holds our methods: without this cycle a connection is freed at once
         call, self._call = self._call, None
         if call is None or call.over:
             return

@@ -134,6 +134,10 @@ class Simulator:
         """Let the model server of a pod die; its container restarts."""
         self._call("POST", "kill", {"id": pod_id})
 
+    def endpoint(self, **options: Any) -> dict[str, Any]:
+        """`id` and `key` of a new serverless endpoint; with `id=`, of that one, changed. See `sim.serverless`."""
+        return self._call("POST", "endpoint", options)
+
     def reset(self) -> None:
         """Back to the start: no pods, no calls, no faults, the first behaviour."""
         self._call("POST", "reset")

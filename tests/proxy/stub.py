@@ -175,6 +175,8 @@ class Stub:
             sock.close()
 
     def close(self) -> None:
+        with suppress(OSError):  # macOS: a listener has no such half
+            self._listener.shutdown(socket.SHUT_RDWR)  # a thread that waits in accept would take one more
         self._listener.close()
         self.close_connections()
 

@@ -11,8 +11,11 @@ import pytest
 
 from llmpod.config import KEYS_FILE, ProxySettings
 from llmpod.errors import LlmpodError, Overloaded
+from llmpod.observe import open_log
+from llmpod.proxy.accounts import Accounts
 from llmpod.proxy.ask import Ask
-from llmpod.proxy.limits import Limiter, Meter
+from llmpod.proxy.limits import Limiter
+from llmpod.proxy.meter import Meter
 from llmpod.proxy.slots import Slots, Ticket
 from tests.proxy.front import Client, Proxy, chat_body, proxy, raw_chat, settings
 from tests.proxy.keys import KEYS, call, entry, write_keys
@@ -105,7 +108,7 @@ def test_a_document_that_is_turned_into_a_stream_counts_as_the_server_said() -> 
     meter = Meter()
     meter.hear(chat("x" * 8000))
     meter.see(b"".join(frames("x" * 8000)))
-    assert meter.tokens(100) == 3
+    assert meter.tokens(100).total == 3
 
 
 def test_errors_and_lists_take_no_tokens(cache_dir: Path, env: dict[str, str]) -> None:
@@ -116,14 +119,23 @@ def test_errors_and_lists_take_no_tokens(cache_dir: Path, env: dict[str, str]) -
         assert [front.get("/v1/models").status for _ in range(5)] == [200] * 5
 
 
-def test_the_longer_wait_is_named() -> None:
+@pytest.fixture
+def accounts() -> Iterator[Accounts]:
+    """Of no file."""
+    log = open_log("ERROR")
+    yield Accounts(None, log)
+    log.close()
+
+
+def test_the_longer_wait_is_named(accounts: Accounts) -> None:
     now = 0.0
     limits = ProxySettings(requests_per_minute=60, tokens_per_minute=60)
-    limiter = Limiter(limits, monotonic=lambda: now, clock=lambda: now)
-    ask = Ask("POST", CHAT, CHAT.encode(), [], b"{}", "127.0.0.1")
+    limiter = Limiter(limits, accounts, monotonic=lambda: now, clock=lambda: now)
+    ask, meter = Ask("POST", CHAT, CHAT.encode(), [], b"{}", "127.0.0.1"), Meter()
+    meter.see(b'{"usage": {"total_tokens": 90}}')
     for _ in range(60):
         assert limiter.refusal(ask) is None
-    limiter.used(ask, 90)
+    limiter.used(ask, meter, counts=True)
     refused = limiter.refusal(ask)
     assert refused is not None
     assert refused.retry_after is not None

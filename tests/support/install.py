@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,13 +28,17 @@ FAST: Mapping[str, object] = {
 
 @dataclass
 class Install:
-    """The files of one user, and the simulator that is their RunPod."""
+    """The files of one user, and the simulator that is their RunPod.
+
+    ``start`` runs manage_pod.py: as a new process, or as a fork of a warm one (forks.py).
+    """
 
     directory: Path
     sim: Simulator
     env: Mapping[str, str]
     config: dict[str, Any] = field(default_factory=dict)
     proxy: bool = False
+    start: Callable[..., Finished] = run
 
     def __post_init__(self) -> None:
         self.port = free_port()
@@ -72,7 +76,7 @@ class Install:
 
     def manage(self, *arguments: str, within: float = 60.0) -> Finished:
         """One call of manage_pod.py, as cron would do it (no terminal)."""
-        done = run(self.argv(*arguments), env=self.environ, within=within)
+        done = self.start(self.argv(*arguments), env=self.environ, within=within)
         seen = Canaries({"cloud key": self.sim.key}).seen_in(done.out + done.err)
         assert not seen, f"the {seen} in what {arguments} said: {done.out}{done.err}"
         return done

@@ -65,6 +65,9 @@ PARTS: Mapping[str, Part] = {
     "llmpod.web": Part(libraries=_REQUESTS, sync=True),
     "llmpod.config*": Part(ours=_SETTINGS, libraries=("pydantic", "pydantic_core"), sync=True),
     # the control plane: synchronous, so that a pass can be read from top to bottom and killed anywhere
+    "llmpod.backends.runpod_serverless*": Part(
+        ours=(*_LOCAL, "llmpod.backends.runpod_*"), libraries=_REQUESTS, sync=True
+    ),
     "llmpod.backends.runpod_*": Part(
         ours=(*_BACKEND, "llmpod.backends.runpod_*", "llmpod.backends.hub*", "llmpod.backends.vram"),
         libraries=_REQUESTS,
@@ -77,6 +80,9 @@ PARTS: Mapping[str, Part] = {
     "llmpod.backends.hub*": Part(ours=(*_BACKEND, "llmpod.backends.hub*"), libraries=_REQUESTS, sync=True),
     "llmpod.backends.*": Part(ours=_BACKEND, libraries=_REQUESTS, sync=True),
     "llmpod.backends": Part(ours=(*_BACKEND, "llmpod.backends.*"), sync=True),
+    "llmpod.lifecycle.proxy_warden": Part(
+        sync=True
+    ),  # a program of its own that imports nothing but the system
     "llmpod.lifecycle.notify*": Part(ours=_LIFECYCLE, libraries=_REQUESTS, sync=True),
     "llmpod.lifecycle.probe*": Part(ours=_LIFECYCLE, libraries=_REQUESTS, sync=True),
     "llmpod.lifecycle*": Part(ours=_LIFECYCLE, sync=True),
@@ -96,6 +102,7 @@ PARTS: Mapping[str, Part] = {
             "llmpod.cache",
             "llmpod.cache.*",
             "llmpod.lifecycle.share",
+            "llmpod.lifecycle.tally",
             "llmpod.proxy",
             "llmpod.proxy.*",
         ),
