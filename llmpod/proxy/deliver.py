@@ -20,7 +20,8 @@ from llmpod.proxy.headers import Header, Headers, get, is_json, is_stream
 from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.replies import JSON_TYPE, SSE_TYPE, STREAM_FIELDS, in_openai_shape, truer_status
 
-_MAX_ERROR_BYTES: Final = 2**20
+MAX_ERROR_BYTES: Final = 2**20
+MAX_GATHERED: Final = 64 * 2**20  # of any other answer that must be whole before a client is given it
 _BIG: Final = 65536  # bodies above this are converted in a thread
 Whole = tuple[int, Headers, bytes]  # a complete answer: status, fields, body
 
@@ -38,8 +39,8 @@ class Delivery:
     """
 
     __slots__ = (
-        *("_answer", "_ask", "_fill", "_filter", "_keepalive", "_led", "_listener", "_parts", "_quiet"),
-        *("_turned", "_want"),
+        *("_answer", "_ask", "_fill", "_filter", "_gathered", "_keepalive", "_led", "_listener", "_parts"),
+        *("_quiet", "_turned", "_want"),
     )
 
     def __init__(
@@ -59,6 +60,7 @@ class Delivery:
         self._keepalive = keepalive
         self._turned = turn
         self._parts: list[bytes] | None = None  # gathered for an answer in another form
+        self._gathered = 0  # bytes in them
         self._filter: UsageFilter | None = None
         self._led = False  # the answer was begun by a keepalive, before the model server had said anything
         self._quiet = fill.flight.quiet
@@ -117,8 +119,14 @@ class Delivery:
         if self._parts is None and (self._led or not answer.started):
             self._start(head)
         if self._parts is not None:
+            most = MAX_ERROR_BYTES if head.status >= 400 else MAX_GATHERED
             while (chunk := take()) is not None:
                 self._parts.append(chunk)
+                self._gathered += len(chunk)
+                if self._gathered > most:
+                    raise UpstreamInvalid(
+                        f"The model server answered {head.status}, with more than {most} bytes."
+                    )
             return not flight.over
         while not answer.congested:
             chunk = take()
@@ -143,7 +151,7 @@ class Delivery:
     def _start(self, head: Head) -> None:
         kind = get(head.headers, b"content-type")
         streams = is_stream(kind)
-        if head.status >= 400 or self._gathered(head, streams=streams):
+        if head.status >= 400 or self._must_gather(head, streams=streams):
             self._parts = []
             return
         if streams and counts_on_request(self._ask.path) and self._fill.asked.usage and not self._want.usage:
@@ -154,7 +162,7 @@ class Delivery:
         self._answer.events = streams
         self._answer.start(head.status, [*head.headers, *(STREAM_FIELDS if streams else ())])
 
-    def _gathered(self, head: Head, *, streams: bool) -> bool:
+    def _must_gather(self, head: Head, *, streams: bool) -> bool:
         """Whether the whole body must be there before this client can be given anything of it."""
         if head.status != 200:
             return False
@@ -211,8 +219,6 @@ def _convert(head: Head, body: bytes, path: str, want: Form) -> Whole:
 
 def _error(head: Head, body: bytes) -> Whole:
     """An error of the model server: its status and fields, its body in OpenAI's shape."""
-    if len(body) > _MAX_ERROR_BYTES:
-        raise UpstreamInvalid(f"The model server answered {head.status} with an error of {len(body)} bytes.")
     content_type = get(head.headers, b"content-type")
     shaped = in_openai_shape(head.status, content_type, body)
     kind = (b"content-type", content_type) if shaped is body and is_json(content_type) else JSON_TYPE
