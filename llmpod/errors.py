@@ -73,6 +73,12 @@ class PortTaken(LlmpodError):
     code, exit_code = "port_taken", 98
 
 
+class ProxyCrashed(LlmpodError):
+    """The proxy crashes again and again; it is left alone for a while (EX_SOFTWARE)."""
+
+    code, exit_code = "proxy_crashed", 70
+
+
 class Declined(LlmpodError):
     """A person said no to the priced plan."""
 

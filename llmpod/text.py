@@ -1,9 +1,12 @@
 """Not a sanitiser of HTML or logs: what others wrote, as one line that a terminal shows and does not obey.
 
 Names of pods, a provider's words and a model server's bytes are anybody's. Where they come in, they go through here.
+And how a process ended, in words.
 """
 
 import re
+from contextlib import suppress
+from signal import Signals
 
 # Control sequences and control strings with all that belongs to them (ECMA-48, 5.4 and 5.6), in 7 and in 8 bits.
 _SEQUENCE = re.compile(
@@ -28,3 +31,11 @@ def _shown(character: str) -> str:
     if character.isprintable() or character == "\t":
         return character
     return " " if character.isspace() else ""
+
+
+def ending(code: object) -> str:
+    """How a process ended, for people; negative codes are signals."""
+    if isinstance(code, int) and code < 0:
+        with suppress(ValueError):
+            return f"it was ended by {Signals(-code).name}"
+    return f"it ended with exit code {code}"

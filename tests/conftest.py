@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.canaries import Canaries
 from tests.support.children import _no_process_left, _orphans
+from tests.support.forks import Forks
 from tests.support.isolation import isolated
 
 if TYPE_CHECKING:
@@ -62,6 +63,13 @@ def sim() -> Iterator["Simulator"]:
 
     with Simulator.start(pods="inline") as simulator:
         yield simulator
+
+
+@pytest.fixture(scope="session")
+def forks(_orphans: None) -> Iterator[Forks]:
+    """Runs manage_pod.py without the start of an interpreter."""
+    with Forks() as warm:
+        yield warm
 
 
 def pytest_xdist_auto_num_workers() -> int:

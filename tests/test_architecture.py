@@ -91,6 +91,20 @@ BAD = [
     ("shell", "llmpod/backends/slurm.py", "run('x', shell=flag)", 1),
     ("shell", "llmpod/backends/slurm.py", "import os\nos.system('x')", 2),
     ("shell", "llmpod/backends/slurm.py", "asyncio.create_subprocess_shell('x')", 1),
+    ("evaluation", "llmpod/config.py", "eval('1')", 1),
+    ("evaluation", "llmpod/config.py", "if a:\n    exec(text)", 2),
+    ("evaluation", "tests/test_x.py", "import yaml", 1),
+    ("comparison", "llmpod/proxy/keyring.py", "if given == self.api_key: ...", 1),
+    ("comparison", "llmpod/proxy/keyring.py", "same = sha256(a).hexdigest() != known", 1),
+    ("comparison", "llmpod/cache/entry.py", "if (mac == made): ...", 1),
+    ("telling", "llmpod/cli/keys.py", "print(f'made {secret}')", 1),
+    ("telling", "llmpod/proxy/gate.py", "log.info('asked', key=settings.api_key)", 1),
+    ("telling", "llmpod/backends/runpod_api.py", "log.debug('x', headers={'a': 'Bearer ' + self._token})", 1),
+    ("redirects", "llmpod/lifecycle/probe.py", "get(url, allow_redirects=True)", 1),
+    ("redirects", "llmpod/proxy/app.py", "AsyncClient(follow_redirects=follow)", 1),
+    ("child-environment", "llmpod/cli/tls.py", "subprocess.run(['openssl'])", 1),
+    ("child-environment", "llmpod/cli/tls.py", "subprocess.Popen(['openssl'], cwd='/')", 1),
+    ("child-environment", "llmpod/sim/scripted.py", "asyncio.create_subprocess_exec('sh')", 1),
     ("verification", "llmpod/lifecycle/probe.py", "get(url, verify=False)", 1),
     ("verification", "llmpod/lifecycle/probe.py", "session.verify = False", 1),
     ("verification", "llmpod/proxy/upstream.py", "context.verify_mode = ssl.CERT_NONE", 1),
@@ -142,6 +156,7 @@ GOOD = [
         "llmpod/model.py",
         "try: ...\nexcept Exception:\n    # one bad hook must not stop the others\n    log()",
     ),
+    ("llmpod/cli/tls.py", "subprocess.run(['openssl'], env={})"),
     ("llmpod/model.py", "run(['x'], shell=False)\nget(url, verify=True)"),
     # a certificate that is pinned by itself may bear any name; it is still verified
     (
@@ -149,6 +164,10 @@ GOOD = [
         "context = ssl.create_default_context(cafile=a)\ncontext.check_hostname = False",
     ),
     ("llmpod/proxy/guard.py", "path = scope['path']\nfolder = config.path"),
+    ("llmpod/proxy/keyring.py", "if compare_digest(given, api_key): ...\nif api_key is None: ..."),
+    ("llmpod/proxy/keyring.py", "if token == known: ...  # an id that /health shows to everybody"),
+    ("llmpod/cli/keys.py", "print(len(tokens_used), max_tokens_left, monkey)"),
+    ("llmpod/cli/keys.py", "re.compile('x')\nget(url, allow_redirects=False)"),
 ]
 
 

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from llmpod.config import PodConfig
-from llmpod.config.proxy import _VARIABLES
+from llmpod.config.proxy import VARIABLES
 from llmpod.sim.launch import Simulator
 from tests.support.install import FAST
 from tests.support.net import free_port
@@ -165,7 +165,7 @@ def test_every_config_key_is_documented_and_every_documented_key_exists() -> Non
 
 def test_every_variable_of_the_proxy_exists() -> None:
     documented = names(table("## The proxy alone"))
-    assert documented - {"/v1/*"} <= set(_VARIABLES) | names(table("### Addresses"))
+    assert documented - {"/v1/*"} <= set(VARIABLES) | names(table("### Addresses"))
     promised = {"RUNPOD_ENDPOINT", "CACHE_DIR", "MAX_CACHE_SIZE", "CACHE_SIZE_BYTES", "ENABLE_PROFILING"}
     assert promised | {"PREWARM_CACHE", "USE_HTTPS", "SSL_CERT", "SSL_KEY", "PORT"} <= documented
 

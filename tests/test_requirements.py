@@ -1,5 +1,6 @@
 """What gets installed is bounded, pinned with hashes, and free of known holes."""
 
+import json
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from llmpod.config.schema import DEFAULT_IMAGE
+from scripts.sbom import document
 from tests.support.source import ROOT
 
 # The first release without a published hole that matters here, and the hole.
@@ -16,6 +19,12 @@ SAFE_SINCE = {
     "h11": "0.16.0",  # CVE-2025-43859: chunked framing accepted too much, request smuggling
     "urllib3": "2.7.0",  # decompression bombs
 }
+# The same for what is not asked for by us, should something bring it along.
+IF_USED = SAFE_SINCE | {
+    "aiohttp": "3.13.4",  # unlimited trailers, two Host fields, a series of smuggling holes
+    "python-multipart": "0.0.18",  # the first of a run of holes
+}
+VLLM_SINCE = "0.22.1"  # CVE-2026-48746: a Host header that gets past the key
 LOCKS = {"requirements.lock": "requirements.txt", "requirements-dev.lock": "requirements-dev.txt"}
 
 
@@ -62,6 +71,40 @@ def test_no_release_with_a_known_hole_can_be_installed(name: str, since: str) ->
     bounds = requirements("requirements.txt")[name].specifier
     assert min(Version(found.version) for found in bounds) >= Version(since)
     assert Version(version(name)) >= Version(since)
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_nothing_that_comes_along_has_a_known_hole(lock: str) -> None:
+    locked = pins((ROOT / lock).read_text())
+    assert {"starlette", "h11", "urllib3"} <= locked.keys()
+    for name in IF_USED.keys() & locked.keys():
+        assert locked[name][0] >= Version(IF_USED[name]), name
+
+
+def test_the_model_server_of_our_own_choice_has_no_known_hole() -> None:
+    name, _, tag = DEFAULT_IMAGE.partition(":v")
+    assert name == "vllm/vllm-openai"
+    assert Version(tag) >= Version(VLLM_SINCE)
+
+
+def test_the_bill_of_materials_is_current() -> None:
+    """`scripts/sbom.py` writes it anew."""
+    text = (ROOT / "sbom.cdx.json").read_text()
+    assert text == document((ROOT / "requirements.lock").read_text())
+    bill = json.loads(text)
+    locked = pins((ROOT / "requirements.lock").read_text())
+    assert {part["name"]: Version(part["version"]) for part in bill["components"]} == {
+        name: number for name, (number, _) in locked.items()
+    }
+    graph = {node["ref"]: node["dependsOn"] for node in bill["dependencies"]}
+    reached, waiting = set[str](), ["llmpod"]
+    while waiting:
+        ref = waiting.pop()
+        if ref not in reached:
+            reached.add(ref)
+            waiting += graph[ref]
+    assert reached == {"llmpod", *(part["bom-ref"] for part in bill["components"])}
+    assert all(part["externalReferences"][0]["hashes"] for part in bill["components"])
 
 
 def test_a_form_parser_is_not_installed() -> None:

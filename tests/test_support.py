@@ -1,6 +1,7 @@
 """The helpers that other tests rely on can fail, each shown on a case that must make it fail."""
 
 import base64
+import json
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ import pytest
 
 from tests.support import procfs
 from tests.support.canaries import Canaries
+from tests.support.forks import Forks
 from tests.support.isolation import isolated
 from tests.support.net import free_port, listens
 from tests.support.process import PYTHON, run, running
@@ -27,6 +29,19 @@ DAEMON = textwrap.dedent("""
     import subprocess, sys
     child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=True)
     print(child.pid)
+""")
+# Says what kind of process it is.
+FORKED = textwrap.dedent("""
+    import json, os, sys, time
+    fds = [int(name) for name in os.listdir("/proc/self/fd")]
+    told = {
+        "argv": sys.argv[1:], "environ": dict(os.environ), "zone": time.tzname[0], "stdin": sys.stdin.read(),
+        "leads": os.getpgid(0) == os.getsid(0) == os.getpid(), "loaded": "llmpod.cli.passes" in sys.modules,
+        "fds": sorted(fd for fd in fds if os.path.exists(f"/proc/self/fd/{fd}")),
+    }
+    print(json.dumps(told))
+    print("a warning", file=sys.stderr)
+    sys.exit(7)
 """)
 
 
@@ -167,3 +182,28 @@ def test_a_test_that_leaves_a_process_fails(leak: str, tmp_path: Path, env: dict
     finished = run(argv, cwd=tmp_path, env={**env, "PYTHONPATH": str(ROOT)})
     assert "this test left 1 process(es) behind (ended now)" in finished.out, finished.out
     assert "2 passed, 1 error" in finished.out
+
+
+def test_a_fork_is_a_process_of_its_own(forks: Forks, env: dict[str, str], tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(FORKED, encoding="utf-8")
+    done = forks.run([PYTHON, script, "one", "two"], env={**env, "TZ": "Asia/Tokyo"})
+    told = json.loads(done.out)
+    assert (done.code, done.err, told["argv"]) == (7, "a warning\n", ["one", "two"])
+    assert told["environ"] == {**env, "TZ": "Asia/Tokyo"}
+    assert (told["zone"], told["leads"], told["stdin"], told["fds"]) == ("JST", True, "", [0, 1, 2])
+    assert told["loaded"], "else it is no quicker than a start"
+
+
+@pytest.mark.parametrize(("line", "code"), [("", 0), ("os.kill(os.getpid(), 9)", -9), ("1 / 0", 1)])
+def test_a_forks_end_is_told(line: str, code: int, forks: Forks, env: dict[str, str], tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"import os\n{line}\n", encoding="utf-8")
+    assert forks.run([PYTHON, script], env=env).code == code
+
+
+def test_a_fork_that_takes_too_long_is_ended(forks: Forks, env: dict[str, str], tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import time\nprint('up', flush=True)\ntime.sleep(60)\n", encoding="utf-8")
+    with pytest.raises(AssertionError, match=r"still running after 1 s\nup"):
+        forks.run([PYTHON, script], env=env, within=1)

@@ -8,7 +8,6 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from llmpod.backends.local_port import HOST, free_port
@@ -18,7 +17,7 @@ from llmpod.config import ProcessSection
 from llmpod.errors import BadSpec, CreateUnknown, ProviderUnavailable
 from llmpod.identity import boot_id
 from llmpod.model import Instance, Listing, Observed, Offer, Spec
-from llmpod.text import one_line
+from llmpod.text import ending, one_line
 
 PLACE = "this machine"
 # What a command may need of the caller's environment; the cloud key is not in it. More: `process.env`.
@@ -196,16 +195,9 @@ class LocalProcesses:
 
     def _state(self, name: str, group: Sequence[Member]) -> tuple[Observed, str]:
         if exit_ := self._machines.document(name, "exit.json"):
-            return Observed.EXITED, f"{_ending(exit_.get('code'))}{brief(self.tail(name, 3))}"
+            return Observed.EXITED, f"{ending(exit_.get('code'))}{brief(self.tail(name, 3))}"
         if any(member.keeper for member in group):
             return Observed.RUNNING, ""
         if group:
             return Observed.BROKEN, "its keeper was killed; what is left of it is ended"
         return Observed.EXITED, f"it was killed, or this machine was restarted{brief(self.tail(name, 3))}"
-
-
-def _ending(code: object) -> str:
-    if isinstance(code, int) and code < 0:
-        with suppress(ValueError):
-            return f"it was ended by {signal.Signals(-code).name}"
-    return f"it ended with exit code {code}"

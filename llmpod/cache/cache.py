@@ -90,6 +90,18 @@ class Cache:
             await tier.start()
         return cls(index, tier, entry_bytes=entry_bytes, max_bytes=max_bytes)
 
+    def resize(self, *, max_entries: int, max_bytes: int, ttl_seconds: float | None) -> None:
+        """Other limits, as for ``open``; what is too much for them goes, least recently used first."""
+        self.max_bytes = max_bytes
+        self._index.resize(max_entries, max_bytes if self._tier is None else capacity(max_bytes))
+        if self._tier is not None:
+            self._tier.shelf.space.resize(max_bytes)
+            self._tier.tidier.keep_for(ttl_seconds)
+
+    def relieve(self) -> None:
+        """Gives back half of the memory of entries; those that are on disk are served from there."""
+        self._index.relieve()
+
     async def aclose(self) -> None:
         """Writes what is not written yet (5 s at most) and lets go of the directory. Idempotent; what is in memory
         can still be read.

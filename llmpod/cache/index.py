@@ -45,6 +45,11 @@ class Index:
     def __len__(self) -> int:
         return len(self.memory) + len(self.cold)
 
+    def resize(self, max_entries: int, max_bytes: int) -> None:
+        """Other limits; they hold on return."""
+        self.max_entries, self.max_bytes = max_entries, max_bytes
+        self._make_room(0, 0)
+
     def disconnect(self) -> None:
         """There is no disk any more."""
         self.on_gone = _nothing
@@ -114,6 +119,12 @@ class Index:
             self.bytes += length_of(place) - (entry.size if older is None else length_of(older))
             self.volatile.discard(key)
             self.located[key] = place
+
+    def relieve(self) -> None:
+        """Half of what is in memory leaves it, least recently used first: what has a record is still there."""
+        most = self.memory.bytes // 2
+        while self.memory.bytes > most and (entry := self.memory.pop_oldest()) is not None:
+            self.cool([entry])
 
     # --- out -----------------------------------------------------------------------------------------------------
     def cool(self, entries: Iterable[Entry]) -> None:

@@ -5,10 +5,21 @@ Strict means that no two readers can understand the body differently: UTF-8, no 
 """
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 MAX_DEPTH: Final = 64
+LARGE: Final = 2**20  # bytes; only of larger bodies values and digits are counted first
+MAX_VALUES: Final = 2**19  # 0.25 s of Python's parser, during which nothing else of this process runs
+MAX_DIGITS: Final = 400  # more than any IEEE double has (RFC 8259, 6); their conversion takes quadratic time
+_DIGITS: Final = re.compile(rb"[0-9]{%d}" % MAX_DIGITS)
+_PARTS: Final = re.compile(
+    rb'"(?:[^"\\]++|\\.)*+"|[^"]++|"', re.DOTALL
+)  # a string, what is between two, or a cut
+
+
+_TOO_MANY_DIGITS: Final = "it holds an integer of too many digits"
 
 
 class NotJSON(ValueError):
@@ -67,12 +78,37 @@ def _holds(value: Any) -> bool:
     return isinstance(value, dict | list)
 
 
+def _weigh(body: bytes) -> None:
+    """Refuse a text that would keep the parser busy for long: it cannot be interrupted, be it in a thread.
+
+    Short steps, between which other threads run. What stands in strings does not count.
+
+    Raises:
+        NotJSON: too many values, or an endless integer.
+    """
+    steps = range(0, len(body), LARGE)
+    digits = any(_DIGITS.search(body, at, at + LARGE + MAX_DIGITS) for at in steps)
+    if body.count(b",") < MAX_VALUES and not digits:
+        return
+    values = 0
+    for part in _PARTS.finditer(body):
+        if body[part.start()] == ord('"'):
+            continue
+        values += part[0].count(b",")
+        if values >= MAX_VALUES:
+            raise NotJSON(f"it holds more than {MAX_VALUES} values")
+        if digits and _DIGITS.search(part[0]):
+            raise NotJSON(_TOO_MANY_DIGITS)
+
+
 def read(body: bytes) -> Any:
     """The JSON value of a body, strictly.
 
     Raises:
         NotJSON: with the reason.
     """
+    if len(body) > LARGE:
+        _weigh(body)
     try:
         value = _DECODE(body.decode())
     except UnicodeDecodeError as error:
@@ -84,11 +120,23 @@ def read(body: bytes) -> Any:
     except NotJSON:
         raise
     except ValueError:  # Python's bound on the digits of an integer, sys.get_int_max_str_digits()
-        raise NotJSON("it holds an integer of thousands of digits") from None
+        raise NotJSON(_TOO_MANY_DIGITS) from None
     # brackets in the bytes bound the depth from above, which spares nearly every body the walk
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise NotJSON(f"it is nested deeper than {MAX_DEPTH} levels")
     return value
+
+
+def compact(value: Any) -> bytes:
+    """A value as its server would write it: UTF-8, members in their order, no white space.
+
+    Half a surrogate pair, which UTF-8 has no bytes for, stays the escape that it came as: a stream may cut a pair in
+    two, and put together the halves are a character again.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def canonical(value: Any) -> bytes:

@@ -62,7 +62,7 @@ def _plain_flag(value: Any) -> bool:
 def _server_side_tools(tools: Any) -> bool:
     kinds = [tool.get("type") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
     return any(
-        kind not in {"function", "custom", "namespace", "local_shell", "apply_patch"} for kind in kinds
+        kind not in ("function", "custom", "namespace", "local_shell", "apply_patch") for kind in kinds
     )
 
 
@@ -163,11 +163,11 @@ def _include_usage(body: dict[str, Any]) -> bool:
 
 
 def _opaque(body: bytes, context: bytes, *, reason: str, json_body: bool) -> RequestKey:
-    """A key over the raw bytes, for single flight and logs only. Reads a model name where there is one."""
-    try:
-        value = read(body) if json_body else None
-    except NotJSON:
-        value = None  # not ours to judge: the server gets the bytes as they are
+    """A key over the raw bytes, for single flight and logs only. Reads a model name where there is one.
+
+    What says that it is JSON has to be; what it means is the server's to judge, and so is no body at all.
+    """
+    value = _read(body) if json_body and body else None
     parsed = value if isinstance(value, dict) else None
     model = parsed.get("model") if parsed else None
     return RequestKey(
@@ -176,6 +176,20 @@ def _opaque(body: bytes, context: bytes, *, reason: str, json_body: bool) -> Req
         model=model if isinstance(model, str) else None,
         reason=reason,
     )
+
+
+def _read(body: bytes) -> Any:
+    """Any JSON value. Raises BadRequest."""
+    try:
+        value = read(body)
+        canonical(value)
+    except NotJSON as error:
+        raise _refused(error) from None
+    return value
+
+
+def _refused(error: NotJSON) -> BadRequest:
+    return BadRequest(f"The request body cannot be read as JSON: {error}.")
 
 
 def request_key(
@@ -197,8 +211,8 @@ def request_key(
         content_type: the request's header.
 
     Raises:
-        BadRequest: a path that is cached got a body that is no JSON object, or one that two readers could
-            understand differently.
+        BadRequest: a body that says it is JSON and is none, or that two readers could understand differently; on
+            a path that is cached, one that is no object.
     """
     shape, json_body = shape_of(path), _is_json(content_type)
     context = _context(b"" if policy.shared else partition, identity, path)
@@ -210,9 +224,12 @@ def request_key(
         parsed = read(body)
         if not isinstance(parsed, dict):
             raise NotJSON("it must be an object")
-        question = canonical(_question(parsed, path, policy))
+        members = _question(parsed, path, policy)
+        question = canonical(members)
+        if len(members) < len(parsed):  # what does not count is sent on, too
+            canonical([value for name, value in parsed.items() if name not in members])
     except NotJSON as error:
-        raise BadRequest(f"The request body cannot be read as JSON: {error}.") from None
+        raise _refused(error) from None
     model = parsed.get("model")
     reason = _refusal(shape, parsed) or policy.refusal(path, shape, parsed)
     return RequestKey(

@@ -55,11 +55,20 @@ class Space:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self.limit = max_bytes
-        self.segment_bytes = max(1, min(max_bytes // 32, _LARGEST, MAX_OFFSET))
+        self._bound(max_bytes)
         self.written = 0
         self.on_dead: Callable[[Segment], None] = lambda _segment: None
         self.reset({})
+
+    def _bound(self, max_bytes: int) -> None:
+        self.limit = max_bytes
+        self.segment_bytes = max(1, min(max_bytes // 32, _LARGEST, MAX_OFFSET))
+
+    def resize(self, max_bytes: int) -> None:
+        """Another limit. Tidying brings files that are too large for it below it, as those of another process."""
+        self._bound(max_bytes)
+        self.seal()
+        self._inherited = self.real + self.live if self.real > self.limit else 0
 
     def reset(self, segments: dict[int, Segment], *, after: int = 0) -> None:
         """Takes over what was found on disk: segments by slot. None of them is written to again.

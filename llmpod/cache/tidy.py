@@ -53,6 +53,12 @@ class Tidier:
         self._ttl = ttl_seconds
         self._uses_at = 0.0
 
+    def keep_for(self, ttl_seconds: float | None) -> None:
+        """Another time to live, of what is stored already too."""
+        self._ttl = ttl_seconds
+        self._index.memory.horizon = float("-inf")
+        self.expire()
+
     def expire(self) -> None:
         """Sets the time before which everything has expired."""
         if self._ttl is not None:

@@ -34,6 +34,7 @@ class DiskTier:
 
     Attributes:
         shelf: the places of records.
+        tidier: keeps their files small, and removes what has expired.
         state: see ``Disk``.
         degraded: why entries are not being written; None when they are.
         errors: batches that failed.
@@ -57,7 +58,7 @@ class DiskTier:
         self._index = index
         self._carrier = Carrier(store, self._settle)
         self.shelf = Shelf(index, store, self._carrier, max_bytes=max_bytes, clock=clock)
-        self._tidier = Tidier(index, self.shelf, self._carrier, clock=clock, ttl_seconds=ttl_seconds)
+        self.tidier = Tidier(index, self.shelf, self._carrier, clock=clock, ttl_seconds=ttl_seconds)
         self._follower = Follower(index, self.shelf, self._carrier)
         self._tick = tick_seconds
         self._wait = tick_seconds
@@ -120,7 +121,7 @@ class DiskTier:
         return None
 
     def _fresh(self, entry: Entry) -> Entry | None:
-        self._tidier.expire()
+        self.tidier.expire()
         if entry.stored_at < self._index.memory.horizon:
             self._index.forget(entry.key, erase=True)
             return None
@@ -282,7 +283,7 @@ class DiskTier:
     async def _look_after(self) -> None:
         """One round: save and note, notice a lost directory, try a broken one again."""
         now = asyncio.get_running_loop().time()
-        self._tidier.expire()
+        self.tidier.expire()
         if self.state is Disk.SHARED:
             await self._carrier.carry()
             await self._connect()
@@ -294,4 +295,4 @@ class DiskTier:
         if self.state is Disk.READY:
             await self.shelf.save_volatile()
             await self._carrier.carry()
-            await self._tidier.look_after()
+            await self.tidier.look_after()

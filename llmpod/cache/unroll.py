@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from llmpod.cache import messages, responses
+from llmpod.cache.jsontext import compact
 from llmpod.cache.paths import Shape, converts, shape_of
 from llmpod.cache.sse import DONE, iter_frames, parse_events
 from llmpod.errors import UpstreamInvalid
@@ -41,8 +42,14 @@ def unroll(answer: bytes, *, path: str, include_usage: bool) -> bytes:
     Raises:
         UpstreamInvalid: it is no answer of that path, or the path's answers cannot be converted.
     """
-    shape = shape_of(path)
     document = _document(answer, path)
+    try:
+        return _unrolled(document, shape_of(path), include_usage=include_usage)
+    except (KeyError, TypeError, ValueError, AttributeError):  # a member of a type that it never has
+        raise UpstreamInvalid(_NOT_A_STREAM) from None
+
+
+def _unrolled(document: dict[str, Any], shape: Shape, *, include_usage: bool) -> bytes:
     if shape is Shape.MESSAGES:
         return b"".join(map(_named_frame, messages.unroll(document)))
     if shape is Shape.RESPONSES:
@@ -84,7 +91,7 @@ def _named_frame(event: dict[str, Any]) -> bytes:
 
 
 def _frame(chunk: dict[str, Any]) -> bytes:
-    return b"data: %b\n\n" % json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode()
+    return b"data: %b\n\n" % compact(chunk)
 
 
 def _text(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,7 @@ from llmpod.errors import BadRequest, LlmpodError
 
 
 def purge_entries(call: Invocation) -> int:
-    """``cache purge``. Raises BadRequest where nothing says which ones; StateError, Busy."""
+    """``cache purge``; 1 when a key was named and none is so. Raises BadRequest, StateError, Busy."""
     options, place = call.options, Place.of(call)
     named = bool(options.key or options.model or options.path or options.older_than is not None)
     if named == options.everything:
@@ -41,7 +41,7 @@ def purge_entries(call: Invocation) -> int:
         print(json.dumps({"purged": count, "dry_run": options.preview}))
     else:
         call.say(f"{count} answers {'would be' if options.preview else 'are'} forgotten.")
-    return 0
+    return int(bool(options.key) and not count)  # who names one means one that is there
 
 
 def export(call: Invocation) -> int:

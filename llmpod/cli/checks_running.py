@@ -22,6 +22,7 @@ from llmpod.errors import StateError
 from llmpod.identity import process_id
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.ports import listener
+from llmpod.lifecycle.supervision import read_notes
 from llmpod.model import Direction, Record
 
 LONG_PASS_SECONDS = 600.0
@@ -70,10 +71,11 @@ def proxy(site: Site) -> Check:
     if not _taken(reached_at(site.config.common.proxy_host), port):
         return _not_running(site, port)
     record = site.state.proxy if site.state else None
-    if record and _instance(site) == record.token:
-        return ok("proxy", f"healthy on port {port} (pid {record.process.pid})")
+    if record and _instance(site) == record.token:  # an id that /health tells everybody
+        return ok("proxy", f"healthy on port {port} (pid {listener(port) or record.process.pid})")
     holder = listener(port)
-    if record and holder == record.process.pid and process_id(holder) == record.process:
+    notes = read_notes(site.directory)
+    if record and notes and holder == notes.proxy and process_id(record.process.pid) == record.process:
         return problem(
             "proxy", f"it holds port {port} but does not answer", f"{site.manage()}   # a pass replaces it"
         )

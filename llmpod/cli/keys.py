@@ -49,7 +49,8 @@ def run(call: Invocation) -> int:
         files.write_atomic(path, written(changed))
     call.say(said)
     if secret:
-        call.say(f"{secret}\nThis is shown once. Send it as `Authorization: Bearer …`.")
+        call.say(secret)  # to the person who made it, once
+        call.say("This is shown once. Send it as `Authorization: Bearer …`.")
         if not options.file and call.config(salvage=True).common.auth is not Auth.KEYS:
             call.say(f'The proxy does not ask for keys yet: set "auth": "keys" in {call.config_path}.')
     return 0

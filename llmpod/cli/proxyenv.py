@@ -1,4 +1,4 @@
-"""Not a process: the environment in which the manager starts its proxy. The proxy reads nothing else."""
+"""Not a process: what the proxy inherits from the manager, and its settings, as environment variables."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from llmpod.lifecycle.store import Store
 
 
 def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> dict[str, str]:
-    """The proxy's whole environment."""
+    """Both; :class:`ProxyProcess` hands the settings over as a file, so that they can change."""
     c = config.common
     values = {
         "PORT": str(c.proxy_port),
@@ -42,12 +42,11 @@ def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> d
         "LLMPOD_IDENTITY": identity_of(c.model_dump(mode="json", exclude_defaults=True)),
         "LLMPOD_MODELS": ",".join(filter(None, (c.served_model_name, c.hub_id.partition("@")[0]))),
         "LLMPOD_MAX_MODEL_LEN": str(c.max_model_len or ""),
-        "PYTHONUNBUFFERED": "1",
         **_edge_environ(c),
     }
     if c.auth is Auth.KEYS:
         values["LLMPOD_KEYS_FILE"] = str(store.directory / KEYS_FILE)
-        values["LLMPOD_OWN_KEY"] = digest_of(store.proxy_key)
+        values["LLMPOD_OWN_KEY"] = digest_of(store.proxy_key.reveal())
     if c.use_https:
         values |= {"USE_HTTPS": "true", "SSL_CERT": str(c.ssl_cert), "SSL_KEY": str(c.ssl_key)}
     return {name: environ[name] for name in INHERITED if name in environ} | values

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from llmpod.backends.machines import Machines
+from llmpod.backends.runpod_serverless_probe import LOAD_FILE
 from llmpod.cli.wiring import Plane
 from llmpod.errors import StateError
 from llmpod.identity import process_id
@@ -15,6 +17,7 @@ from llmpod.lifecycle.money import dollars
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import SUSPECT_SECONDS
 from llmpod.lifecycle.state import State
+from llmpod.lifecycle.supervision import Notes, read_notes
 from llmpod.model import Phase, Record, Want
 
 STALE_SECONDS = 900.0
@@ -72,19 +75,18 @@ def status_document(plane: Plane) -> dict[str, Any]:
     state, error = _state(plane)
     now = plane.now(state)
     orders = plane.store.orders()
-    alive = state.proxy is not None and process_id(state.proxy.process.pid) == state.proxy.process
     return {
         "now": now,
         "models": {
             name: _model_document(state.record(name), orders.get(name), now)
             | {"heartbeat_seconds": config.heartbeat_seconds if config.is_rented else None}
+            | {"load": _load(plane, state.record(name))}
             for name, config in plane.config.models.items()
         },
         "proxy": {
-            "running": alive,
             "url": plane.proxy.url + "/v1" if plane.proxy else None,
-            "pid": state.proxy.process.pid if alive and state.proxy else None,
             "order": asdict(orders[PROXY]) if PROXY in orders else None,
+            **_proxy_document(plane, state),
         },
         "last_pass": state.last_pass,
         "last_pass_age_seconds": now - state.last_pass if state.last_pass else None,
@@ -95,11 +97,37 @@ def status_document(plane: Plane) -> dict[str, Any]:
     }
 
 
+def _proxy_document(plane: Plane, state: State) -> dict[str, Any]:
+    """Whether it runs, and how often it crashed under the warden that we know, who may have given it up."""
+    warden = state.proxy.process if state.proxy else None
+    alive = warden is not None and process_id(warden.pid) == warden
+    notes = read_notes(plane.store.directory)
+    if notes is None or (alive and warden is not None and notes.warden != warden.pid):
+        notes = Notes(warden.pid, warden.pid) if warden is not None else Notes(0)
+    return {
+        "running": alive and notes.proxy is not None,
+        "pid": notes.proxy if alive else None,
+        "supervisor": warden.pid if alive and warden is not None else None,
+        "crashes": notes.crashes,
+        "last_crash": asdict(notes.last_crash) | {"text": str(notes.last_crash)}
+        if notes.last_crash
+        else None,
+        "gave_up": notes.gave_up,
+    }
+
+
 def _state(plane: Plane) -> tuple[State, str]:
     try:
         return plane.store.load(), ""
     except StateError as e:
         return State(), str(e)
+
+
+def _load(plane: Plane, record: Record) -> dict[str, Any] | None:
+    """What the last look at a serverless endpoint counted, and when; None for all else."""
+    if record.instance_id is None:
+        return None
+    return Machines(plane.config.directory / "machines").document(record.instance_id, LOAD_FILE) or None
 
 
 def _end_of_run(record: Record) -> float | None:
@@ -144,6 +172,10 @@ def print_status(plane: Plane, console: Console, *, as_json: bool) -> None:
     proxy = document["proxy"]
     running = f"runs at {proxy['url']} (pid {proxy['pid']})" if proxy["running"] else "does not run"
     console.print(f"proxy    {running}")
+    if crash := proxy["last_crash"]:
+        often = "too often: GIVEN UP for some minutes" if proxy["gave_up"] else f"{proxy['crashes']} time(s)"
+        text = f"         it crashed {often}, last {moment(crash['at'])}: {crash['text']}"
+        console.print(text, style="red" if proxy["gave_up"] else "yellow", highlight=False, markup=False)
     age = document["last_pass_age_seconds"]
     console.print(f"watchdog last pass {duration(age)} ago" if age is not None else "watchdog never ran")
     if age is not None and age > STALE_SECONDS and any(m["pod_id"] for m in document["models"].values()):
@@ -165,6 +197,8 @@ def _print_model(console: Console, name: str, model: dict[str, Any], now: float)
     if model["pod_id"]:
         pod = f"pod      {model['pod_id']} on {model['gpu']}, {dollars(model['usd_per_hour'])}/h"
         console.print(pod, markup=False)
+    if load := model["load"]:
+        console.print(f"load     {load['said']} ({duration(now - load['at'])} ago)", highlight=False)
     if model["created_at"]:
         console.print(
             f"cost     {dollars(model['spent_usd'])} so far, at most {dollars(model['worst_case_usd'])}"

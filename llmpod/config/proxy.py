@@ -1,7 +1,6 @@
 """Not the proxy: its settings, read once from the environment and the command line."""
 
 import argparse
-import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,8 +17,11 @@ from llmpod.config.caching import (
     read_ttl,
 )
 from llmpod.config.rates import RateLimit, TokenPrice, read_prices, read_rates
+from llmpod.config.settings_file import SETTINGS_VARIABLE, read_settings
 from llmpod.config.words import amount, choice, count, flag, none_or_seconds, seconds, words
 from llmpod.errors import ConfigError
+from llmpod.places import no_server_at
+from llmpod.secret import Secret
 
 UpstreamStream = Literal["auto", "always", "never"]
 UpstreamUsage = Literal["auto", "always", "asked"]
@@ -49,7 +51,7 @@ class ProxySettings:
     host: str = "127.0.0.1"
     port: int = 8000
     endpoint: str | None = None
-    endpoint_key: str | None = None
+    endpoint_key: Secret | None = None
     state_file: Path | None = None
     models: tuple[str, ...] = ()
     identity: str = ""
@@ -94,6 +96,9 @@ class ProxySettings:
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     allow_insecure_bind: bool = False
+    settings_file: Path | None = None
+    settings_digest: str = ""
+    memory_bytes: int = 256 * 2**20
     header_seconds: float = 10.0
     body_idle_seconds: float = 30.0
     stall_seconds: float = 60.0
@@ -121,8 +126,12 @@ def reached_at(host: str) -> str:
     return "127.0.0.1" if host in ("", "0.0.0.0", "::", "localhost") else host  # noqa: S104 - compared, not bound
 
 
-def base_url(url: str) -> str:
+def base_url(url: str, *, name: str = "RUNPOD_ENDPOINT") -> str:
     """Reduce a model server's URL to what stands before ``/v1``.
+
+    Args:
+        url: what a person wrote.
+        name: of the setting, for messages.
 
     Raises:
         ConfigError: not an http(s) URL, carries credentials, a query, or a link-local host (cloud metadata).
@@ -130,12 +139,13 @@ def base_url(url: str) -> str:
     parts = _split(url.strip())
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(
-            f"RUNPOD_ENDPOINT is not an http(s) URL: {url!r}.",
+            f"{name} is not an http(s) URL: {url!r}.",
             hint="Example: https://PODID-8000.proxy.runpod.net/v1/chat/completions",
         )
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise ConfigError("RUNPOD_ENDPOINT may not carry a user, a password, a query or a fragment.")
-    _refuse_link_local(parts.hostname)
+        raise ConfigError(f"{name} may not carry a user, a password, a query or a fragment.")
+    if what := no_server_at(parts.hostname):
+        raise ConfigError(f"{name} names {parts.hostname}, which is {what}.")
     path = parts.path.rstrip("/")
     head, found, _ = f"{path}/".rpartition("/v1/")
     return f"{parts.scheme}://{parts.netloc}{head if found else path}"
@@ -152,18 +162,9 @@ def _split(url: str) -> SplitResult | None:
         return None
 
 
-def _refuse_link_local(host: str) -> None:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return
-    if address.is_link_local or address.is_multicast or address.is_unspecified:
-        raise ConfigError(f"RUNPOD_ENDPOINT names {host}, which is no model server's address.")
-
-
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 # environment variable -> (field, how to read it); names up to PORT are the mission's
-_VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
+VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "RUNPOD_ENDPOINT": ("endpoint", lambda _, text: base_url(text)),
     "CACHE_DIR": ("cache_dir", lambda _, text: Path(text).expanduser()),
     "MAX_CACHE_SIZE": ("max_cache_size", count(0, 10**9)),
@@ -183,7 +184,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "SSL_CERT": ("ssl_cert", lambda _, text: Path(text).expanduser()),
     "SSL_KEY": ("ssl_key", lambda _, text: Path(text).expanduser()),
     "PORT": ("port", count(0, 65535)),
-    "RUNPOD_ENDPOINT_KEY": ("endpoint_key", lambda _, text: text.strip()),
+    "RUNPOD_ENDPOINT_KEY": ("endpoint_key", lambda name, text: Secret(text.strip(), f"${name}")),
     "UPSTREAM_STREAM": ("upstream_stream", choice("auto", "always", "never")),
     "LOG_LEVEL": ("log_level", choice(*_LEVELS)),
     "LLMPOD_STATE": ("state_file", lambda _, text: Path(text)),
@@ -200,6 +201,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LLMPOD_FIRST_BYTE_SECONDS": ("first_byte_seconds", seconds),
     "LLMPOD_IDLE_SECONDS": ("idle_seconds", seconds),
     "LLMPOD_TOTAL_SECONDS": ("total_seconds", seconds),
+    "LLMPOD_MEMORY_BYTES": ("memory_bytes", count(0, 2**50)),
     "LLMPOD_DRAIN_SECONDS": ("drain_seconds", seconds),
     "LLMPOD_KEEP_ALIVE_SECONDS": ("keep_alive_seconds", seconds),
     "LLMPOD_HEADER_SECONDS": ("header_seconds", seconds),
@@ -229,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="proxy_fastapi.py",
         description="A caching OpenAI-compatible address in front of one model server.",
-        epilog="Environment: " + ", ".join(_VARIABLES),
+        epilog="Environment: " + ", ".join(VARIABLES),
     )
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default 8000)")
@@ -240,7 +242,7 @@ def _parser() -> argparse.ArgumentParser:
 def proxy_settings(
     argv: Sequence[str], environ: Mapping[str, str], *, home: Path | None = None
 ) -> ProxySettings:
-    """Read the proxy's settings; flags win over the environment.
+    """Read the proxy's settings; flags win over the file that the environment names, that over the environment.
 
     Args:
         argv: arguments without the program's name.
@@ -251,9 +253,14 @@ def proxy_settings(
         ConfigError: a value is wrong, or nothing says where the model server is.
         SystemExit: ``--help`` or an unknown flag (argparse).
     """
-    values: dict[str, Any] = {
+    values: dict[str, Any] = {}
+    if path := environ.get(SETTINGS_VARIABLE):
+        more, digest = read_settings(Path(path))
+        environ = {**environ, **more}
+        values |= {"settings_file": Path(path), "settings_digest": digest}
+    values |= {
         field: read(name, environ[name])
-        for name, (field, read) in _VARIABLES.items()
+        for name, (field, read) in VARIABLES.items()
         if environ.get(name, "") != ""
     }
     flags = vars(_parser().parse_args(argv))

@@ -25,6 +25,7 @@ from llmpod.lifecycle.orders import PROXY, Orders
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.spending import day_of
 from llmpod.lifecycle.state import ProxyRecord, SaveProxy, State, Trouble
+from llmpod.lifecycle.supervision import Notes
 from llmpod.lifecycle.want import first_order, lapsed, overruled
 from llmpod.model import Direction, Event, EventKind, Instance, Want
 
@@ -33,6 +34,9 @@ MAX_STEPS = 6
 
 class Proxy(Protocol):
     """What a pass needs of the proxy's process."""
+
+    @property
+    def notes(self) -> Notes | None: ...
 
     def ensure(self, record: ProxyRecord | None, *, save: SaveProxy) -> str: ...
 
@@ -180,6 +184,8 @@ class Reconciler:
                 with suppress(StateError):  # a dead process in the file is recognised as dead
                     actor.memory.save(replace(actor.memory.state, proxy=None))
             return
+        for key, event in telling.given_up(self._proxy.notes):
+            actor.memory.alarm(key, event)
         try:
             done = self._proxy.ensure(
                 record, save=lambda r: actor.memory.save(replace(actor.memory.state, proxy=r))

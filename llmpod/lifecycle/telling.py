@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from llmpod.lifecycle.money import rate
+from llmpod.lifecycle.supervision import Notes
 from llmpod.model import Event, EventKind, Phase, Record
 
 STUCK_SECONDS = 120.0
@@ -47,6 +48,13 @@ def alarms(model: str, record: Record, *, soon: float, now: float) -> Iterator[t
     ):
         text = f"pod {record.instance_id} is still there {now - record.ending_at:.0f} s after its delete was ordered"
         yield f"stuck {record.name}", Event(EventKind.LEAK, model, text, now)
+
+
+def given_up(notes: Notes | None) -> Iterator[tuple[str, Event]]:
+    """The alarm of a proxy that crashed too often; once an hour, for it is tried again meanwhile."""
+    if notes is not None and notes.gave_up and (last := notes.last_crash) is not None:
+        text = f"the proxy crashed {notes.crashes} times, too often within a minute, and was given up: {last}"
+        yield f"proxy given up {last.at // 3600:.0f}", Event(EventKind.FAILED, "", text, last.at)
 
 
 def remembered(told: dict[str, float], now: float) -> dict[str, float]:

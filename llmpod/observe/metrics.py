@@ -77,6 +77,7 @@ class Metrics:
         self.cancelled = 0
         self.client_gone = 0
         self.refused_at_edge = 0
+        self.config_reload_failed = 0
         self.in_flight = 0
         self.bytes_out = 0
 
@@ -136,6 +137,7 @@ class Metrics:
             "cancelled_total": self.cancelled,
             "client_gone_total": self.client_gone,
             "refused_at_edge_total": self.refused_at_edge,
+            "config_reload_failed_total": self.config_reload_failed,
             "bytes_sent_total": self.bytes_out,
             **gauges,
         }
@@ -166,6 +168,7 @@ def _counters(m: Metrics) -> Iterator[Metric]:
         ("cancelled", "Upstream calls cancelled because nobody listened any more", m.cancelled),
         ("client_gone", "Clients that left before the end of their answer", m.client_gone),
         ("refused_at_edge", "Requests turned away before they were read", m.refused_at_edge),
+        ("config_reload_failed", "Changed settings that could not be taken over", m.config_reload_failed),
         ("bytes_sent", "Body bytes sent to clients", m.bytes_out),
     ):
         yield CounterMetricFamily(f"llmpod_{name}", text, value=value)

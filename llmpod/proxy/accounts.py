@@ -10,13 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from llmpod.config import CallerKey
+from llmpod.config import CallerKey, ProxySettings
 from llmpod.errors import StateError
-from llmpod.lifecycle.tally import Tally, day_name, read_tally, write_tally
+from llmpod.lifecycle.tally import Tally, day_name, read_tally, tally_file, write_tally
 from llmpod.observe import Log
 
 SAVE_SECONDS: Final = 2.0  # what a crash may forget
 DAY: Final = 24 * 3600
+
+
+def tally_of(settings: ProxySettings) -> Path | None:
+    """The file of what was used; None where there are no keys."""
+    return tally_file(settings.keys_file) if settings.keys_file is not None else None
 
 
 class Accounts:
@@ -38,11 +43,7 @@ class Accounts:
         self._complaint = ""
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        if path is not None:
-            try:
-                self._tallies = read_tally(path)
-            except StateError as e:
-                log.warning("use_of_keys_unreadable", reason=str(e))
+        self._load()
 
     def of(self, key: CallerKey) -> Tally:
         """What was used with a key until now."""
@@ -66,10 +67,17 @@ class Accounts:
         self.of(key).answered(tokens, usd)
         self._changed = True
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Write what changes from now on."""
-        if self._path is not None:
+        if self._path is not None and self._task is None:
             self._task = asyncio.create_task(self._run())
+
+    def adopt(self, path: Path | None) -> None:
+        """Keep them in another file from now on; what it says of keys that were not used meanwhile counts."""
+        if path != self._path:
+            self._path = path
+            self._load()
+            self.start()
 
     async def aclose(self) -> None:
         """Write the rest and stop."""
@@ -77,6 +85,14 @@ class Accounts:
             self._stopping.set()
             await self._task
             self._task = None
+
+    def _load(self) -> None:
+        if self._path is None:
+            return
+        try:
+            self._tallies = {**read_tally(self._path), **self._tallies}
+        except StateError as e:
+            self._log.warning("use_of_keys_unreadable", reason=str(e))
 
     async def _run(self) -> None:
         while not self._stopping.is_set():

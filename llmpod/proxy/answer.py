@@ -85,6 +85,10 @@ class Answer:
     def congested(self) -> bool:
         return self._wire.congested
 
+    def veiled(self, foreign: bytes) -> bytes:
+        """Somebody else's text without our secrets: servers like to repeat the key that they refuse."""
+        return self._journal.log.veil.live_bytes(foreign)
+
     # --- to the client ------------------------------------------------------------------------------------
     def start(self, status: int, headers: Headers) -> None:
         """Status and header fields; those about the cache and the framing are added. They leave with the first

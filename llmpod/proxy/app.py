@@ -1,7 +1,6 @@
 """Not a module of logic: who owns what, in which order it opens and closes, and which half answers which path."""
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,31 +13,28 @@ from fastapi.responses import JSONResponse
 from llmpod import __version__
 from llmpod.cache import Cache
 from llmpod.config import ProxySettings
-from llmpod.lifecycle.tally import tally_file
 from llmpod.observe import Journal, Log, Metrics
 from llmpod.observe.dashboard import load_page
-from llmpod.proxy.accounts import Accounts
-from llmpod.proxy.bounds import open_files
-from llmpod.proxy.desk import Desk
+from llmpod.proxy.accounts import Accounts, tally_of
+from llmpod.proxy.bounds import connections
 from llmpod.proxy.dispatch import Dispatch
 from llmpod.proxy.gate import Gate
-from llmpod.proxy.hits import Hits
 from llmpod.proxy.house import House
-from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.limits import Limiter
+from llmpod.proxy.memory import MemoryWatch
 from llmpod.proxy.ops import SAFE, Ops, routes
+from llmpod.proxy.pacer import Pacer
 from llmpod.proxy.prewarm import Prewarmer, Warmth
-from llmpod.proxy.relay import Relay
-from llmpod.proxy.room import Room
+from llmpod.proxy.reload import Cellar, Reloader
+from llmpod.proxy.room import Room, room_bytes
 from llmpod.proxy.slots import Slots
 from llmpod.proxy.sweep import Deadlines, Door, Sweep
 from llmpod.proxy.tls import Certificates
-from llmpod.proxy.upstream import Patience, Upstream
+from llmpod.proxy.upstream import Upstream, patience_of
 from llmpod.proxy.watchdog import Watchdog
 
 FLUSH_SECONDS: Final = 0.1
-RESERVED_FILES: Final = 256  # of those that may be open: for the cache, the log and model servers
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -47,17 +43,24 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class Front:
     """The ASGI application, FastAPI: everything but ``/v1``, which the edge hands to the relay by itself.
 
+    Args:
+        settings: at the start.
+        log: of the process.
+        again: reads the settings anew; raises LlmpodError.
+
     Attributes:
         ops: what the ops routes show; there once the lifespan has begun.
         certificates: of the server; None for plain HTTP.
     """
 
-    def __init__(self, settings: ProxySettings, log: Log) -> None:
+    def __init__(self, settings: ProxySettings, log: Log, *, again: Callable[[], ProxySettings]) -> None:
         self._settings = settings
         self._log = log
+        self._again = again
         self._warmth = Warmth(settings)
-        own = {"manager": settings.own_key, "warming": self._warmth.key}
-        self._gate = Gate(settings, log, own=own, clock=time.monotonic)
+        self._first_gate = self._gate(settings)
+        self._house: House | None = None
+        self._reloader: Reloader | None = None
         self.certificates = Certificates.of(settings, log)
         self._watchdog = Watchdog()
         self.ops: Ops | None = None
@@ -90,86 +93,106 @@ class Front:
                 ttl_seconds=settings.entry_seconds,
             )
             stack.push_async_callback(cache.aclose)
-            if cache.degraded:
-                self._log.warning("cache_degraded", reason=cache.degraded)
-            upstream = Upstream(_patience(settings), metrics)
+            upstream = Upstream(patience_of(settings), metrics)
             stack.push_async_callback(upstream.aclose)
-            keeper = Keeper(settings, self._log, changed=upstream.try_again)
+            pacer = Pacer(upstream, places=settings.max_queue, patience=settings.queue_seconds)
+            keeper = Keeper(settings, self._log, changed=pacer.try_again)
             await keeper.start()
             stack.push_async_callback(keeper.aclose)
             prewarmer = Prewarmer(settings, keeper, self._warmth, self._log)
             await prewarmer.start()
             stack.push_async_callback(prewarmer.aclose)
-            hits = Hits(cache)
-            desk = Desk(settings, keeper, hits, journal)
             dispatch = Dispatch(
-                settings, cache=cache, keeper=keeper, upstream=upstream, journal=journal, warmth=self._warmth
+                settings, cache=cache, keeper=keeper, pacer=pacer, journal=journal, warmth=self._warmth
             )
-            keepalive = Keepalive(settings, clock=journal.clock)
-            relay = Relay(
-                settings,
-                desk,
-                hits,
-                cache=cache,
-                keeper=keeper,
-                dispatch=dispatch,
-                keepalive=keepalive,
-            )
-            self.ops = Ops(settings, cache, keeper, journal, upstream)
+            self.ops = Ops(settings, cache, keeper, journal, upstream, pacer)
             self._web.include_router(routes(self.ops, load_page()))
-            accounts = await self._accounts()
+            accounts = Accounts(tally_of(settings), self._log)
+            accounts.start()
             stack.push_async_callback(accounts.aclose)
             slots = Slots(settings.max_in_flight, settings.max_queue, patience=settings.queue_seconds)
-            sweep = self._sweep(slots)
+            memory = MemoryWatch(settings.memory_bytes, self._log, relieve=cache.relieve)
+            self.ops.memory, slots.full = memory, lambda: memory.full
+            sweep = self._sweep(slots, memory, cache)
             stack.callback(sweep.close)
             stack.callback(self._watchdog.close)
-            room = Room(max(settings.max_bodies_bytes, settings.max_body_bytes))
+            room = Room(room_bytes(settings))
             limiter = Limiter(settings, accounts, spares=self._warmth.is_ours)
-            yield {"house": House(self._door(), self._gate, desk, relay, sweep, limiter, slots, room)}
+            cellar = Cellar(cache, keeper, upstream, pacer, dispatch, self._warmth, accounts, self.ops)
+            desk, relay = cellar.rooms(settings)
+            self.ops.door = door = self._door()
+            self.ops.alarms = self._alarms
+            self._house = house = House(door, self._first_gate, desk, relay, sweep, limiter, slots, room)
+            self._reloader = Reloader(self._again, self._gate, house=house, cellar=cellar, log=self._log)
+            yield {"house": house}
+
+    @property
+    def drain_seconds(self) -> float:
+        """How long answers may go on when the server is told to end."""
+        return (self.ops.settings if self.ops is not None else self._settings).drain_seconds
 
     def reload(self) -> None:
-        """Read keys and certificates anew, now."""
+        """Read settings, keys and certificates anew, now."""
         self._log.info("reload")
+        if self._reloader is None:  # told so early that they were just read
+            return
+        self._reloader.run()
         self._follow(now=True)
+
+    def _gate(self, settings: ProxySettings) -> Gate:
+        """Raises ConfigError: the file of keys cannot be used."""
+        own = {"manager": settings.own_key, "warming": self._warmth.key}
+        return Gate(settings, self._log, own=own, clock=time.monotonic)
 
     def _follow(self, *, now: bool = False) -> None:
         """Take over keys and certificates that changed."""
-        if self._gate.keyring is not None:
-            self._gate.keyring.refresh(now=now)
+        if self._house is not None and self._house.gate.keyring is not None:
+            self._house.gate.keyring.refresh(now=now)
         if self.certificates is not None:
             self.certificates.refresh(now=now)
 
-    async def _accounts(self) -> Accounts:
-        """What was used with each key, as it was when the proxy ran last."""
-        keys = self._settings.keys_file if self._gate.keyring is not None else None
-        accounts = Accounts(tally_file(keys) if keys is not None else None, self._log)
-        await accounts.start()
-        return accounts
-
-    def _sweep(self, slots: Slots) -> Sweep:
+    def _sweep(self, slots: Slots, memory: MemoryWatch, cache: Cache) -> Sweep:
         """Starts looking after connections, keys and certificates; a watchdog looks whether that goes on."""
-        seen = self._gate.version
+        seen, degraded = 0, self._tell_of(cache, None)
 
         def chores() -> None:
-            nonlocal seen
+            nonlocal seen, degraded
+            degraded = self._tell_of(cache, degraded)
             self._watchdog.beat()
             self._follow()
             slots.expire()
-            if self._gate.version != seen:
-                seen = self._gate.version
+            memory.look()
+            if self._house is not None and self._house.gate.version != seen:
+                seen = self._house.gate.version
                 sweep.forget()
 
         sweep = Sweep(Deadlines.of(self._settings), asyncio.get_running_loop(), chore=chores)
         self._watchdog.start()
         return sweep
 
+    def _alarms(self) -> list[str]:
+        """What is wrong with keys and certificates; what was good serves on (F54, F55)."""
+        keyring = self._house.gate.keyring if self._house is not None else None
+        found = [keyring.trouble] if keyring is not None and keyring.trouble else []
+        return [*found, *(self.certificates.alarms() if self.certificates is not None else ())]
+
+    def _tell_of(self, cache: Cache, before: str | None) -> str | None:
+        """Say so when entries are no longer stored on disk, and when they are again; returns why they are not."""
+        reason = cache.degraded
+        if reason != before and reason:
+            self._log.warning("cache_degraded", reason=reason)
+        elif reason != before:
+            self._log.info("cache_well")
+        return reason
+
     def _door(self) -> Door:
         def say(refused: int) -> None:
             self._log.warning("too_many_connections", refused=refused)
 
         s = self._settings
-        most = max(1, min(s.max_connections, open_files() - RESERVED_FILES))
-        return Door(most, s.max_connections_per_source, say=say, clock=time.monotonic)
+        return Door(
+            connections(s.max_connections), s.max_connections_per_source, say=say, clock=time.monotonic
+        )
 
 
 def _flushed(journal: Journal) -> Callable[[], Awaitable[None]]:
@@ -188,16 +211,6 @@ def _flushed(journal: Journal) -> Callable[[], Awaitable[None]]:
             pass
 
     return stop
-
-
-def _patience(settings: ProxySettings) -> Patience:
-    return Patience(
-        connect=settings.connect_seconds,
-        first_byte=settings.first_byte_seconds,
-        idle=settings.idle_seconds,
-        total=settings.total_seconds,
-        quiet=settings.keepalive_seconds or math.inf,
-    )
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:

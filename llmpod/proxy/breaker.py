@@ -41,7 +41,7 @@ class Breaker:
     """
 
     def __init__(self, *, probe_seconds: float) -> None:
-        self._probe_seconds = probe_seconds
+        self.probe_seconds = probe_seconds
         self._troubles: dict[Origin, _Trouble] = {}
 
     def refusal(self, origin: Origin, now: float) -> UpstreamDown | None:
@@ -50,7 +50,7 @@ class Breaker:
             return None
         trouble = self._troubles[origin]
         if not self.refuses(origin, now):  # this one is the probe; whoever comes while it lasts is refused
-            trouble.until = now + self._probe_seconds
+            trouble.until = now + self.probe_seconds
             return None
         wait = max(1, math.ceil(trouble.until - now))
         return UpstreamDown(

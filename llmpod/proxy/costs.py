@@ -68,7 +68,7 @@ class Book:
         monotonic: Callable[[], float],
         clock: Callable[[], float],
     ) -> None:
-        self._prices = prices
+        self.prices = prices
         self._accounts = accounts
         self._clock = clock
         self._tills: dict[str, Till] = {}
@@ -82,7 +82,7 @@ class Book:
     def price(self, destination: Destination, model: str) -> TokenPrice | None:
         """Of tokens, by the names of what answers, else by the name that was asked for; None: by time."""
         for name in (*(destination.names or (model,)), "*"):
-            if (price := self._prices.get(name)) is not None:
+            if (price := self.prices.get(name)) is not None:
                 return price
         return None
 

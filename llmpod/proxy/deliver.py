@@ -16,12 +16,12 @@ from llmpod.errors import UpstreamInvalid
 from llmpod.proxy.answer import Answer
 from llmpod.proxy.ask import Ask
 from llmpod.proxy.fill import Fill, Form
-from llmpod.proxy.headers import Header, Headers, get, is_json, is_stream
+from llmpod.proxy.headers import NOSNIFF, Header, Headers, get, is_json, is_stream
 from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.replies import JSON_TYPE, SSE_TYPE, STREAM_FIELDS, in_openai_shape, truer_status
 
-MAX_ERROR_BYTES: Final = 2**20
-MAX_GATHERED: Final = 64 * 2**20  # of any other answer that must be whole before a client is given it
+_MAX_ERROR_BYTES: Final = 2**20
+_MAX_WHOLE_BYTES: Final = 64 * 2**20  # of an answer that must be there whole before the client gets any of it
 _BIG: Final = 65536  # bodies above this are converted in a thread
 Whole = tuple[int, Headers, bytes]  # a complete answer: status, fields, body
 
@@ -36,11 +36,23 @@ class Delivery:
         want: the form that the client asked for.
         keepalive: what it hears while nothing comes.
         turn: makes the answer to this client out of a whole one of status 200; None: it passes.
+        instead: makes a JSON answer where there is none; None: the client gets the error.
     """
 
     __slots__ = (
-        *("_answer", "_ask", "_fill", "_filter", "_gathered", "_keepalive", "_led", "_listener", "_parts"),
-        *("_quiet", "_turned", "_want"),
+        *(
+            "_answer",
+            "_ask",
+            "_fill",
+            "_filter",
+            "_instead",
+            "_keepalive",
+            "_led",
+            "_listener",
+            "_parts",
+            "_quiet",
+        ),
+        *("_turned", "_want"),
     )
 
     def __init__(
@@ -52,6 +64,7 @@ class Delivery:
         want: Form,
         keepalive: Keepalive,
         turn: Callable[[bytes], bytes] | None = None,
+        instead: Callable[[], bytes] | None = None,
     ) -> None:
         self._fill = fill
         self._answer = answer
@@ -59,8 +72,8 @@ class Delivery:
         self._want = want
         self._keepalive = keepalive
         self._turned = turn
+        self._instead = instead
         self._parts: list[bytes] | None = None  # gathered for an answer in another form
-        self._gathered = 0  # bytes in them
         self._filter: UsageFilter | None = None
         self._led = False  # the answer was begun by a keepalive, before the model server had said anything
         self._quiet = fill.flight.quiet
@@ -82,7 +95,7 @@ class Delivery:
             if self._advance(flight.head):
                 return
             if flight.error is not None:
-                self._answer.fail(flight.error)
+                self._fail(flight.error)
             elif self._parts is None:
                 self._finish()
             elif flight.head is not None:
@@ -119,14 +132,11 @@ class Delivery:
         if self._parts is None and (self._led or not answer.started):
             self._start(head)
         if self._parts is not None:
-            most = MAX_ERROR_BYTES if head.status >= 400 else MAX_GATHERED
             while (chunk := take()) is not None:
                 self._parts.append(chunk)
-                self._gathered += len(chunk)
-                if self._gathered > most:
-                    raise UpstreamInvalid(
-                        f"The model server answered {head.status}, with more than {most} bytes."
-                    )
+            if flight.size > (_MAX_WHOLE_BYTES if head.status < 400 else _MAX_ERROR_BYTES):
+                answer.fail(_too_large(head, flight.size))
+                return True
             return not flight.over
         while not answer.congested:
             chunk = take()
@@ -143,6 +153,12 @@ class Delivery:
             self._answer.meter.hear(usage.taken)
         return rest
 
+    def _fail(self, error: Exception) -> None:
+        if self._instead is not None and not self._answer.started:
+            self._answer.whole(200, [JSON_TYPE, NOSNIFF], self._instead())
+        else:
+            self._answer.fail(error)
+
     def _finish(self) -> None:
         if self._filter is not None:
             self._answer.write(self._filter.rest())
@@ -151,7 +167,7 @@ class Delivery:
     def _start(self, head: Head) -> None:
         kind = get(head.headers, b"content-type")
         streams = is_stream(kind)
-        if head.status >= 400 or self._must_gather(head, streams=streams):
+        if head.status >= 400 or self._gathered(head, streams=streams):
             self._parts = []
             return
         if streams and counts_on_request(self._ask.path) and self._fill.asked.usage and not self._want.usage:
@@ -162,7 +178,7 @@ class Delivery:
         self._answer.events = streams
         self._answer.start(head.status, [*head.headers, *(STREAM_FIELDS if streams else ())])
 
-    def _must_gather(self, head: Head, *, streams: bool) -> bool:
+    def _gathered(self, head: Head, *, streams: bool) -> bool:
         """Whether the whole body must be there before this client can be given anything of it."""
         if head.status != 200:
             return False
@@ -184,7 +200,7 @@ class Delivery:
 
         def work() -> Whole:
             if head.status >= 400:
-                return _error(head, body)
+                return _error(head, self._answer.veiled(body))
             if turn is not None:
                 return 200, _with_type(JSON_TYPE, head), turn(body)
             return _convert(head, body, path, want)
@@ -208,6 +224,11 @@ class Delivery:
                 answer.finish()
         except Exception as error:  # a bug met while one client is served, as above
             answer.fail(error)
+
+
+def _too_large(head: Head, size: int) -> UpstreamInvalid:
+    what = "an error" if head.status >= 400 else "an answer"
+    return UpstreamInvalid(f"The model server answered {head.status} with {what} of {size} bytes or more.")
 
 
 def _convert(head: Head, body: bytes, path: str, want: Form) -> Whole:

@@ -8,17 +8,19 @@ from hashlib import sha256
 from typing import Final
 
 from llmpod.cache import Cache, Entry, Flight, Flights, RequestKey, question_of
+from llmpod.cache.jsontext import compact
 from llmpod.cache.paths import converts, counts_on_request
 from llmpod.config import ProxySettings
 from llmpod.observe import Journal
 from llmpod.proxy.ask import Ask, key_policy, partition
+from llmpod.proxy.desk import BIG_BODY
 from llmpod.proxy.fill import Fill, Form
 from llmpod.proxy.headers import Headers, get, to_upstream
 from llmpod.proxy.keeper import Keeper, Use
 from llmpod.proxy.origin import Origin, Request
+from llmpod.proxy.pacer import Pacer
 from llmpod.proxy.prewarm import Warmth
 from llmpod.proxy.route import Destination, counts_upstream, streams_upstream
-from llmpod.proxy.upstream import Upstream
 from llmpod.proxy.wish import RECORD
 
 PRIVATE_BUFFER: Final = 256 * 2**10  # of an answer that nobody else may share: evens out two speeds, no more
@@ -56,21 +58,26 @@ class Dispatch:
         *,
         cache: Cache,
         keeper: Keeper,
-        upstream: Upstream,
+        pacer: Pacer,
         journal: Journal,
         warmth: Warmth,
     ) -> None:
-        self._settings = settings
-        self._policy = key_policy(settings)
-        # a recording replaces what was there before it began, and not its own
-        recording = settings.cache_mode == RECORD
-        self.store = partial(cache.put, over=journal.clock()) if recording else cache.put
+        self._cache = cache
         self._keeper = keeper
-        self._upstream = upstream
+        self._pacer = pacer
         self._journal = journal
         self._warmth = warmth
         self._flights = Flights()
         self._fills: dict[bytes, Fill] = {}
+        self.adopt(settings)
+
+    def adopt(self, settings: ProxySettings) -> None:
+        """Go by these settings, for the calls that come."""
+        self._settings = settings
+        self._policy = key_policy(settings)
+        # a recording replaces what was there before it began, and not its own
+        recording, put = settings.cache_mode == RECORD, self._cache.put
+        self.store = partial(put, over=self._journal.clock()) if recording else put
 
     def take(self, job: Job, origin: Origin) -> tuple[Fill, bool]:
         """The call whose answer this request gets, and whether it was running already.
@@ -123,16 +130,24 @@ class Dispatch:
             store=(job.keep or self.store) if job.shared else None,
             question=self._question(job, path) if job.shared else b"",
             finish=self._settings.finish_seconds,
-            over=self._over,
+            owner=self,
+            lane_name=_lane_name(job, request),
         )
-        fill.call = self._upstream.call(request, fill)
+        fill.call = self._pacer.call(request, fill)
         return fill
 
     def _question(self, job: Job, path: str) -> bytes:
-        """The key of a body that was seen lately comes without it."""
-        return job.key.question or question_of(path, job.ask.body, policy=self._policy)
+        """The key of a body that was seen lately comes without it; large bodies have keys of their own each time."""
+        if job.key.question or len(job.ask.body) > BIG_BODY:
+            return job.key.question
+        return question_of(path, job.ask.body, policy=self._policy)
 
-    def _over(self, fill: Fill) -> None:
+    # --- for fills ---------------------------------------------------------------------------------------
+    def answered(self, fill: Fill, status: int, headers: Headers) -> None:
+        self._pacer.answered(fill, status, headers)
+
+    def over(self, fill: Fill) -> None:
+        self._pacer.over(fill)
         name = fill.flight.digest
         if self._fills.get(name) is fill:
             del self._fills[name]
@@ -158,6 +173,12 @@ def _may_stream(job: Job) -> bool:
     return converts(path) and (counts_on_request(path) or job.key.cacheable)
 
 
+def _lane_name(job: Job, request: Request) -> tuple[object, ...]:
+    """Whose requests a server counts together: those with one credential and for one model."""
+    owner = job.ask.owner(passes_credentials=True) if job.destination.passes_credentials else b""
+    return request.origin.place, owner, job.key.model
+
+
 def _attempt(ask: Ask) -> tuple[bytes, bool]:
     """What a repetition of this request has in common with it, and whether this is one.
 
@@ -181,7 +202,7 @@ def _request(job: Job, origin: Origin, asked: Form) -> Request:
     destination, ask = job.destination, job.ask
     headers: Headers = to_upstream(ask.headers, credentials=destination.passes_credentials)
     if destination.api_key is not None:
-        headers.append((b"authorization", b"Bearer " + destination.api_key.encode("latin-1")))
+        headers.append((b"authorization", b"Bearer " + destination.api_key.reveal().encode("latin-1")))
     body = ask.body if asked == job.want else _as_stream(ask.body, ask.path)
     method = "GET" if ask.method == "HEAD" else ask.method  # model servers know HEAD for hardly any path
     return Request(origin, method.encode(), ask.target, headers, body)
@@ -194,4 +215,4 @@ def _as_stream(body: bytes, path: str) -> bytes:
     options = question.get("stream_options") or {}
     if counts_on_request(path) and isinstance(options, dict):  # what else stands there, the server refuses
         question["stream_options"] = {**options, "include_usage": True}
-    return json.dumps(question, ensure_ascii=False).encode()
+    return compact(question)

@@ -1,11 +1,11 @@
 """Not a firewall: refuses to start where strangers could spend money or read answers, unless told so plainly."""
 
-import ipaddress
-
 from llmpod.config import Auth, ProxySettings, read_keys
 from llmpod.errors import ConfigError
 from llmpod.observe import Log
+from llmpod.places import is_loopback
 from llmpod.proxy import peer
+from llmpod.proxy.origin import Origin
 
 
 def check(settings: ProxySettings, log: Log) -> None:
@@ -24,6 +24,8 @@ def check(settings: ProxySettings, log: Log) -> None:
     )
     if settings.auth is Auth.KEYS and not has_keys:
         log.warning("no_keys", reason="Nobody can call: make a key with `manage_pod.py keys add NAME`.")
+    if settings.endpoint is not None:
+        warn_of_clear(Origin.parse(settings.endpoint), log)
     if is_loopback(settings.host):
         return
     missing = [what for what, there in (("keys", has_keys), ("TLS", settings.use_https)) if not there]
@@ -38,9 +40,11 @@ def check(settings: ProxySettings, log: Log) -> None:
     log.warning("insecure_bind", host=settings.host, missing=", ".join(missing))
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only programs of this machine can reach an address."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
+def warn_of_clear(origin: Origin, log: Log) -> None:
+    """Say it when prompts, answers and keys go to another machine where others on the way can read them (T15)."""
+    if origin.in_the_clear:
+        log.warning(
+            "plain_upstream",
+            origin=origin,
+            reason="Others on the way can read all of it. Use https or a tunnel.",
+        )

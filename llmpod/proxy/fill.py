@@ -8,8 +8,8 @@ right then). One that stops earlier never ends cleanly: its listeners get an err
 import asyncio
 import json
 import re
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Hashable
+from typing import Final, NamedTuple, Protocol
 
 from llmpod.cache import Entry, Flight, FrameScanner, verdict
 from llmpod.cache.paths import Shape, shape_of
@@ -17,6 +17,7 @@ from llmpod.errors import LlmpodError, UpstreamInvalid, UpstreamUnreachable
 from llmpod.observe import Journal
 from llmpod.proxy.headers import Headers, get, is_json, is_stream, media_type, safe_type, to_client
 from llmpod.proxy.keeper import Use
+from llmpod.proxy.pacer import Lane
 from llmpod.proxy.replies import redirected
 from llmpod.proxy.wire import Call
 
@@ -26,7 +27,7 @@ MAX_FRAME_BYTES: Final = (
 )  # of one event; a response.completed repeats the whole answer and its tools
 TAIL_SECONDS: Final = 1.0  # what a server may take from its last event to the end of its answer, unheard
 _ENDS_WITH_EVENT: Final = frozenset({Shape.CHAT, Shape.TEXT, Shape.RESPONSES, Shape.MESSAGES})
-_NEVER_STORED: Final = frozenset({b"set-cookie", b"content-encoding"})
+_NEVER_STORED: Final = frozenset({b"set-cookie"})
 _ANSWERS: Final = _ENDS_WITH_EVENT | {Shape.DOCUMENT}
 _PAGE: Final = b"text/html"
 _WHOSE_PAGE: Final = "Check the endpoint's URL: something else than a model server answers there."
@@ -42,6 +43,13 @@ class Form(NamedTuple):
     usage: bool
 
 
+class Owner(Protocol):
+    """Whoever began the call: hears of answers that say more than themselves, and of the end."""
+
+    def answered(self, fill: "Fill", status: int, headers: Headers) -> None: ...
+    def over(self, fill: "Fill") -> None: ...
+
+
 class Fill:
     """The sink of one upstream call.
 
@@ -53,7 +61,8 @@ class Fill:
         store: takes a complete answer, under the first 32 bytes of the flight's digest; None: it is not stored.
         question: what the answer is to; see ``RequestKey``.
         finish: seconds that an answer to be stored may go on when nobody listens any more.
-        over: told when the call is over.
+        owner: who began it.
+        lane_name: whom it concerns when the server is busy (pacer.py).
     """
 
     __slots__ = (
@@ -66,10 +75,11 @@ class Fill:
             "_log",
             "_loop",
             "_metrics",
+            "_owner",
             "_path",
         ),
         *("_question", "_scanner", "_settled", "_status", "_storable", "_store", "_unframed", "_use"),
-        *("_when_over", "asked", "call", "flight"),
+        *("asked", "call", "flight", "lane", "lane_name"),
     )
 
     def __init__(
@@ -83,11 +93,14 @@ class Fill:
         store: Callable[[Entry], object] | None,
         question: bytes,
         finish: float,
-        over: Callable[["Fill"], None],
+        owner: Owner,
+        lane_name: Hashable,
     ) -> None:
         self.flight = flight
         self.asked = asked
         self.call: Call | None = None
+        self.lane: Lane | None = None
+        self.lane_name = lane_name
         self._path = path
         self._use = use
         self._metrics = journal.metrics
@@ -96,7 +109,7 @@ class Fill:
         self._store = store
         self._question = question
         self._finish = finish
-        self._when_over = over
+        self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._asked_at = self._loop.time()
         self._left_at = 0.0
@@ -114,7 +127,9 @@ class Fill:
     def head(self, status: int, headers: Headers, *, more: bool) -> None:
         self._status = status
         self._content_type = get(headers, b"content-type")
-        if 300 <= status < 400 and status != 304:
+        if status == 429 or self.lane is not None:
+            self._owner.answered(self, status, headers)
+        if 300 <= status < 400:  # a 304, too: nothing of ours was conditional
             self._stop(redirected(status))
             return
         if is_stream(self._content_type):
@@ -267,4 +282,4 @@ class Fill:
         self._use.in_flight -= 1
         self._metrics.in_flight -= 1
         self.call = None  # it holds us as its sink: without this, only the collector would free both
-        self._when_over(self)
+        self._owner.over(self)

@@ -17,7 +17,7 @@ _TO_UPSTREAM: Final = frozenset({b"content-type", b"accept", b"x-request-id", b"
 _TO_UPSTREAM_PREFIXES: Final = (b"openai-", b"anthropic-")
 _TO_CLIENT: Final = frozenset(
     {
-        *(b"content-type", b"content-encoding", b"content-language", b"content-disposition"),
+        *(b"content-type", b"content-language", b"content-disposition"),
         *(b"retry-after", b"retry-after-ms", b"x-request-id", b"x-should-retry"),
     }
 )
@@ -27,6 +27,9 @@ _SAFE_TYPES: Final = frozenset(
     {b"application/json", b"text/event-stream", b"text/plain", b"application/octet-stream", b"text/vtt"}
 )
 _SAFE_FAMILIES: Final = (b"audio/", b"video/", b"image/png", b"image/jpeg", b"image/webp")
+# fields that an answer has once, and of those the ones that have a single good value
+_ONLY: Final = {b"transfer-encoding": b"chunked", b"content-encoding": b"identity"}
+_ONCE: Final = frozenset({b"content-type", b"content-length", *_ONLY})
 NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 # on every answer that may carry a model's words: whatever a browser takes them for, it may do nothing with them
 SANDBOX: Final = (
@@ -46,13 +49,34 @@ def to_upstream(headers: Iterable[tuple[bytes, bytes]], *, credentials: bool) ->
 
 
 def to_client(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """The model server's fields that the client may see; a dangerous content type becomes opaque bytes."""
-    kept = [
-        item if item[0] != b"content-type" else (item[0], safe_type(item[1]))
-        for item in headers
-        if _goes_to_client(item[0])
-    ]
-    return [*kept, NOSNIFF]
+    """The model server's fields that the client may see, each once; a dangerous content type becomes opaque bytes."""
+    kept = {
+        name: value if name != b"content-type" else safe_type(value)
+        for name, value in headers
+        if _goes_to_client(name) and value.isascii()
+    }
+    return [*kept.items(), NOSNIFF]
+
+
+def fault(status: int, headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """What is wrong with the head of a model server's answer, so that its body is not read; empty: nothing.
+
+    We ask for no encoding, so an encoded answer is a mistake or a bomb; nobody here unpacks it (T13).
+    """
+    if not 200 <= status < 600:
+        return f"has a status that there is not ({status})"
+    seen: set[bytes] = set()
+    for name, value in headers:
+        if name not in _ONCE:
+            continue
+        if name in seen:
+            return f"has two fields {name.decode()}"
+        seen.add(name)
+        if (good := _ONLY.get(name)) is not None and value.strip().lower() != good:
+            return (
+                f"comes with a {name.decode()} that nobody asked for: {value[:40].decode('ascii', 'replace')}"
+            )
+    return ""
 
 
 @lru_cache(maxsize=512)

@@ -1,4 +1,7 @@
-"""Not a holder of state: what every connection of this process shares, in one place."""
+"""Not a holder of state of its own: what every connection of this process shares, in one place.
+
+New settings put other rooms in (``reload.py``); a connection enters the present ones with each request.
+"""
 
 from dataclasses import dataclass
 
@@ -11,7 +14,7 @@ from llmpod.proxy.slots import Slots
 from llmpod.proxy.sweep import Door, Sweep
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class House:
     """Door, gate, limiter, desk, slots and relay, as a request meets them; the sweep ends what takes too long."""
 

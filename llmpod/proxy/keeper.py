@@ -18,6 +18,7 @@ from llmpod.lifecycle.share import Follower, UsageWriter
 from llmpod.model import Phase, Usage
 from llmpod.observe import Log
 from llmpod.observe.logs import iso
+from llmpod.proxy.exposure import warn_of_clear
 from llmpod.proxy.route import Destination, choose, fixed, followed
 
 LOOK_SECONDS: Final = 0.25
@@ -80,6 +81,13 @@ class Keeper:
     @property
     def follows(self) -> bool:
         return self._settings.endpoint is None and self._settings.state_file is not None
+
+    def adopt(self, settings: ProxySettings) -> None:
+        """Other settings from now on; the state file is read anew, for they name a model that it does not know."""
+        self._settings = settings
+        self._stamp = None
+        if settings.endpoint:
+            self.destinations = (fixed(settings),)
 
     async def start(self) -> None:
         """Read the state once, then go on in the background."""
@@ -150,11 +158,14 @@ class Keeper:
         self._stamp = stamp
         self._complaint = ""
         self.trouble = f"{seen.trouble.text} (since {iso(seen.trouble.since)})" if seen.trouble else ""
+        self._log.veil.learn(*(target.api_key for target in seen.targets.values()))
         before, self.destinations = self.destinations, followed(seen.targets, self._settings)
         if before != self.destinations:
             self._changed()
             for d in self.destinations:
                 self._log.info("target", model=d.identity, phase=d.phase, origin=d.origin)
+                if d.origin is not None:
+                    warn_of_clear(d.origin, self._log)
 
     def _complain(self, text: str) -> None:
         if text != self._complaint:

@@ -32,6 +32,7 @@ class Keyring:
         clock: seconds since the epoch.
 
     Attributes:
+        trouble: why the file as it is now is not in force; empty when it is.
         version: another one whenever a key came, went or expired: what was allowed before must be asked again.
 
     Raises:
@@ -46,6 +47,7 @@ class Keyring:
         self._log = log
         self._clock = clock
         self.version = 0
+        self.trouble = ""
         self._stamp = self._look()
         self._looked_at = clock()
         self._keys = read_keys(path)
@@ -65,8 +67,10 @@ class Keyring:
         try:
             self._keys = read_keys(self._path)
         except ConfigError as e:
-            self._log.error("keys_unreadable", reason=str(e))
+            self.trouble = str(e)
+            self._log.error("keys_unreadable", reason=self.trouble)
             return
+        self.trouble = ""
         self.version += 1
         self._log.info("keys_read", keys=len(self._keys))
 

@@ -129,18 +129,28 @@ class Limiter:
         monotonic: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        general = RateLimit.model_construct(
-            requests_per_minute=settings.requests_per_minute, tokens_per_minute=settings.tokens_per_minute
-        )
-        rows = [("*", general), *settings.rate_limits.items()]
-        self._general, *self._rules = [_Rule.of(number, *row) for number, row in enumerate(rows)]
-        self._by_path: dict[str, tuple[_Rule, ...]] = {}
-        self._of_keys: dict[tuple[int | None, int | None], _Rule] = {}
         self._used = accounts
         self._book = Book(settings.token_prices, accounts, monotonic=monotonic, clock=clock)
         self._spares = spares
         self._now = monotonic
         self._clock = clock
+        self._rows: list[_Rule] = []
+        self.adopt(settings)
+
+    def adopt(self, settings: ProxySettings) -> None:
+        """Other limits and prices from now on. What was used of a day stays used; the minutes begin anew."""
+        self._book.prices = settings.token_prices
+        general = RateLimit.model_construct(
+            requests_per_minute=settings.requests_per_minute, tokens_per_minute=settings.tokens_per_minute
+        )
+        limits = [("*", general), *settings.rate_limits.items()]
+        rows = [_Rule.of(number, *row) for number, row in enumerate(limits)]
+        if rows == self._rows:
+            return
+        self._rows = rows
+        self._general, *self._rules = rows
+        self._by_path: dict[str, tuple[_Rule, ...]] = {}
+        self._of_keys: dict[tuple[int | None, int | None], _Rule] = {}
         self._accounts: dict[tuple[int, str, int | None, int | None], _Account] = {}
         self.always = bool(self._general.requests or self._general.tokens or self._rules)
 

@@ -1,16 +1,16 @@
 """Not the product: what people, scrapers and supervisors ask about it. FastAPI routes, no upstream call in any."""
 
+import json
 import os
 import platform
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
-from fastapi.responses import JSONResponse
 
 from llmpod import __version__
 from llmpod.cache import Cache
@@ -23,12 +23,15 @@ from llmpod.observe.logs import iso
 from llmpod.observe.metrics import exposition, wants_text
 from llmpod.proxy.headers import NOSNIFF, SANDBOX
 from llmpod.proxy.keeper import Keeper
+from llmpod.proxy.memory import MemoryWatch
 from llmpod.proxy.origin import Origin
+from llmpod.proxy.pacer import Pacer
 from llmpod.proxy.route import Destination
+from llmpod.proxy.sweep import Door
 from llmpod.proxy.upstream import Upstream
 
 READ = ["GET", "HEAD"]
-FOR_EVERYBODY = ("status", "timestamp", "uptime", "instance", "pid", "version")
+FOR_EVERYBODY = ("status", "timestamp", "uptime", "instance", "pid", "parent", "settings", "version")
 SAFE = {name.decode(): value.decode() for name, value in (NOSNIFF, *SANDBOX)} | {"cache-control": "no-store"}
 
 
@@ -38,6 +41,10 @@ class Ops:
 
     Args:
         draining: set by the server when it stops taking requests.
+        memory: of this process, once it is watched.
+        door: where connections come in, once it is open.
+        alarms: what is wrong with its keys and certificates, for people.
+        config_error: why the settings that came last were not taken over; empty when they were.
         clock: seconds since the epoch.
     """
 
@@ -46,8 +53,13 @@ class Ops:
     keeper: Keeper
     journal: Journal
     upstream: Upstream
+    pacer: Pacer
     clock: Callable[[], float] = time.time
     draining: bool = False
+    config_error: str = ""
+    memory: MemoryWatch | None = None
+    door: Door | None = None
+    alarms: Callable[[], Sequence[str]] = tuple
     started_at: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,13 +71,22 @@ class Ops:
 
     def gauges(self) -> dict[str, float]:
         """Numbers that are read, not counted."""
+        stats = self.cache.stats()
         return {
             "cache_entries": self.cache.entries,
             "cache_size_bytes": self.cache.size_bytes,
             "cache_max_entries": self.cache.max_entries,
             "cache_max_bytes": self.cache.max_bytes,
+            "upstream_waiting": self.pacer.waiting,
+            "cache_degraded": float(self.cache.degraded is not None),
+            "cache_write_errors": stats["errors"],
+            "cache_corrupt": stats["corrupt"],
+            "connections": self.door.inside if self.door else 0,
+            "connections_refused_total": self.door.refused if self.door else 0,
             "uptime_seconds": round(self.uptime, 3),
             "log_lines_dropped": self.journal.log.dropped,
+            "memory_bytes": self.memory.bytes if self.memory else 0,
+            "memory_full": float(self.memory.full) if self.memory else 0,
         }
 
     def health(self) -> dict[str, Any]:
@@ -86,10 +107,16 @@ class Ops:
             "uptime": round(self.uptime, 3),
             "llm_running": any(not self.upstream.is_down(origin) for origin in self._origins()),
             "target_port": origin.port if origin else None,
+            "memory_bytes": self.memory.bytes if self.memory else 0,
+            "memory_full": self.memory.full if self.memory else False,
+            "alarms": list(self.alarms()),
+            "config_error": self.config_error or None,
             "manager_trouble": self.keeper.trouble or None,
             "last_request": iso(seen) if seen else None,
             "instance": self.settings.token,
             "pid": os.getpid(),
+            "parent": os.getppid(),
+            "settings": self.settings.settings_digest,
             "version": __version__,
         }
 
@@ -186,16 +213,16 @@ def routes(ops: Ops, page: Page) -> APIRouter:
     router = APIRouter()
 
     @router.api_route("/health", methods=READ)
-    async def health(request: Request) -> JSONResponse:
+    async def health(request: Request) -> Response:
         shown = ops.health()
         return _json(shown if request.state.known else {name: shown[name] for name in FOR_EVERYBODY})
 
     @router.api_route("/livez", methods=READ)
-    async def livez() -> JSONResponse:
+    async def livez() -> Response:
         return _json({"status": "ok"})
 
     @router.api_route("/readyz", methods=READ)
-    async def readyz() -> JSONResponse:
+    async def readyz() -> Response:
         ready, why = ops.ready()
         return _json({"ready": ready, "reason": why}, status=200 if ready else 503)
 
@@ -214,7 +241,7 @@ def routes(ops: Ops, page: Page) -> APIRouter:
         return _json(ops.dashboard())
 
     @router.api_route("/debug/cache", methods=READ)
-    async def debug_cache() -> JSONResponse:
+    async def debug_cache() -> Response:
         if not ops.settings.enable_profiling:
             raise HTTPException(404, str(NotRouted("Profiling is off.", hint="Set ENABLE_PROFILING=true.")))
         order = ops.cache.lru_order()
@@ -225,5 +252,6 @@ def routes(ops: Ops, page: Page) -> APIRouter:
     return router
 
 
-def _json(value: Any, *, status: int = 200) -> JSONResponse:
-    return JSONResponse(value, status, headers=SAFE)
+def _json(value: Any, *, status: int = 200) -> Response:
+    """Plain ASCII: the name of a folder may be no text, and half a surrogate pair has no other spelling."""
+    return Response(json.dumps(value, allow_nan=False), status, headers=SAFE, media_type="application/json")

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from llmpod.places import is_loopback
 from llmpod.proxy.headers import Headers
 
 
@@ -40,6 +41,11 @@ class Origin:
     def place(self) -> tuple[bool, str, int]:
         """What connections are pooled by."""
         return self.tls, self.host, self.port
+
+    @cached_property
+    def in_the_clear(self) -> bool:
+        """Whether prompts and keys go over a network that others may read (T15)."""
+        return not self.tls and not is_loopback(self.host)
 
     def __str__(self) -> str:
         return self.host_header.decode()

@@ -50,9 +50,13 @@ class Warmth:
 
     def __init__(self, settings: ProxySettings) -> None:
         self._word = secrets.token_hex(16)
-        self._needs_key = settings.auth is Auth.KEYS
+        self.adopt(settings)
         self._wanted = bool(settings.prewarm_cache or settings.prewarm_prompts)
         self.prefixes = Prefixes() if settings.prewarm_prompts else None
+
+    def adopt(self, settings: ProxySettings) -> None:
+        """Go by who may call now."""
+        self._needs_key = settings.auth is Auth.KEYS
 
     @property
     def key(self) -> str:

@@ -20,7 +20,6 @@ from llmpod.proxy.answer import LEFT, Answer
 from llmpod.proxy.ask import OPEN, Ask, Leave
 from llmpod.proxy.browser import preflight
 from llmpod.proxy.cycle import Stage
-from llmpod.proxy.desk import Desk
 from llmpod.proxy.gate import Visitor
 from llmpod.proxy.headers import SANDBOX, Headers, lines
 from llmpod.proxy.house import House
@@ -51,10 +50,10 @@ class EdgeProtocol(Intake):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._house: House = app_state["house"]
-        self._desk: Desk = self._house.desk
+        desk = self._house.desk
         super().__init__(
-            max_header_bytes=self._desk.max_header_bytes,
-            max_body_bytes=self._desk.max_body_bytes,
+            max_header_bytes=desk.max_header_bytes,
+            max_body_bytes=desk.max_body_bytes,
             loop=_loop or asyncio.get_running_loop(),
         )
         self._config = config
@@ -66,6 +65,7 @@ class EdgeProtocol(Intake):
         self._serving = False
         self._closing = False  # told to stop: after the answers that are owed
         self._ignored = 0
+        self._linger: asyncio.TimerHandle | None = None
         self._ticket: Ticket | None = None  # of the answer under way, unless it came from memory
         self._slot = OUTSIDE
         self.congested = False
@@ -87,6 +87,11 @@ class EdgeProtocol(Intake):
         self._stage = Stage(self._config, self._server_state, self._app_state, transport, self._flow)
 
     def connection_lost(self, _: Exception | None) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+        # both lead back here, the error by its trace: a connection is to be freed now, not when cycles are looked for
+        del self._parser
+        self._refused = None
         if self._slot == OUTSIDE:
             return
         self._house.door.leave(self._client)
@@ -174,7 +179,7 @@ class EdgeProtocol(Intake):
 
     def refuse(self, error: LlmpodError, cause: BaseException | None) -> None:
         """Say no and hang up when the answers that are owed have been given."""
-        self._desk.refused(error, cause)
+        self._house.desk.refused(error, cause)
         if self._current is None:
             self._house.room.free(self)
             self._say_no(error)
@@ -191,7 +196,7 @@ class EdgeProtocol(Intake):
         self._transport.write(last_words)
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self._loop.call_later(LINGER_SECONDS, self._transport.close)
+        self._linger = self._loop.call_later(LINGER_SECONDS, self._transport.close)
 
     def dropped(self, size: int) -> None:
         """What comes after a refusal is read for a while, so that the refusal can be read, but not for ever."""
@@ -233,7 +238,7 @@ class EdgeProtocol(Intake):
             if error is not None:
                 self._begin(ask).fail(error)
                 return
-        hit = self._desk.at_once(ask) if plain else None
+        hit = self._house.desk.at_once(ask) if plain else None
         if hit is not None:
             self._transport.write(with_fields(hit, leave.fields) if leave.fields else hit)
             self.answered(keep=True)
@@ -246,7 +251,7 @@ class EdgeProtocol(Intake):
             self._work(ask, answer)
 
     def _begin(self, ask: Ask) -> Answer:
-        self._current = answer = Answer(self, ask, self._desk.journal)
+        self._current = answer = Answer(self, ask, self._house.desk.journal)
         return answer
 
     def _work(self, ask: Ask, answer: Answer) -> None:

@@ -6,13 +6,13 @@ call that brought the request; a task is made only for what must be read from th
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 
 from llmpod.cache import Cache, RequestKey
 from llmpod.cache.items import EMBEDDINGS
+from llmpod.cache.jsontext import NotJSON, read
 from llmpod.cache.key import request_key
 from llmpod.config import ProxySettings
 from llmpod.errors import Overloaded
@@ -78,12 +78,12 @@ class Relay:
         if ask.method != "POST":
             self._plain(ask, answer)
             return
+        if ask.key is None and len(ask.body) > BIG_BODY:
+            self._later(self._large(ask, answer), answer)
+            return
         known = self._keeper.destinations
         destination = known[0] if len(known) == 1 else self._keeper.destination(self._named_model(ask))
-        if ask.key is None and len(ask.body) > BIG_BODY:
-            self._later(self._large(ask, destination, answer), answer)
-        else:
-            self._answer(ask, self._desk.key(ask, destination), destination, answer)
+        self._answer(ask, self._desk.key(ask, destination), destination, answer)
 
     def _answer(self, ask: Ask, key: RequestKey, destination: Destination, answer: Answer) -> None:
         answer.model = key.model or ""
@@ -103,8 +103,8 @@ class Relay:
         if len(self._keeper.destinations) < 2:
             return None
         try:
-            named = json.loads(ask.body)["model"]
-        except (ValueError, RecursionError, KeyError, TypeError):
+            named = read(ask.body)["model"]
+        except (NotJSON, KeyError, TypeError):
             return None
         return named if isinstance(named, str) else None
 
@@ -123,8 +123,9 @@ class Relay:
         task.add_done_callback(self._tasks.discard)
         answer.when_over = task.cancel
 
-    async def _large(self, ask: Ask, destination: Destination, answer: Answer) -> None:
+    async def _large(self, ask: Ask, answer: Answer) -> None:
         """Many megabytes take long to parse: not on the event loop."""
+        destination = self._keeper.destination(await asyncio.to_thread(self._named_model, ask))
         ask.key = await asyncio.to_thread(
             request_key,
             ask.target.decode("latin-1"),
@@ -169,16 +170,22 @@ class Relay:
         destinations, now = self._keeper.destinations, time.time()
 
         def from_server(body: bytes) -> bytes:
-            listing = models.merged(body, destinations, now=now)
+            return one(models.merged(body, destinations, now=now))
+
+        def from_us() -> bytes:
+            return one(models.listed(destinations, now=now))
+
+        def one(listing: bytes) -> bytes:
             return listing if name is None else models.picked(listing, name)
 
         destination = self._keeper.destination(name)
-        if destination.origin is not None and self._mode != REPLAY_ONLY:
-            listing_ask = replace(ask, path=models.PATH, target=models.PATH.encode())
-            self._fetch(Job(listing_ask, destination), answer, turn=from_server)
+        if destination.origin is None or self._mode == REPLAY_ONLY:
+            answer.whole(200, [JSON_TYPE, NOSNIFF], from_us())
             return
-        body = models.listed(destinations, now=now)
-        answer.whole(200, [JSON_TYPE, NOSNIFF], body if name is None else models.picked(body, name))
+        listing_ask = replace(ask, path=models.PATH, target=models.PATH.encode())
+        known = any(d.names for d in destinations)  # of a fixed endpoint we know nothing ourselves
+        job = Job(listing_ask, destination)
+        self._fetch(job, answer, turn=from_server, instead=from_us if known else None)
 
     def _ask_upstream(
         self, job: Job, wish: Wish, answer: Answer, reason: str, *, turn: Turn | None = None
@@ -191,14 +198,24 @@ class Relay:
             raise wish.not_cached()
         self._fetch(job, answer, turn=turn)
 
-    def _fetch(self, job: Job, answer: Answer, *, turn: Turn | None = None) -> None:
+    def _fetch(
+        self,
+        job: Job,
+        answer: Answer,
+        *,
+        turn: Turn | None = None,
+        instead: Callable[[], bytes] | None = None,
+    ) -> None:
         """Listen to the call that brings the answer; the last one to leave ends it."""
         if answer.meter is not None:
             answer.meter.begin(job.destination, answer.model)
         fill, joined = self._dispatch.take(job, self._origin(job))
         if joined:
             answer.cache, answer.reason = "JOIN", "in flight" if job.shared else "asked again"
-        Delivery(fill, answer, job.ask, want=job.want, keepalive=self._keepalive, turn=turn).begin()
+        keepalive = self._keepalive
+        Delivery(
+            fill, answer, job.ask, want=job.want, keepalive=keepalive, turn=turn, instead=instead
+        ).begin()
 
     def _origin(self, job: Job) -> Origin:
         """Raises ModelNotReady; only a POST wishes for the model: a link or an image must not start anything (T1)."""

@@ -7,11 +7,17 @@ holding what he does not finish. When all that is there waits for answers, the n
 
 from typing import Final, Protocol
 
+from llmpod.config import ProxySettings
 from llmpod.errors import Overloaded
 
 FREE: Final = (
     16 * 2**10
 )  # bytes of each body that nobody counts: most requests, and 64 MiB for 4,096 connections
+
+
+def room_bytes(settings: ProxySettings) -> int:
+    """How many there may be: one request finds room in any case."""
+    return max(settings.max_bodies_bytes, settings.max_body_bytes)
 
 
 def no_room() -> Overloaded:
@@ -30,11 +36,11 @@ class Room:
     """Who keeps how many bytes.
 
     Args:
-        most: bytes altogether.
+        most: bytes altogether; may be changed.
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._sizes: dict[Guest, int] = {}
         self._coming: dict[Guest, None] = {}  # in the order of their first bytes
         self.used = 0
@@ -49,7 +55,7 @@ class Room:
         self.used += size
         self._sizes[guest] = self._sizes.get(guest, 0) + size
         self._coming.setdefault(guest)
-        while self.used > self._most:
+        while self.used > self.most:
             oldest = next(iter(self._coming))
             self.free(oldest)
             if oldest is guest:

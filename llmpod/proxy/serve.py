@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +16,13 @@ import uvicorn
 
 from llmpod.config import ProxySettings, environment, proxy_settings
 from llmpod.errors import ConfigError, LlmpodError, PortTaken
+from llmpod.nocore import leave_no_core
 from llmpod.observe import Log, open_log
 from llmpod.proxy import exposure
 from llmpod.proxy.app import Front
+from llmpod.proxy.bounds import hold_standard_files
 from llmpod.proxy.protocol import EdgeProtocol
+from llmpod.veil import Veil
 
 BACKLOG: Final = 2048
 SEND_BUFFER: Final = (
@@ -32,15 +35,14 @@ LAST_WORDS_SECONDS: Final = 0.7  # for the error event of a stream that outlasts
 class _Server(uvicorn.Server):
     """uvicorn's server that ends with our exit code, not with the signal that asked it to."""
 
-    def __init__(self, config: uvicorn.Config, front: Front, *, grace: float) -> None:
+    def __init__(self, config: uvicorn.Config, front: Front) -> None:
         super().__init__(config)
         self._front = front
-        self._grace = grace
         self._asked_at = float("inf")
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """SIGTERM or SIGINT: drain; again: now. SIGHUP: read keys and certificates anew."""
+        """SIGTERM or SIGINT: drain; again: now. SIGHUP: read settings, keys and certificates anew."""
         loop = asyncio.get_running_loop()
         handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._asked)
         handlers[signal.SIGHUP] = self._front.reload
@@ -58,7 +60,7 @@ class _Server(uvicorn.Server):
         for listener in sockets or ():
             listener.close()
         state = self.server_state
-        deadline = self._asked_at + self._grace
+        deadline = self._asked_at + self._front.drain_seconds
         while (state.connections or state.tasks) and not self.force_exit and time.monotonic() < deadline:  # noqa: ASYNC110 - as uvicorn
             await asyncio.sleep(POLL_SECONDS)
         deadline = time.monotonic() + LAST_WORDS_SECONDS
@@ -138,11 +140,16 @@ def _config(front: Front) -> uvicorn.Config:
     return config
 
 
-def main(settings: ProxySettings) -> int:
-    """Serve until told to stop; returns the exit code. Every failure is one line on standard error."""
-    log = open_log(settings.log_level)
+def main(settings: ProxySettings, *, again: Callable[[], ProxySettings]) -> int:
+    """Serve until told to stop; returns the exit code. Every failure is one line on standard error.
+
+    Args:
+        settings: to begin with.
+        again: reads them anew; raises LlmpodError.
+    """
+    log = open_log(settings.log_level, veil=Veil([settings.endpoint_key]))
     try:
-        return _run(settings, log)
+        return _run(settings, log, again)
     except LlmpodError as e:
         sys.stderr.write(f"{e}\n")
         return e.exit_code
@@ -150,14 +157,14 @@ def main(settings: ProxySettings) -> int:
         log.close()
 
 
-def _run(settings: ProxySettings, log: Log) -> int:
+def _run(settings: ProxySettings, log: Log, again: Callable[[], ProxySettings]) -> int:
     exposure.check(settings, log)
-    front = Front(settings, log)
+    front = Front(settings, log, again=again)
     config = _config(front)
     listener = bind(settings)
     host, port = listener.getsockname()[:2]
     scheme = "https" if settings.use_https else "http"
-    server = _Server(config, front, grace=settings.drain_seconds)
+    server = _Server(config, front)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it is served: one that comes early must end nothing
     log.info(
         "listening", url=f"{scheme}://{host}:{port}/v1", endpoint=settings.endpoint, state=settings.state_file
@@ -183,9 +190,16 @@ def run(arguments: Sequence[str], *, home: Path, environ: Mapping[str, str] | No
         home: where ``pod_state.json`` is looked for when nothing names a model server.
         environ: by default the process's own.
     """
+    hold_standard_files()
+    leave_no_core()
+    variables = environment() if environ is None else environ
+
+    def read() -> ProxySettings:
+        return proxy_settings(arguments, variables, home=home)
+
     try:
-        settings = proxy_settings(arguments, environment() if environ is None else environ, home=home)
+        settings = read()
     except LlmpodError as e:
         sys.stderr.write(f"{e}\n")
         return e.exit_code
-    return main(settings)
+    return main(settings, again=read)

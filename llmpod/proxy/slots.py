@@ -54,10 +54,18 @@ class Slots:
         self._count = 0
         self._calling = False
         self._takes = 1.0  # seconds that an answer takes, smoothed
+        self.full: Callable[[], bool] = lambda: False
+        """Whether this process can bear no more at once than it has; one thing after the other it always can."""
 
     @property
     def waiting(self) -> int:
         return self._count
+
+    def adopt(self, places: int, line: int, *, patience: float) -> None:
+        """Other numbers from now on; who is worked on or waits stays."""
+        self._free += places - self._places
+        self._places, self._line, self._patience = places, line, patience
+        self._next()
 
     def enter(self, ticket: Ticket) -> None:
         """Work now, wait, or hear at once that it is too much.
@@ -65,7 +73,9 @@ class Slots:
         Raises:
             Overloaded: the line is full, and this caller has its share of it.
         """
-        if self._free and not self._count:
+        if self._free < self._places and self.full():
+            raise self._too_much()
+        if self._free > 0 and not self._count:
             self._start(ticket)
             return
         ticket.since = self._clock()
@@ -109,7 +119,7 @@ class Slots:
             return
         self._calling = True
         try:
-            while self._free and self._waiting:
+            while self._free > 0 and self._waiting:
                 caller, line = next(iter(self._waiting.items()))
                 ticket = line[0]
                 self._remove(ticket)

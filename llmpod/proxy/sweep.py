@@ -79,14 +79,18 @@ class Sweep:
         *,
         chore: Callable[[], object],
     ) -> None:
-        self.deadlines = deadlines
         self._loop = loop
         self._chore = chore
-        low, high = ROUND_SECONDS
-        self._step = min(high, max(low, deadlines.shortest / 4)) / SLOTS
+        self.adopt(deadlines)
         self._slots: tuple[set[Watched], ...] = tuple(set() for _ in range(SLOTS))
         self._now_at = 0
         self._timer = loop.call_later(self._step, self._run)
+
+    def adopt(self, deadlines: Deadlines) -> None:
+        """Go by these from now on."""
+        self.deadlines = deadlines
+        low, high = ROUND_SECONDS
+        self._step = min(high, max(low, deadlines.shortest / 4)) / SLOTS
 
     def add(self, watched: Watched) -> int:
         """Watch a connection; returns the number under which it is dropped again."""
@@ -118,6 +122,9 @@ class Sweep:
 class Door:
     """Counts who is in.
 
+    Attributes:
+        refused: how many were turned away so far.
+
     Args:
         most: connections altogether.
         most_per_source: from one address; programs of this machine share one, so they are not counted by it.
@@ -128,14 +135,19 @@ class Door:
     def __init__(
         self, most: int, most_per_source: int, *, say: Callable[[int], None], clock: Callable[[], float]
     ) -> None:
-        self._most = most
-        self._most_per_source = most_per_source
+        self.adopt(most, most_per_source)
         self._say = say
         self._clock = clock
         self._inside = 0
         self._sources: Counter[str] = Counter()
         self._refused = 0
+        self.refused = 0
         self._said_at = float("-inf")
+
+    def adopt(self, most: int, most_per_source: int) -> None:
+        """Other numbers from now on; who is in stays in."""
+        self._most = most
+        self._most_per_source = most_per_source
 
     @property
     def inside(self) -> int:
@@ -147,6 +159,7 @@ class Door:
             self._sources[client] >= self._most_per_source and not _is_local(client)
         ):
             self._refused += 1
+            self.refused += 1
             self._tell()
             return False
         self._inside += 1

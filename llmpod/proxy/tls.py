@@ -5,7 +5,7 @@ A renewed certificate is taken over for the connections that come after; those t
 
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +40,7 @@ class Certificates:
         self._clock = clock
         self._warned_at = float("-inf")
         self._looked_at = clock()
+        self._unusable = ""
         self._stamp = self._look()
         self.context = _context(*self._files)
         self._warn()
@@ -68,18 +69,30 @@ class Certificates:
             _context(*self._files)  # a pair that does not belong together must not spoil the one in use
             _load(self.context, *self._files)
         except ConfigError as e:
-            self._log.error("certificate_unusable", reason=str(e))
+            self._unusable = str(e)
+            self._log.error("certificate_unusable", reason=self._unusable)
             return
+        self._unusable = ""
         self._warned_at = float("-inf")
         self._log.info("certificate_read", file=self._files[0])
 
+    def alarms(self) -> Iterator[str]:
+        """What a person should know: new files that do not serve, an end that is near."""
+        if self._unusable:
+            yield f"{self._unusable} The one before it serves on."
+        if (days := self._days_left()) is not None and days < WARN_DAYS:
+            yield f"The certificate {self._files[0]} expires in {days:.1f} days."
+
+    def _days_left(self) -> float | None:
+        end = expires_at(self._files[0])
+        return None if end is None else (end - self._clock()) / DAY
+
     def _warn(self) -> None:
         """Once a day, from two weeks before the end on."""
-        now = self._clock()
-        end = expires_at(self._files[0])
-        if end is not None and end - now < WARN_DAYS * DAY and now - self._warned_at >= DAY:
+        now, days = self._clock(), self._days_left()
+        if days is not None and days < WARN_DAYS and now - self._warned_at >= DAY:
             self._warned_at = now
-            self._log.warning("certificate_expires", file=self._files[0], days=round((end - now) / DAY, 1))
+            self._log.warning("certificate_expires", file=self._files[0], days=round(days, 1))
 
     def _look(self) -> Stamp:
         try:

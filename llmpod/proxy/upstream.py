@@ -7,14 +7,16 @@ request was sent (refused), or a pooled connection turns out stale at once, befo
 
 import asyncio
 import contextlib
-import socket
+import math
 import ssl
 from dataclasses import dataclass
 from typing import Final
 
-from llmpod.errors import LlmpodError, UpstreamTimeout, UpstreamUnreachable, UpstreamUntrusted
+from llmpod.config import ProxySettings
+from llmpod.errors import LlmpodError, UpstreamTimeout, UpstreamUnreachable
 from llmpod.observe import Metrics
 from llmpod.proxy.breaker import Breaker
+from llmpod.proxy.dial import dial, unreachable, verifying
 from llmpod.proxy.origin import Origin, Request
 from llmpod.proxy.wire import Call, Connection, Sink
 
@@ -22,7 +24,6 @@ TICK_SECONDS: Final = 0.2  # how often deadlines are looked at; one timer for al
 POOL_SECONDS: Final = 30.0  # how long an unused connection is kept
 POOL_SIZE: Final = 256  # unused connections per server
 MAX_DIALS: Final = 2  # of one call: while nothing was sent, one more attempt harms nobody (F1)
-DEAD_PEER_MS: Final = 30_000  # unacknowledged data for this long means the peer is gone (F6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,17 @@ class Patience:
     quiet: float = 15.0
 
 
+def patience_of(settings: ProxySettings) -> Patience:
+    """As it is configured."""
+    return Patience(
+        connect=settings.connect_seconds,
+        first_byte=settings.first_byte_seconds,
+        idle=settings.idle_seconds,
+        total=settings.total_seconds,
+        quiet=settings.keepalive_seconds or math.inf,
+    )
+
+
 class Upstream:
     """The pool. One event loop; every method but ``aclose`` returns at once.
 
@@ -50,8 +62,8 @@ class Upstream:
     """
 
     def __init__(self, patience: Patience, metrics: Metrics, *, tls: ssl.SSLContext | None = None) -> None:
-        self.idle_seconds = patience.idle
-        self._patience = patience
+        self._breaker = Breaker(probe_seconds=patience.connect)
+        self.adopt(patience)
         self._metrics = metrics
         self._tls = tls
         self._loop = asyncio.get_running_loop()
@@ -60,25 +72,39 @@ class Upstream:
         self._calls: set[Call] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
-        self._breaker = Breaker(probe_seconds=patience.connect)
+
+    def adopt(self, patience: Patience) -> None:
+        """Other time-outs, for the calls that come."""
+        self.idle_seconds = patience.idle
+        self._patience = patience
+        self._breaker.probe_seconds = patience.connect
 
     def call(self, request: Request, sink: Sink) -> Call:
         """Send a request; the answer or the failure goes to ``sink``, never before this returns."""
+        call = self.expect(request, sink)
+        self.send(call)
+        return call
+
+    def expect(self, request: Request, sink: Sink) -> Call:
+        """A call that is to be sent later; until then only the total time counts."""
         call = Call(request, sink, self)
         now = self._loop.time()
-        call.total = now + self._patience.total
-        call.deadline = now + self._patience.first_byte
+        call.total = call.deadline = now + self._patience.total
         call.quiet_at = now + self._patience.quiet
-        self._metrics.upstream_calls += 1
         self._calls.add(call)
         if self._ticker is None:
             self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)
-        if (connection := self._take(request.origin)) is not None:
+        return call
+
+    def send(self, call: Call) -> None:
+        """Let an expected call go out."""
+        call.deadline = self._loop.time() + self._patience.first_byte
+        self._metrics.upstream_calls += 1
+        if (connection := self._take(call.request.origin)) is not None:
             call.dials = 1
             connection.send(call)
         else:
             self._dial(call)
-        return call
 
     def is_down(self, origin: Origin) -> bool:
         """Whether a model server could not be reached when it was last asked, several times in a row."""
@@ -165,9 +191,11 @@ class Upstream:
             if call.dials < MAX_DIALS and not call.over:
                 self.again(call)
             else:
-                self._unconnected(call, _unreachable(origin, e))
+                self._unconnected(call, unreachable(origin, e))
         except OSError as e:
-            self._unconnected(call, _unreachable(origin, e))
+            self._unconnected(call, unreachable(origin, e))
+        except UpstreamUnreachable as e:
+            self._unconnected(call, e)
         else:
             self._breaker.worked(origin)
             if call.over:
@@ -180,16 +208,9 @@ class Upstream:
         call.fail(error)
 
     async def _open_to(self, origin: Origin) -> Connection:
-        context = (self._tls or _default_tls()) if origin.tls else None
+        context = (self._tls or verifying()) if origin.tls else None
         self._tls = context or self._tls
-        transport, connection = await self._loop.create_connection(
-            lambda: Connection(self, origin.place),
-            origin.host,
-            origin.port,
-            ssl=context,
-            server_hostname=origin.host if context else None,
-        )
-        _notice_dead_peers(transport.get_extra_info("socket"))
+        connection = await dial(origin, lambda: Connection(self, origin.place), context)
         self._open.add(connection)
         return connection
 
@@ -217,26 +238,3 @@ class Upstream:
             f"The model server did not begin its answer in {self._patience.first_byte:g} s.",
             hint="Ask for a stream, or for fewer tokens.",
         )
-
-
-def _default_tls() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-def _unreachable(origin: Origin, error: OSError) -> UpstreamUnreachable:
-    if isinstance(error, ssl.SSLError):
-        reason = getattr(error, "verify_message", "") or error.reason or "handshake failed"
-        return UpstreamUntrusted(f"TLS with the model server ({origin}) failed: {reason}.")
-    if isinstance(error, socket.gaierror):
-        return UpstreamUnreachable(f"The model server's name ({origin.host}) cannot be resolved.")
-    return UpstreamUnreachable(f"The model server ({origin}) cannot be reached: {error.strerror or error}.")
-
-
-def _notice_dead_peers(sock: socket.socket | None) -> None:
-    if sock is None:
-        return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)

@@ -10,12 +10,13 @@ from typing import Final, Protocol, cast
 import httptools
 
 from llmpod.errors import LlmpodError, UpstreamInvalid, UpstreamUnreachable
-from llmpod.proxy.headers import Headers
+from llmpod.proxy.headers import Headers, fault
 from llmpod.proxy.origin import Request
 
 MAX_HEAD_BYTES: Final = 64 * 2**10
 MAX_FIELDS: Final = 200
 STALE_SECONDS: Final = 1.0  # within which it is heard that a server had closed: a round trip
+MAX_BARE_BYTES: Final = 128 * 2**10  # of head or framing, without a byte of the body between them
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
@@ -112,7 +113,8 @@ class Connection(asyncio.Protocol):
     """One TCP or TLS connection; at most one call at a time."""
 
     __slots__ = (
-        *("_call", "_complete", "_error", "_framed", "_head_bytes", "_head_done", "_head_sent", "_headers"),
+        *("_bare_bytes", "_call", "_complete", "_error", "_fields", "_head_bytes", "_head_done"),
+        *("_head_sent", "_headers"),
         *("_loop", "_owner", "_parser", "_parts", "_reusable", "_status", "_transport", "_until_close"),
         *("_sent_at", "idle_since", "place", "used"),
     )
@@ -129,8 +131,7 @@ class Connection(asyncio.Protocol):
         self._status = 0
         self._sent_at = 0.0
         self._headers: Headers = []
-        self._framed = False
-        self._head_bytes = 0
+        self._bare_bytes = self._fields = self._head_bytes = 0
         self._head_done = False
         self._head_sent = False
         self._complete = False
@@ -189,15 +190,17 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as e:
-            if not self._complete:
-                self._error = UpstreamInvalid(f"The model server's answer is not valid HTTP: {e}.")
+            if not self._complete and self._error is None:
+                self._error = UpstreamInvalid(f"The model server's answer is not valid HTTP: {_told(e)}.")
             self._reusable = False
-        if not self._head_done:
-            self._check_head(len(data))
+        self._bare_bytes = 0 if self._parts else self._bare_bytes + len(data)
+        if self._bare_bytes > MAX_BARE_BYTES and self._error is None:
+            self._error = UpstreamInvalid("The model server's answer goes on without a byte of its body.")
         self._deliver(call)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._owner.lost(self)
+        del self._parser  # it holds our methods: without this cycle a connection is freed at once
         call, self._call = self._call, None
         if call is None or call.over:
             return
@@ -216,18 +219,17 @@ class Connection(asyncio.Protocol):
             self._reusable = False
         else:
             self._headers = []
-            self._framed = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """One field; those behind the body (trailers) are counted and belong to nobody."""
         if self._complete:
             return
         self._head_bytes += len(name) + len(value)
-        if len(self._headers) < MAX_FIELDS and self._head_bytes <= MAX_HEAD_BYTES:
-            name = name.lower()
-            self._headers.append((name, value))
-            self._framed = self._framed or name in _FRAMING
-        elif self._error is None:
+        self._fields += 1
+        if self._fields > MAX_FIELDS or self._head_bytes > MAX_HEAD_BYTES:
             self._error = UpstreamInvalid("The model server's answer has too many or too long header fields.")
+        elif not self._head_done:
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -236,7 +238,9 @@ class Connection(asyncio.Protocol):
         self._status = status
         self._head_done = True
         self._reusable = self._parser.should_keep_alive()
-        self._until_close = not self._framed and status not in (204, 304)
+        self._until_close = status != 204 and _FRAMING.isdisjoint([name for name, _ in self._headers])
+        if wrong := fault(status, self._headers):
+            self._error = UpstreamInvalid(f"The model server's answer {wrong}.")
 
     def on_body(self, body: bytes) -> None:
         if not self._complete:
@@ -253,20 +257,17 @@ class Connection(asyncio.Protocol):
         return soon and self.used and not call.received
 
     def _reset(self) -> None:
-        self._head_bytes = 0
+        self._bare_bytes = self._fields = self._head_bytes = 0
         self._head_done = self._head_sent = self._complete = self._until_close = self._reusable = False
         self._parts = []
         self._error = None
 
-    def _check_head(self, size: int) -> None:
-        if self._error is None:
-            self._head_bytes += size
-            if self._head_bytes > 2 * MAX_HEAD_BYTES:
-                self._error = UpstreamInvalid("The model server's answer has an endless header.")
-
     def _deliver(self, call: Call) -> None:
         """Hand on what one read brought. The sink may cancel, pause or start another call while we do."""
-        if self._head_done and not self._head_sent and self._error is None:
+        if not self._head_sent and self._error is not None:
+            call.fail(self._error)
+            return
+        if self._head_done and not self._head_sent:
             self._head_sent = True
             call.sink.head(self._status, self._headers, more=bool(self._parts))
         if self._parts and not call.over:
@@ -287,3 +288,10 @@ class Connection(asyncio.Protocol):
             self.resume()
         written = self._transport is not None and self._transport.get_write_buffer_size() == 0
         self._owner.released(self, reusable=self._reusable and written and self.usable)
+
+
+def _told(error: Exception) -> str:
+    """What llhttp has against it; of a change of protocol it says only where."""
+    if isinstance(error, httptools.HttpParserUpgrade):
+        return "it changes the protocol"
+    return str(error).rstrip(".")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from llmpod.sim.launch import Simulator
+from tests.support.forks import Forks
 from tests.support.install import FAST, Install
 
 AWAY = "http://127.0.0.1:9"
@@ -19,10 +20,10 @@ def _simulator() -> Iterator[Simulator]:
 
 
 @pytest.fixture
-def install(_simulator: Simulator, state_dir: Path, env: dict[str, str]) -> Install:
+def install(_simulator: Simulator, state_dir: Path, env: dict[str, str], forks: Forks) -> Install:
     """An installation that wants a model of seven billion parameters and leaves the GPU to us."""
     _simulator.reset()
-    made = Install(state_dir, _simulator, env)
+    made = Install(state_dir, _simulator, env, start=forks.run)
     made.write(model="org/seven", gpu_type_id="auto", max_model_len=8192)
     return made
 

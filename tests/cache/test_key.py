@@ -162,7 +162,7 @@ def test_context_counts_and_cannot_be_shifted_between_parts() -> None:
         (b'{"\\udc00":1}', "surrogate"),
         (b'{"a":"\xff"}', "not UTF-8 (byte 6)"),
         (b'\xef\xbb\xbf{"a":1}', "column 1"),
-        (b'{"a":' + b"9" * 5000 + b"}", "thousands of digits"),
+        (b'{"a":' + b"9" * 5000 + b"}", "too many digits"),
         (b'{"a":' + b"[" * 64 + b"]" * 64 + b"}", "deeper than 64"),
         (b'{"a":' + b"[" * 200_000, "deeper than 64"),
         (b'{"a":1} x', "Extra data"),
@@ -173,6 +173,27 @@ def test_a_body_that_servers_could_read_differently_is_refused(body: bytes, word
         request_key(CHAT, body)
     assert words in str(caught.value)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("member", "words"),
+    [
+        (b"[" + b"1.5," * 2**19 + b"1]", "more than 524288 values"),
+        (b"[" + b'",",' * 2**19 + b"1]", "more than 524288 values"),
+        (b"[" + b"1" * 400 + b',"' + b"x" * 2**20 + b'"]', "too many digits"),
+        (b"[" + b"1," * 2**19 + b'"', "more than 524288 values"),
+    ],
+    ids=["numbers", "strings", "digits", "cut"],
+)
+def test_what_would_keep_the_parser_busy_is_not_parsed(member: bytes, words: str) -> None:
+    for path in (CHAT, "/v1/no/such"):
+        with pytest.raises(BadRequest, match=words):
+            request_key(path, b'{"a":' + member + b"}")
+
+
+def test_what_stands_in_a_string_is_no_value_and_no_digit() -> None:
+    text = "1," * 2**20 + '\\"' + "1" * 500 + "\u00e9"
+    assert request_key(CHAT, json.dumps({"messages": [text, 1]}).encode()).cacheable
 
 
 def test_nesting_up_to_the_limit_and_brackets_in_text_are_fine() -> None:
@@ -220,14 +241,16 @@ def test_what_repeats_is_stored(path: str, fields: dict[str, Any]) -> None:
     assert request_key(path, json.dumps({**BASE, **fields}).encode()).cacheable
 
 
-def test_other_bodies_are_named_by_their_bytes_and_never_judged() -> None:
+def test_other_bodies_are_named_by_their_bytes_and_not_judged() -> None:
     one = request_key("/v1/audio/transcriptions", b"\xff\x00", content_type="multipart/form-data; boundary=a")
     other = request_key(
         "/v1/audio/transcriptions", b"\xff\x00", content_type="multipart/form-data; boundary=b"
     )
     assert one.digest != other.digest
     assert (one.cacheable, one.model) == (False, None)
-    assert request_key("/v1/no/such", b"{broken").model is None
+    assert request_key("/v1/no/such", b"").model is None
+    assert request_key("/v1/no/such", b'["any", {"model": "m"}]').model is None
+    assert request_key("/v1/no/such", b'{"model": "m"}').model == "m"
     assert request_key(CHAT, b"{broken", content_type="text/plain").reason == "the request is not JSON"
     assert request_key(CHAT, b"{}", content_type="application/JSON; charset=utf-8").cacheable
 

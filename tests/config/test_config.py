@@ -163,7 +163,16 @@ def test_endpoint_is_reduced_to_what_stands_before_v1(url: str, base: str) -> No
     [
         *("", "h:80", "ftp://h", "http://u:p@h", "http://h/?a=1", "http://169.254.169.254/v1"),
         *("http://h:99999", "http://h:x", "http://h:0", "http://[::1", "http://a..b", f"http://{'a' * 64}"),
-        *("http://b\u00fc.example", "http://h/\u00fc"),
+        *(
+            "http://b\u00fc.example",
+            "http://h/\u00fc",
+            "http://2852039166/",
+            "http://0xa9fea9fe/",
+            "http://0.0.0.0/",
+        ),
+        *("http://[fe80::1]/", "http://[fe80::1%25eth0]/", "http://[fd00:ec2::254]/", "http://[::]:80/"),
+        *("http://[::ffff:169.254.169.254]/", "http://[64:ff9b::a9fe:a9fe]/", "http://[2002:a9fe:a9fe::]/"),
+        *("http://169.254.43518/", "http://0251.0376.0251.0376/", "http://224.0.0.1/", "http://[ff02::1]/"),
     ],
 )
 def test_endpoints_that_are_none_are_refused(url: str) -> None:

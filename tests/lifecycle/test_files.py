@@ -10,9 +10,9 @@ import pytest
 from llmpod import identity
 from llmpod.errors import Busy, NewerState, StateError
 from llmpod.lifecycle import files
-from llmpod.lifecycle.proxyproc import stop
 from llmpod.lifecycle.share import Follower, UsageWriter
 from llmpod.lifecycle.state import ProxyRecord, State
+from llmpod.lifecycle.stopping import stop
 from llmpod.lifecycle.store import Store
 from llmpod.model import Direction, Phase, ProcessId, Record, Usage, Want
 from tests.support.wait import eventually

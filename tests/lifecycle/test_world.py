@@ -26,12 +26,13 @@ from tests.lifecycle.cluster import Cluster
 from tests.lifecycle.engine import Boxes, Named
 from tests.lifecycle.local import Elsewhere, Processes
 from tests.lifecycle.provider import MAX_LAG, Clock, Provider
+from tests.lifecycle.serverless import Tap
 from tests.lifecycle.world import GRACE, MODEL, OVERRUN_SECONDS, World
 
 PASS_SECONDS = 300.0
 CRON_SECONDS = 30.0
 LONG_STEPS = 100_000
-OTHERS: Sequence[type[Provider]] = (Processes, Elsewhere, Boxes, Named, Cluster)
+OTHERS: Sequence[type[Provider]] = (Processes, Elsewhere, Boxes, Named, Cluster, Tap)
 EFFECTS = st.integers(0, 16)
 _MEMORY = Path("/dev/shm")  # noqa: S108 - where it exists, an fsync costs nothing there
 
@@ -175,7 +176,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         world.order(Direction.UP)
         self.reach(world.is_up, passes=20)
         world.order(Direction.DOWN)
-        self.reach(world.is_down, passes=20)
+        self.reach(lambda: world.record.phase is Phase.STOPPED, passes=60, step=5.0)
+        assert world.is_down(), f"said to be down with {world.cloud.alive()} alive"
 
     def reach(self, done: Callable[[], bool], *, passes: int, step: float = CRON_SECONDS) -> None:
         self.world.settle(passes=passes, step=step, until=done)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from llmpod.sim.launch import Simulator
+from tests.support.forks import Forks
 from tests.support.install import FAST, Install
 
 
@@ -17,10 +18,11 @@ def fast_sim() -> Iterator[Simulator]:
 
 
 @pytest.fixture
-def install(state_dir: Path, fast_sim: Simulator, env: dict[str, str]) -> Iterator[Install]:
+def install(state_dir: Path, fast_sim: Simulator, env: dict[str, str], forks: Forks) -> Iterator[Install]:
     """manage_pod.py with a private directory; whatever it started is shut down at the end."""
-    made = Install(state_dir, fast_sim, env)
+    made = Install(state_dir, fast_sim, env, start=forks.run)
     yield made
+    assert not (seen := made.sightings()), seen
     fast_sim.set(**FAST)
     if made.proxy:
         made.manage("--shutdown", within=90)

@@ -25,9 +25,10 @@ def _manage(*arguments: str) -> str:
     return done.stdout
 
 
-def _proxy() -> int | None:
-    found = json.loads(_manage("status", "--json"))["proxy"]["pid"]
-    return None if found is None else int(found)
+def _proxy() -> tuple[int | None, int | None]:
+    """The pids of its warden, which is what is written down, and of the proxy itself."""
+    found = json.loads(_manage("status", "--json"))["proxy"]
+    return found["supervisor"], found["pid"]
 
 
 def _reap(pid: int) -> bool:
@@ -51,14 +52,16 @@ def _stranger(pid: int) -> "subprocess.Popen[bytes]":
 
 def main() -> None:
     _manage()
-    pid = _proxy()
+    pid, proxy = _proxy()
     assert pid is not None, "the first pass started no proxy"
-    os.kill(pid, signal.SIGKILL)
-    eventually(lambda: _reap(pid))
+    assert proxy is not None
+    for killed in (pid, proxy):
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda k=killed: _reap(k))  # type: ignore[misc]
     stranger = _stranger(pid)
-    seen = _proxy()
+    seen, _ = _proxy()
     _manage()
-    second = _proxy()
+    second, _ = _proxy()
     _manage("--shutdown")
     became = {"pid": pid, "seen": seen, "second": second, "stranger": stranger.poll()}
     sys.stdout.write(json.dumps(became) + "\n")

@@ -205,6 +205,7 @@ def test_purging_reaches_a_running_proxy(kit: Kit, front: Proxy) -> None:
     assert front.ask(chat_body("second", stream=True)).cache == "MISS"
     assert front.ask({"model": "e", "input": "text"}, path="/v1/embeddings").cache == "HIT"
     eventually_stored(kit, 2)
+    assert "0 answers" in kit("purge", "0" * 64, code=1)
     assert kit.json("purge", kit.json("ls")[0]["key"][:8])["purged"] == 1
     assert kit.json("purge", "--all")["purged"] == 1
     assert front.get("/health").json["cache_entries"] == 0

@@ -74,6 +74,14 @@ def test_what_stands_in_the_lock_file_means_nothing(install: Install, content: s
     assert len(alive(install)) == 1
 
 
+def kill_proxy(install: Install) -> None:
+    """The warden first, which would start another one."""
+    shown = json.loads(install.manage("status", "--json").expect().out)["proxy"]
+    for pid in (shown["supervisor"], shown["pid"]):
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda p=pid: procfs.read(p) is None)  # type: ignore[misc]
+
+
 # --- F33: the number of our dead proxy belongs to somebody else
 def as_if_it_were_the_proxy(install: Install, pid: int, *, boot: str | None = None) -> None:
     """The state file names this process, with the start time and boot of the proxy that it once recorded."""
@@ -95,9 +103,7 @@ def test_a_stranger_with_the_recorded_pid_is_never_signalled(
     """Started at another time, or at the same time after another boot."""
     install.proxy = True
     install.manage().expect()
-    first = proxy_pid(install)
-    os.kill(first, signal.SIGKILL)
-    eventually(lambda: procfs.read(first) is None)
+    kill_proxy(install)
     with subprocess.Popen(["sleep", "600"]) as stranger:
         try:
             as_if_it_were_the_proxy(install, stranger.pid, boot=boot)
@@ -146,9 +152,7 @@ def after_a_reboot(install: Install, *arguments: str, boot: Path) -> Finished:
 def test_after_a_reboot_the_pod_is_kept_and_the_proxy_started_again(install: Install, tmp_path: Path) -> None:
     install.proxy = True
     pod = until(install, "ready")["instance_id"]
-    first = proxy_pid(install)
-    os.kill(first, signal.SIGKILL)  # nothing survives a reboot
-    eventually(lambda: procfs.read(first) is None)
+    kill_proxy(install)  # nothing survives a reboot
     boot = tmp_path / "boot_id"
     boot.write_text("11111111-2222-3333-4444-555555555555\n")
     after_a_reboot(install, boot=boot).expect()

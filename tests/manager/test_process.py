@@ -8,6 +8,7 @@ import pytest
 import requests
 
 from tests.support.desk import MODEL, Desk
+from tests.support.forks import Forks
 from tests.support.net import listens
 from tests.support.wait import eventually
 
@@ -15,8 +16,8 @@ SERVER = [sys.executable, "-m", "llmpod.sim.vllm", "--model", MODEL]
 
 
 @pytest.fixture
-def desk(state_dir: Path, env: dict[str, str]) -> Iterator[Desk]:
-    made = Desk(state_dir, env)
+def desk(state_dir: Path, env: dict[str, str], forks: Forks) -> Iterator[Desk]:
+    made = Desk(state_dir, env, start=forks.run)
     yield made
     made.manage("--shutdown").expect()
 

@@ -88,15 +88,20 @@ def test_a_proxy_that_nobody_wrote_down_is_recognised_by_its_token(install: Inst
     assert alive(proxy_pid(install))
 
 
-def test_a_changed_setting_replaces_the_proxy(install: Install) -> None:
+def test_a_changed_setting_is_handed_to_the_proxy_that_runs(install: Install) -> None:
+    """Limits change while it runs; its directory does not, and needs another process."""
     install.proxy = True
     install.manage().expect()
     first = proxy_pid(install)
-    install.write(max_cache_size=5)
+    install.write(max_cache_size=5, requests_per_minute=1000)
+    assert "took over changed settings" in install.manage("--verbose").expect().out
+    health = requests.get(f"http://127.0.0.1:{install.port}/health", timeout=5).json()
+    assert (health["pid"], health["max_cache_size"]) == (first, 5)
+    install.write(cache_dir="another")
     install.manage().expect()
     assert not alive(first)
     health = requests.get(f"http://127.0.0.1:{install.port}/health", timeout=5).json()
-    assert health["max_cache_size"] == 5
+    assert (health["max_cache_size"], Path(health["cache_dir"]).name) == (5, "another")
 
 
 def test_a_hung_proxy_is_killed_and_replaced(install: Install) -> None:

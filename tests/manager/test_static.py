@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from tests.support.desk import MODEL, Desk
+from tests.support.forks import Forks
 from tests.support.net import free_port, listens
 from tests.support.process import Running, running
 from tests.support.wait import eventually
@@ -19,8 +20,8 @@ KEY = "sk-somebody-elses"
 
 
 @pytest.fixture
-def desk(state_dir: Path, env: dict[str, str]) -> Iterator[Desk]:
-    made = Desk(state_dir, env)
+def desk(state_dir: Path, env: dict[str, str], forks: Forks) -> Iterator[Desk]:
+    made = Desk(state_dir, env, start=forks.run)
     yield made
     made.manage("--shutdown").expect()
 

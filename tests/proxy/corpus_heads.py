@@ -1,12 +1,8 @@
-"""Not the framing of bodies (corpus.py): wrong heads, what must be accepted, what never ends, and faults by chance."""
-
-import random
-from collections.abc import Iterator
+"""Not the framing of bodies (corpus.py): wrong heads, what must be accepted, and what never ends."""
 
 from tests.proxy.corpus import (
     BODY,
     CHUNKS,
-    CODING,
     HOST,
     LENGTH,
     REFUSED_BODIES,
@@ -198,43 +194,3 @@ ENDLESS: dict[str, tuple[bytes, bytes]] = {
     "trailer": (chunked(CHUNKS).removesuffix(b"\r\n") + b"A: ", b"b" * 1000),
     "trailers": (chunked(CHUNKS).removesuffix(b"\r\n"), b"A: b\r\n" * 100),
 }
-
-
-def mutants(count: int, *, seed: int) -> Iterator[bytes]:
-    """Random small faults in all of the above; the same for the same seed."""
-    dice = random.Random(seed)
-    stock = [*REFUSED.values(), *ACCEPTED.values()]
-    stock = [raw for raw in stock if len(raw) < 2000]
-    spice = [
-        b"\r\n",
-        b"\n",
-        b"\r",
-        b"\0",
-        b" ",
-        b"\t",
-        b":",
-        b"\xff",
-        b"0",
-        b",",
-        CODING,
-        LENGTH,
-        HOST,
-        b"\r\n\r\n",
-    ]
-    for _ in range(count):
-        raw = bytearray(dice.choice(stock))
-        for _ in range(dice.randint(1, 4)):
-            at = dice.randrange(len(raw) + 1)
-            match dice.randrange(5):
-                case 0:
-                    raw[at:at] = dice.choice(spice)
-                case 1:
-                    del raw[at : at + dice.randint(1, 8)]
-                case 2:
-                    raw[at : at + 1] = bytes([dice.randrange(256)])
-                case 3:
-                    other = dice.choice(stock)
-                    raw[at:] = other[dice.randrange(len(other)) :]
-                case _:
-                    raw[at:at] = raw[at : at + dice.randint(1, 40)]
-        yield bytes(raw)

@@ -147,10 +147,10 @@ def one_by_one(sent: Sequence[bytes], go: threading.Semaphore) -> Callable[[Turn
 
 
 class Stub:
-    """The server. ``script`` may be changed at any time; ``turns`` are the requests so far."""
+    """The server. ``script`` and ``tls`` may be changed at any time; ``turns`` are the requests so far."""
 
     def __init__(self, tls: ssl.SSLContext | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
-        self._tls = tls
+        self.tls = tls
         self.script: Script = plain
         self.turns: list[Turn] = []
         self.connections = 0
@@ -175,6 +175,8 @@ class Stub:
             sock.close()
 
     def close(self) -> None:
+        with suppress(OSError):  # macOS: a listener has no such half
+            self._listener.shutdown(socket.SHUT_RDWR)  # a thread that waits in accept would take one more
         self._listener.close()
         self.close_connections()
 
@@ -190,9 +192,9 @@ class Stub:
             threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:
-        if self._tls is not None:
+        if self.tls is not None:
             try:
-                sock = self._tls.wrap_socket(sock, server_side=True)
+                sock = self.tls.wrap_socket(sock, server_side=True)
             except OSError:  # the client does not trust us: that is what some tests want to see
                 sock.close()
                 return

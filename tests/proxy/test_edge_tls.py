@@ -51,6 +51,12 @@ def ask(client: Client, text: str) -> bytes:
     return client.reply().body
 
 
+def alarms(client: Client) -> list[str]:
+    client.send("GET", "/health")
+    found: list[str] = client.reply().json["alarms"]
+    return found
+
+
 def serial(client: Client) -> str:
     assert isinstance(client.sock, ssl.SSLSocket)
     return str((client.sock.getpeercert() or {})["serialNumber"])
@@ -74,6 +80,9 @@ def test_a_renewed_certificate_is_taken_over(
             eventually(lambda: [line for line in front.logs() if line["event"] == "certificate_unusable"])
             with connect(front, context) as same:
                 assert serial(same) == first
+                unusable, near = alarms(same)
+                assert str(tmp_path / "key.pem") in unusable
+                assert "expires in" in near
             issue(tmp_path, authority)
             if by == "SIGHUP":
                 front.process.signal(signal.SIGHUP)
@@ -83,6 +92,7 @@ def test_a_renewed_certificate_is_taken_over(
             with connect(front, context) as new:
                 assert serial(new) != first
                 assert ask(new, "after") == chat("you said after")
+                assert alarms(new) == []
             assert ask(old, "still") == chat("you said still")
 
 

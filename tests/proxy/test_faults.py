@@ -2,7 +2,7 @@
 
 The others are named where they are tested: F1 test_breaker; F3, F4, F5, F56 test_streams and test_keepalive;
 F2 test_upstream too; F6, F7, F12 test_endpoint; F9 test_serve; F57 test_sharing, test_direct, test_join; F58
-test_order; F59 test_direct; F61, F62 where the edge is tested.
+test_order; F11's line test_pacing; F59 test_direct; F61, F62 where the edge is tested.
 """
 
 import json
@@ -175,7 +175,7 @@ def test_f11_too_many_requests_reach_the_client_unchanged(front: Proxy, server: 
     }
     lines = [f"{name}: {value}" for name, value in fields.items()]
     server.script = lambda turn: turn.reply(body, *lines, status="429 Too Many Requests")
-    reply = front.ask(chat_body("slow down", **({"stream": True} if stream else {})))
+    reply = front.ask(chat_body("slow down", model=f"busy-{stream}", **({"stream": True} if stream else {})))
     assert (reply.status, reply.body) == (429, body)
     assert fields.items() <= reply.headers.items()
     assert len(server.turns) == 1

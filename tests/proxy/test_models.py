@@ -128,3 +128,20 @@ def test_an_error_of_the_server_is_said(up: tuple[Proxy, Stub]) -> None:
     for path in ("/v1/models", "/v1/models/served"):
         reply = front.get(path)
         assert (reply.status, reply.json["error"]["message"]) == (401, "Unauthorized")
+
+
+def test_a_server_that_is_gone_does_not_take_the_list_with_it(up: tuple[Proxy, Stub]) -> None:
+    """Editors ask for the list when they open; an error there hides the model for good in some."""
+    front, server = up
+    server.close()
+    listed = front.get("/v1/models")
+    assert (listed.status, [entry["id"] for entry in listed.json["data"]]) == (200, ["served"])
+    assert front.get("/v1/models/served").json["max_model_len"] == 8192
+    assert front.get("/v1/models/nobody").status == 404
+
+
+def test_a_fixed_endpoint_that_is_gone_has_no_list(cache_dir: Path, env: dict[str, str]) -> None:
+    with stub() as server:
+        gone = server.url
+    with proxy(env | settings(cache_dir, gone)) as front:
+        assert front.get("/v1/models").json["error"]["code"] == "upstream_unreachable"

@@ -6,11 +6,11 @@ them as init would, because a zombie would look alive to whoever asks for its pi
 """
 
 import ctypes
-import gc
 import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Self
@@ -24,10 +24,37 @@ _PR_SET_CHILD_SUBREAPER = 36
 _SETTLE = 2.0  # seconds that a process which was told to stop may take to be gone
 
 
+class Owned:
+    """The children that a living subprocess.Popen answers for.
+
+    Heard from the audit event that Popen raises before it forks (PEP 578), whose caller's frame holds the Popen.
+    Looking them up among all objects (gc.get_objects) now and then broke another thread's tuple on CPython 3.11.
+    """
+
+    def __init__(self) -> None:
+        self._popens: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        sys.addaudithook(self._heard)  # cannot be taken back: one for the whole run of the tests
+
+    def pids(self) -> set[int]:
+        with self._lock:
+            popens = tuple(self._popens)
+        return {popen.pid for popen in popens if hasattr(popen, "pid")}
+
+    def _heard(self, event: str, _: object) -> None:
+        if event == "subprocess.Popen":
+            frame = sys._getframe(1)  # noqa: SLF001  the event's arguments do not say which Popen raised it
+            popen = frame.f_locals.get("self")
+            if isinstance(popen, subprocess.Popen):
+                with self._lock:
+                    self._popens.add(popen)
+
+
 class Reaper:
     """Reaps dead orphans, like init. Never a child of subprocess.Popen: its exit code is for its owner."""
 
-    def __init__(self, *, every: float = 0.05) -> None:
+    def __init__(self, owned: Owned, *, every: float = 0.05) -> None:
+        self._owned = owned
         self._every = every
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
@@ -47,7 +74,7 @@ class Reaper:
             zombies = self._zombies()
             owned &= zombies
             if suspects := (zombies & seen) - owned:
-                owned |= suspects & _popen_pids()
+                owned |= suspects & self._owned.pids()
             for pid in suspects - owned:
                 with suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
@@ -67,11 +94,6 @@ class Reaper:
         }
 
 
-def _popen_pids() -> set[int]:
-    popens = (thing for thing in gc.get_objects() if issubclass(type(thing), subprocess.Popen))
-    return {popen.pid for popen in popens if hasattr(popen, "pid")}
-
-
 def adopt_orphans() -> None:
     """Makes this process the parent of every descendant whose own parent dies. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -85,7 +107,7 @@ def _orphans() -> Iterator[None]:
         yield
         return
     adopt_orphans()
-    with Reaper():
+    with Reaper(Owned()):
         yield
 
 

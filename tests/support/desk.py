@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ MODEL = "org/tiny-chat"
 
 @dataclass
 class Desk:
-    """One installation without an account: manage_pod.py on a private directory."""
+    """One installation without an account: manage_pod.py on a private directory. ``start``: as for Install."""
 
     directory: Path
     env: Mapping[str, str]
     port: int = field(default_factory=free_port)
     model_port: int = field(default_factory=free_port)
+    start: Callable[..., Finished] = run
 
     def write(self, command: list[str], **changes: object) -> None:
         section = {"command": command, "cwd": str(ROOT), "stop_seconds": 5}
@@ -46,7 +47,7 @@ class Desk:
     def manage(self, *arguments: str) -> Finished:
         config = str(self.directory / "pod_config.json")
         argv = [PYTHON, str(ROOT / "manage_pod.py"), "--config", config, *arguments]
-        return run(argv, env=self.env, within=90)
+        return self.start(argv, env=self.env, within=90)
 
     def state(self) -> dict[str, Any]:
         """What pod_state.json says of the model."""

@@ -27,7 +27,11 @@ _NOUNS = (
     "llmpod.model",
     "llmpod.bounded",
     "llmpod.identity",
+    "llmpod.nocore",
+    "llmpod.places",
+    "llmpod.secret",
     "llmpod.text",
+    "llmpod.veil",
     "llmpod.web",
 )
 _SETTINGS = (*_NOUNS, "llmpod.config", "llmpod.config.*")
@@ -53,10 +57,17 @@ PARTS: Mapping[str, Part] = {
     "llmpod.model": Part(ours=("llmpod.errors",), sync=True),
     "llmpod.bounded": Part(sync=True),
     "llmpod.identity": Part(ours=("llmpod.model",), sync=True),
+    "llmpod.nocore": Part(sync=True),
+    "llmpod.places": Part(sync=True),
+    "llmpod.secret": Part(sync=True),
+    "llmpod.veil": Part(ours=("llmpod.secret",), sync=True),
     "llmpod.text": Part(sync=True),
     "llmpod.web": Part(libraries=_REQUESTS, sync=True),
     "llmpod.config*": Part(ours=_SETTINGS, libraries=("pydantic", "pydantic_core"), sync=True),
     # the control plane: synchronous, so that a pass can be read from top to bottom and killed anywhere
+    "llmpod.backends.runpod_serverless*": Part(
+        ours=(*_LOCAL, "llmpod.backends.runpod_*"), libraries=_REQUESTS, sync=True
+    ),
     "llmpod.backends.runpod_*": Part(
         ours=(*_BACKEND, "llmpod.backends.runpod_*", "llmpod.backends.hub*", "llmpod.backends.vram"),
         libraries=_REQUESTS,
@@ -69,6 +80,9 @@ PARTS: Mapping[str, Part] = {
     "llmpod.backends.hub*": Part(ours=(*_BACKEND, "llmpod.backends.hub*"), libraries=_REQUESTS, sync=True),
     "llmpod.backends.*": Part(ours=_BACKEND, libraries=_REQUESTS, sync=True),
     "llmpod.backends": Part(ours=(*_BACKEND, "llmpod.backends.*"), sync=True),
+    "llmpod.lifecycle.proxy_warden": Part(
+        sync=True
+    ),  # a program of its own that imports nothing but the system
     "llmpod.lifecycle.notify*": Part(ours=_LIFECYCLE, libraries=_REQUESTS, sync=True),
     "llmpod.lifecycle.probe*": Part(ours=_LIFECYCLE, libraries=_REQUESTS, sync=True),
     "llmpod.lifecycle*": Part(ours=_LIFECYCLE, sync=True),
@@ -77,7 +91,7 @@ PARTS: Mapping[str, Part] = {
         ours=("llmpod", "llmpod.errors", "llmpod.cache", "llmpod.cache.*"), libraries=("aiofiles", "redis")
     ),
     "llmpod.observe*": Part(
-        ours=("llmpod", "llmpod.errors", "llmpod.observe", "llmpod.observe.*"),
+        ours=("llmpod", "llmpod.errors", "llmpod.veil", "llmpod.observe", "llmpod.observe.*"),
         libraries=("prometheus_client",),
     ),
     "llmpod.proxy*": Part(

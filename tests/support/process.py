@@ -57,12 +57,12 @@ class Running:
     @property
     def out(self) -> str:
         """All of its standard output so far."""
-        return _text(self._out)
+        return text_of(self._out)
 
     @property
     def err(self) -> str:
         """All of its standard error so far."""
-        return _text(self._err)
+        return text_of(self._err)
 
     def says(self, text: str, *, within: float = 10.0) -> None:
         """Waits until it has printed `text` on either stream.
@@ -146,5 +146,6 @@ def refuse_secrets(argv: Sequence[str], env: Mapping[str, str]) -> None:
     assert not shown, f"the value of {', '.join(shown)} stands in the argument list"
 
 
-def _text(file: IO[bytes]) -> str:
+def text_of(file: IO[bytes]) -> str:
+    """All that was written to a file so far, wherever its position is."""
     return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")

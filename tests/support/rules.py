@@ -4,21 +4,40 @@ Not style (ruff) and not types (mypy). Who may import whom is the table in tests
 """
 
 import ast
-import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tests.support.layers import part_of
+from tests.support.rules_secure import (
+    Finding,
+    comparison,
+    environment_of_children,
+    evaluation,
+    redirects,
+    shell,
+    telling,
+    unsafe_loading,
+    url_path,
+    verification,
+)
 from tests.support.source import Source
+from tests.support.trees import (
+    called,
+    called_by_pytest,
+    decorators,
+    depths,
+    functions,
+    is_broad,
+    says_why,
+    top,
+    uses,
+)
 
 MODULE_LINES = 300
 FUNCTION_LINES = 50
 POSITIONAL_PARAMETERS = 4
 NESTING = 3
-
-Finding = tuple[int, str]
-Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
@@ -44,7 +63,7 @@ def imports_of_ours(source: Source) -> Iterator[Finding]:
         yield 1, f"{source.module} has no row in tests/support/layers.py: decide what it may import"
         return
     for line, module in source.imports():
-        if _top(module) in {"llmpod", "manage_pod", "proxy_fastapi", "tests"} and not part.may_use(module):
+        if top(module) in {"llmpod", "manage_pod", "proxy_fastapi", "tests"} and not part.may_use(module):
             yield line, f"{source.module} may not import {module}"
 
 
@@ -52,8 +71,8 @@ def imports_of_libraries(source: Source) -> Iterator[Finding]:
     part = part_of(source.module)
     owned = {*(part.libraries if part else ()), "llmpod", "manage_pod", "proxy_fastapi", "tests"}
     for line, module in source.imports():
-        if _top(module) not in sys.stdlib_module_names | owned:
-            yield line, f"{source.module} does not own the library {_top(module)}"
+        if top(module) not in sys.stdlib_module_names | owned:
+            yield line, f"{source.module} does not own the library {top(module)}"
 
 
 def sync_parts(source: Source) -> Iterator[Finding]:
@@ -77,7 +96,7 @@ def module_length(source: Source) -> Iterator[Finding]:
 
 
 def function_length(source: Source) -> Iterator[Finding]:
-    for function in _functions(source.tree):
+    for function in functions(source.tree):
         lines = (function.end_lineno or function.lineno) - function.lineno + 1
         if lines > FUNCTION_LINES:
             yield function.lineno, f"{function.name} has {lines} lines, the ceiling is {FUNCTION_LINES}"
@@ -87,10 +106,10 @@ def positional_parameters(source: Source) -> Iterator[Finding]:
     methods = {
         id(item) for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef) for item in node.body
     }
-    for function in _functions(source.tree):
-        if source.is_test and _called_by_pytest(function):
+    for function in functions(source.tree):
+        if source.is_test and called_by_pytest(function):
             continue
-        bound = id(function) in methods and "staticmethod" not in _decorators(function)
+        bound = id(function) in methods and "staticmethod" not in decorators(function)
         count = len(function.args.posonlyargs) + len(function.args.args) - bound
         if count > POSITIONAL_PARAMETERS:
             limit = f"the ceiling is {POSITIONAL_PARAMETERS}: put a * before the rest"
@@ -98,7 +117,7 @@ def positional_parameters(source: Source) -> Iterator[Finding]:
 
 
 def nesting(source: Source) -> Iterator[Finding]:
-    for line, depth in _depths(source.tree, 0):
+    for line, depth in depths(source.tree, 0):
         if depth == NESTING + 1:
             yield (
                 line,
@@ -110,147 +129,23 @@ def nesting(source: Source) -> Iterator[Finding]:
 def broad_except(source: Source) -> Iterator[Finding]:
     for node in ast.walk(source.tree):
         match node:
-            case ast.ExceptHandler() if node.type is None or _is_broad(node.type):
+            case ast.ExceptHandler() if node.type is None or is_broad(node.type):
                 reason = range(node.lineno, node.body[0].lineno + 1)
-            case ast.Call() if _called(node) == "suppress" and any(map(_is_broad, node.args)):
+            case ast.Call() if called(node) == "suppress" and any(map(is_broad, node.args)):
                 reason = range(node.lineno, node.lineno + 1)
             case _:
                 continue
-        if not any(_says_why(source.comments.get(line, "")) for line in reason):
+        if not any(says_why(source.comments.get(line, "")) for line in reason):
             yield node.lineno, "catches everything: name the exceptions, or say why beside it in a comment"
 
 
 def environment(source: Source) -> Iterator[Finding]:
     names = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
-    for line, name in _uses(source.tree, "os", names):
+    for line, name in uses(source.tree, "os", names):
         yield (
             line,
             f"os.{name}: only llmpod/config.py reads the environment; take what you need as an argument",
         )
-
-
-def unsafe_loading(source: Source) -> Iterator[Finding]:
-    banned = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
-    for line, module in source.imports():
-        if _top(module) in banned:
-            yield line, f"{module} runs code on loading: use JSON or a fixed binary format"
-
-
-def shell(source: Source) -> Iterator[Finding]:
-    for line, name in _uses(source.tree, "os", {"system", "popen"}):
-        yield line, f"os.{name} is a shell: use an argv list"
-    for node in ast.walk(source.tree):
-        if not isinstance(node, ast.Call):
-            continue
-        if _called(node) in {"create_subprocess_shell", "getoutput", "getstatusoutput"}:
-            yield node.lineno, f"{_called(node)} is a shell: use an argv list"
-        for keyword in node.keywords:
-            if keyword.arg == "shell" and not _is_false(keyword.value):
-                yield node.lineno, "shell=True: use an argv list"
-
-
-def verification(source: Source) -> Iterator[Finding]:
-    for line, name in _switched_off(source.tree):
-        if name == "verify":
-            yield line, "verify=False: trust the server's certificate by its CA instead"
-    for node in ast.walk(source.tree):
-        if isinstance(node, ast.Attribute) and node.attr in {"CERT_NONE", "_create_unverified_context"}:
-            yield node.lineno, f"{node.attr}: trust the server's certificate by its CA instead"
-
-
-def url_path(source: Source) -> Iterator[Finding]:
-    for node in ast.walk(source.tree):
-        if isinstance(node, ast.Attribute) and node.attr == "path":
-            inner = node.value
-            if getattr(inner, "attr", getattr(inner, "id", "")) == "url":
-                yield (
-                    node.lineno,
-                    ".url.path is built from the Host header, which a caller chooses: use scope['path']",
-                )
-
-
-# --- helpers
-def _top(module: str) -> str:
-    return module.partition(".")[0]
-
-
-def _functions(tree: ast.AST) -> Iterator[Function]:
-    return (node for node in ast.walk(tree) if isinstance(node, Function))
-
-
-def _decorators(function: Function) -> set[str]:
-    calls = (node.func if isinstance(node, ast.Call) else node for node in function.decorator_list)
-    return {node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "") for node in calls}
-
-
-def _called_by_pytest(function: Function) -> bool:
-    return function.name.startswith("test_") or "fixture" in _decorators(function)
-
-
-def _depths(node: ast.AST, depth: int) -> Iterator[tuple[int, int]]:
-    """(line, depth) of every block of control flow. A function starts anew; an elif is as deep as its if."""
-    for child in ast.iter_child_nodes(node):
-        inner = depth
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
-            inner = 0
-        elif isinstance(
-            child, ast.If | ast.For | ast.AsyncFor | ast.While | ast.Try | ast.TryStar | ast.Match
-        ):
-            inner = depth if _is_elif(node, child) else depth + 1
-            yield child.lineno, inner
-        yield from _depths(child, inner)
-
-
-def _is_elif(parent: ast.AST, child: ast.stmt) -> bool:
-    return (
-        isinstance(parent, ast.If)
-        and isinstance(child, ast.If)
-        and parent.orelse == [child]
-        and child.col_offset == parent.col_offset
-    )
-
-
-def _called(call: ast.Call) -> str:
-    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-
-
-def _is_false(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is False
-
-
-def _switched_off(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Every keyword argument and every attribute that is given a plain False."""
-    for node in ast.walk(tree):
-        match node:
-            case ast.keyword(arg=str(name), value=value) if _is_false(value):
-                yield node.value.lineno, name
-            case ast.Assign(targets=[ast.Attribute(attr=name)], value=value) if _is_false(value):
-                yield node.lineno, name
-
-
-def _is_broad(node: ast.expr) -> bool:
-    if isinstance(node, ast.Tuple):
-        return any(map(_is_broad, node.elts))
-    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
-    return name in {"Exception", "BaseException"}
-
-
-def _says_why(comment: str) -> bool:
-    """Whether words remain once the directives to tools are taken out of a comment."""
-    words = re.sub(r"noqa(:\s*[A-Z0-9, ]+)?|type:\s*ignore(\[[\w, -]+\])?|pragma:\s*no cover", "", comment)
-    return len(re.findall(r"[A-Za-z]{2,}", words)) >= 3
-
-
-def _uses(tree: ast.AST, module: str, names: set[str]) -> Iterator[tuple[int, str]]:
-    """Where members of a standard module are used, by whatever name the module or the member was imported."""
-    imported = [alias for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    aliases = {alias.asname or alias.name for alias in imported if alias.name == module}
-    for node in ast.walk(tree):
-        match node:
-            case ast.Attribute(value=ast.Name(id=base), attr=name) if base in aliases and name in names:
-                yield node.lineno, name
-            case ast.ImportFrom(module=origin, names=members) if origin == module:
-                yield from ((node.lineno, alias.name) for alias in members if alias.name in names)
 
 
 # --- table
@@ -258,8 +153,18 @@ def _product(source: Source) -> bool:
     return source.is_product
 
 
+def _real(source: Source) -> bool:
+    """The fakes have no secrets, and show theirs."""
+    return source.is_product and not source.module.startswith("llmpod.sim")
+
+
 def _may_not_read_environment(source: Source) -> bool:
     return source.is_product and not source.module.startswith(("llmpod.config", "llmpod.sim"))
+
+
+def _may_not_share_its_environment(source: Source) -> bool:
+    """A warden's environment was made for what it starts."""
+    return source.is_product and not source.module.endswith("_warden")
 
 
 RULES = (
@@ -274,6 +179,11 @@ RULES = (
     Rule("environment", environment, _may_not_read_environment),
     Rule("unsafe-loading", unsafe_loading),
     Rule("shell", shell),
+    Rule("evaluation", evaluation),
+    Rule("child-environment", environment_of_children, _may_not_share_its_environment),
     Rule("verification", verification),
+    Rule("comparison", comparison, _real),
+    Rule("telling", telling, _real),
+    Rule("redirects", redirects, _product),
     Rule("url-path", url_path, _product),
 )
