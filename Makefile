@@ -9,7 +9,7 @@ PY := .venv/bin/python
 INSTALL := PYTHON="$(PYTHON)" scripts/install
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-real test-long cover check lock clean
+.PHONY: help install run test test-real test-long fuzz cover check lock clean
 
 help:
 	@echo "make install    make .venv with the hash-locked packages for running and development"
@@ -17,6 +17,7 @@ help:
 	@echo "make test       the test suite                                       (TEST_ARGS='-k cache -x')"
 	@echo "make test-real  what needs real programs: Docker Engine, SLURM, model servers; installs what it can"
 	@echo "make test-long  the tests that take minutes: kill moments, random worlds, a million requests"
+	@echo "make fuzz       of these the fuzz alone: a million raw inputs, and the parsers with 200,000 each"
 	@echo "make cover      the test suite with branch coverage"
 	@echo "make check      format, lint, types, layers, ceilings, tests: the one command that decides"
 	@echo "make lock       pin the packages anew                                (scripts/lock --upgrade: newest)"
@@ -45,6 +46,9 @@ test-real: .venv/.dev-installed
 # -m on the command line replaces the "not long" of pyproject.toml; -rA names each test with its own count
 test-long: .venv/.dev-installed
 	@exec $(PY) -m pytest -m long --timeout=3600 --durations=0 -rA $(TEST_ARGS)
+
+fuzz: .venv/.dev-installed
+	@exec $(PY) -m pytest -m long --timeout=3600 --durations=0 -rA tests/fuzz $(TEST_ARGS)
 
 cover: .venv/.dev-installed
 	@$(PY) -m coverage erase

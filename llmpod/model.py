@@ -96,7 +96,7 @@ class Spec:
     offers: tuple[Offer, ...]
     cloud: str = "SECURE"
     data_centers: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     template_id: str | None = None
     min_cuda: str | None = None
     mount_path: str | None = None

@@ -12,7 +12,6 @@ from llmpod.config import (
     Config,
     DockerSection,
     ProcessSection,
-    Secret,
     ServerlessSection,
     SlurmSection,
     StaticSection,
@@ -20,6 +19,7 @@ from llmpod.config import (
     environment,
 )
 from llmpod.model import Instance, Listing, Offer, Spec
+from llmpod.secret import Secret
 
 # What SLURM's commands and a job need of the caller's environment; the cloud key is not in it.
 _CLUSTER = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SLURM_CONF")

@@ -22,6 +22,7 @@ from llmpod import __version__
 from llmpod.backends.hub_texts import Unmeasured, count, document, tensors
 from llmpod.bounded import bounded
 from llmpod.errors import BadCredentials, BadSpec, ProviderError, ProviderUnavailable
+from llmpod.secret import Secret
 from llmpod.text import one_line
 from llmpod.web import Session
 
@@ -89,7 +90,7 @@ class Hub:
     def __init__(
         self,
         url: str,
-        token: str | None,
+        token: Secret | None,
         *,
         total_seconds: float = TOTAL_SECONDS,
         clock: Callable[[], float] = time.monotonic,
@@ -226,7 +227,7 @@ class Hub:
 
     def _once(self, url: str, limit: int, span: tuple[int, int] | None) -> _Answer:
         own = urlsplit(url)[:2] == urlsplit(self._url)[:2]
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token and own else {}
+        headers = {"Authorization": f"Bearer {self._token.reveal()}"} if self._token and own else {}
         if span:
             headers["Range"] = f"bytes={span[0]}-{span[1]}"
         within = min(self._time_left(), STEP_SECONDS)

@@ -22,7 +22,7 @@ def plain_spec(config: PodConfig) -> Spec:
         port=0,
         disk_gb=0,
         offers=(Offer(config.backend, usd_per_hour=0.0, key=config.backend),),
-        env={"HF_TOKEN": config.hf_token} if config.hf_token else {},
+        env={"HF_TOKEN": config.hf_token.reveal()} if config.hf_token else {},
         digest=digest(config),
         has_switch=config.backend in _SWITCHED,
     )

@@ -18,8 +18,9 @@ import urllib3.exceptions
 
 from llmpod.backends.runpod_api import USER_AGENT, RunpodApi
 from llmpod.bounded import bounded
-from llmpod.config import PodConfig, Secret
+from llmpod.config import PodConfig
 from llmpod.errors import ProviderUnavailable
+from llmpod.secret import Secret
 from llmpod.text import one_line
 from llmpod.web import Session
 

@@ -14,7 +14,6 @@ import requests
 import urllib3.exceptions
 
 from llmpod import __version__
-from llmpod.config import Secret
 from llmpod.errors import (
     BadCredentials,
     BadSpec,
@@ -26,6 +25,7 @@ from llmpod.errors import (
     ProviderUnavailable,
     RetiredApi,
 )
+from llmpod.secret import Secret
 from llmpod.text import one_line
 from llmpod.web import Session
 

@@ -10,9 +10,10 @@ from llmpod.backends import runpod_switch
 from llmpod.backends.runpod_api import RunpodApi, path_id
 from llmpod.backends.runpod_spec import PORT, on_machine
 from llmpod.backends.runpod_switch import Switch
-from llmpod.config import PodConfig, Secret
+from llmpod.config import PodConfig
 from llmpod.errors import BadSpec, NotFound
 from llmpod.model import Instance, Listing, Observed, Offer, Spec
+from llmpod.secret import Secret
 from llmpod.text import one_line
 
 DIGEST = "LLMPOD_DIGEST"  # in the pod's environment: which configuration it was made from

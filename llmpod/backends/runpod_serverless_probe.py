@@ -15,10 +15,11 @@ from llmpod.backends.machines import Machines
 from llmpod.backends.runpod_api import RunpodApi
 from llmpod.backends.runpod_endpoint import Load
 from llmpod.backends.runpod_serverless import ServerlessEndpoint
-from llmpod.config import Secret, ServerlessSection
+from llmpod.config import ServerlessSection
 from llmpod.config.credentials import read_private
 from llmpod.errors import BadCredentials, ProviderError, ProviderUnavailable
 from llmpod.model import Health, Instance, Phase
+from llmpod.secret import Secret
 
 WAKE_AGAIN_SECONDS = 120.0
 LOAD_FILE = "load.json"
@@ -28,7 +29,9 @@ LOAD_FILE = "load.json"
 class Prober(Protocol):
     """Asks a model server how far it is."""
 
-    def check(self, seen: Instance, api_key: str | None, served_name: str, *, was_ready: bool) -> Health: ...
+    def check(
+        self, seen: Instance, api_key: Secret | None, served_name: str, *, was_ready: bool
+    ) -> Health: ...
 
 
 class ServerlessProber:
@@ -48,7 +51,7 @@ class ServerlessProber:
         machines: Machines,
         ask: Prober,
         *,
-        looked: Callable[[str, str], Load] | None = None,
+        looked: Callable[[str, Secret], Load] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._backend = backend
@@ -57,7 +60,7 @@ class ServerlessProber:
         self._looked = looked or look
         self._clock = clock
 
-    def check(self, seen: Instance, api_key: str | None, served_name: str, *, was_ready: bool) -> Health:
+    def check(self, seen: Instance, api_key: Secret | None, served_name: str, *, was_ready: bool) -> Health:
         """See :class:`llmpod.lifecycle.probe.HttpProber`; counts that cannot be had prove nothing either way."""
         if api_key is None:
             return Health(Phase.BOOTING, "the file with the endpoint's key cannot be read")
@@ -77,7 +80,7 @@ class ServerlessProber:
             return self._wake(seen, api_key, served_name)
         return Health(Phase.CREATED, str(load))
 
-    def _wake(self, seen: Instance, api_key: str, served_name: str) -> Health:
+    def _wake(self, seen: Instance, api_key: Secret, served_name: str) -> Health:
         """The prober's own questions wake it; whether they got an answer in time says little, its counts say more."""
         health = self._ask.check(seen, api_key, served_name, was_ready=False)
         with suppress(ProviderError):
@@ -86,7 +89,7 @@ class ServerlessProber:
                 return Health(Phase.BOOTING, f"woken by a request; {load}")
         return health
 
-    def _load(self, seen: Instance, api_key: str) -> Load:
+    def _load(self, seen: Instance, api_key: Secret) -> Load:
         endpoint = self._backend.find(seen.id)
         url = endpoint.health_url
         load = self._looked(url, api_key) if url else self._backend.workers(endpoint)
@@ -102,10 +105,10 @@ class ServerlessProber:
         return True
 
 
-def look(url: str, api_key: str) -> Load:
+def look(url: str, api_key: Secret) -> Load:
     """What ``/health`` says to the endpoint's own key. Raises ProviderError."""
     parts = urlsplit(url)
-    api = RunpodApi(f"{parts.scheme}://{parts.netloc}", Secret(api_key, "the endpoint's key file"))
+    api = RunpodApi(f"{parts.scheme}://{parts.netloc}", api_key)
     try:
         return Load.of_health(api.get(parts.path))
     finally:

@@ -45,7 +45,7 @@ def pod_spec(
     """
     preset = config.template_id == VLLM_PRESET
     home = "/workspace/hf" if config.network_volume_id else "/root/.cache/huggingface"
-    env = {"HF_HOME": home, **({"HF_TOKEN": config.hf_token} if config.hf_token else {})}
+    env = {"HF_HOME": home, **({"HF_TOKEN": config.hf_token.reveal()} if config.hf_token else {})}
     stored = demand.model.stored_bytes if demand else None
     return Spec(
         model=config.hub_id,

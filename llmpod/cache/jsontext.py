@@ -127,6 +127,18 @@ def read(body: bytes) -> Any:
     return value
 
 
+def compact(value: Any) -> bytes:
+    """A value as its server would write it: UTF-8, members in their order, no white space.
+
+    Half a surrogate pair, which UTF-8 has no bytes for, stays the escape that it came as: a stream may cut a pair in
+    two, and put together the halves are a character again.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
 def canonical(value: Any) -> bytes:
     """One spelling for each JSON value: members sorted, no white space, UTF-8. Different values differ.
 
@@ -139,11 +151,3 @@ def canonical(value: Any) -> bytes:
         raise NotJSON("a string holds half of a surrogate pair, which is no text") from None
     except ValueError:
         raise NotJSON("a number is too large for any server to read") from None
-
-
-def compact(value: Any) -> bytes:
-    """A parsed value as JSON without spaces. Half a surrogate pair, which UTF-8 cannot say, stays escaped."""
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":")).encode()

@@ -62,7 +62,7 @@ def _plain_flag(value: Any) -> bool:
 def _server_side_tools(tools: Any) -> bool:
     kinds = [tool.get("type") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
     return any(
-        kind not in {"function", "custom", "namespace", "local_shell", "apply_patch"} for kind in kinds
+        kind not in ("function", "custom", "namespace", "local_shell", "apply_patch") for kind in kinds
     )
 
 
@@ -224,7 +224,10 @@ def request_key(
         parsed = read(body)
         if not isinstance(parsed, dict):
             raise NotJSON("it must be an object")
-        question = canonical(_question(parsed, path, policy))
+        members = _question(parsed, path, policy)
+        question = canonical(members)
+        if len(members) < len(parsed):  # what does not count is sent on, too
+            canonical([value for name, value in parsed.items() if name not in members])
     except NotJSON as error:
         raise _refused(error) from None
     model = parsed.get("model")

@@ -46,7 +46,7 @@ def _request(plane: Plane, method: str, path: str, body: str | None) -> tuple[in
         # The first answer proves that the pod answers, so it must not come from the cache.
         headers = {"Content-Type": "application/json", "Cache-Control": "no-cache"} if body else {}
         if common.auth is Auth.KEYS:
-            headers["Authorization"] = f"Bearer {plane.store.proxy_key}"
+            headers["Authorization"] = f"Bearer {plane.store.proxy_key.reveal()}"
         connection.request(method, path, body, headers)
         answer = connection.getresponse()
         return answer.status, answer.read()

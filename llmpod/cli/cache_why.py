@@ -78,6 +78,7 @@ def _question(call: Invocation, settings: ProxySettings, destinations: tuple[Des
     if destination is None:
         raise LlmpodError("No model is known.", hint="Name one in the configuration.")
     secret = call.environ.get(options.caller_key_env or "", "")
+    call.veil.learn(secret)
     if options.caller_key_env and not secret:
         raise LlmpodError(f"The variable {options.caller_key_env} is not set.")
     owner = _owner(settings, destination, secret)

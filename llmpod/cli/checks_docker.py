@@ -8,8 +8,8 @@ from llmpod.backends import open_backend
 from llmpod.backends.docker_existing import ExistingContainer
 from llmpod.backends.docker_lint import compose_file, findings
 from llmpod.cli.checks import Check, Site, ok, problem, warning
-from llmpod.config import Secret
 from llmpod.errors import LlmpodError
+from llmpod.secret import Secret
 
 _MOST_BYTES = 2**20
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from llmpod.backends import open_backend
 from llmpod.cli.checks import UPDATE, Check, Site, ok, problem, warning
 from llmpod.cli.scheduled import key_mend
-from llmpod.config import Secret
 from llmpod.errors import (
     BadCredentials,
     BadSpec,
@@ -19,6 +18,7 @@ from llmpod.errors import (
 from llmpod.lifecycle import match
 from llmpod.lifecycle.state import State
 from llmpod.model import Listing
+from llmpod.secret import Secret
 
 SKEW_WARNING_SECONDS = 30.0
 SKEW_PROBLEM_SECONDS = 300.0

@@ -10,9 +10,11 @@ from rich.console import Console
 
 from llmpod import config
 from llmpod.cli.wiring import HOME, Plane, open_plane
-from llmpod.config import Config, Secret
+from llmpod.config import Config
 from llmpod.errors import ConfigError, StateError
 from llmpod.lifecycle.store import Store
+from llmpod.secret import Secret
+from llmpod.veil import Veil
 
 DEFAULT_CONFIG = HOME / "pod_config.json"
 OFFLINE = Secret("offline", "nowhere")
@@ -26,11 +28,13 @@ class Invocation:
         options: the parsed command line; ``config``, ``verbose`` and ``no_proxy`` are always there.
         environ: the environment.
         console: where people read the outcome; errors are raised instead.
+        veil: knows what must not be shown.
     """
 
     options: argparse.Namespace
     environ: Mapping[str, str]
     console: Console
+    veil: Veil
 
     @property
     def config_path(self) -> Path:
@@ -52,7 +56,7 @@ class Invocation:
             ConfigError: it is wrong.
         """
         try:
-            return config.load(self.config_path, self.environ)
+            return self._learned(config.load(self.config_path, self.environ))
         except ConfigError as e:
             if not salvage:
                 raise
@@ -60,11 +64,18 @@ class Invocation:
             with suppress(ConfigError, StateError):
                 if (last := self._last_config()) is not None and not last.common.is_rented:
                     return last  # what runs is found by its section, of which little may be left
-            return config.salvage(self.config_path, self.environ)
+            return self._learned(config.salvage(self.config_path, self.environ))
+
+    def _learned(self, loaded: Config) -> Config:
+        """The same; what is secret in it is not shown from now on."""
+        self.veil.learn(loaded.common.hf_token, *(target.url for target in loaded.common.notifications))
+        return loaded
 
     def key(self, loaded: Config) -> Secret:
         """The key of the configuration's provider. Raises BadCredentials."""
-        return config.provider_key(loaded.common.backend, self.environ)
+        key = config.provider_key(loaded.common.backend, self.environ)
+        self.veil.learn(key)
+        return key
 
     def config_or_last(self) -> tuple[Config, ConfigError | None]:
         """The configuration; where it is wrong, that of the last pass and what is wrong.
@@ -83,7 +94,9 @@ class Invocation:
         """The configuration of the last pass; None when there was none."""
         store = Store(config.salvage(self.config_path, self.environ).state_file)
         raw = store.kept_config()
-        return config.parse(raw, path=self.config_path.absolute(), environ=self.environ) if raw else None
+        if not raw:
+            return None
+        return self._learned(config.parse(raw, path=self.config_path.absolute(), environ=self.environ))
 
     @contextmanager
     def plane(
@@ -101,7 +114,9 @@ class Invocation:
         """
         loaded = loaded or self.config(salvage=salvage)
         key = OFFLINE if offline else self.key(loaded)
-        with open_plane(loaded, key, environ=self.environ, with_proxy=not self.options.no_proxy) as plane:
+        with open_plane(
+            loaded, key, environ=self.environ, with_proxy=not self.options.no_proxy, veil=self.veil
+        ) as plane:
             yield plane
 
 

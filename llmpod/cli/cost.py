@@ -13,7 +13,6 @@ from llmpod.cli.cost_figures import Inside, Outside, figures
 from llmpod.cli.cost_table import print_figures
 from llmpod.cli.saved import saved
 from llmpod.cli.wiring import Plane
-from llmpod.config import Secret
 from llmpod.errors import BadCredentials, ProviderError, StateError
 from llmpod.lifecycle import match
 from llmpod.lifecycle.book import due, tenants
@@ -21,6 +20,7 @@ from llmpod.lifecycle.ledger import FILE_NAME, Ledger
 from llmpod.lifecycle.spending import month_of
 from llmpod.lifecycle.state import State
 from llmpod.model import Instance
+from llmpod.secret import Secret
 
 
 def run(call: Invocation) -> int:

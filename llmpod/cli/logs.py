@@ -21,10 +21,10 @@ from llmpod.cli.tailing import Tail
 from llmpod.cli.wiring import Plane
 from llmpod.errors import LlmpodError, NotFound, ProviderUnavailable
 from llmpod.lifecycle.lastwords import LastWords
-from llmpod.lifecycle.redact import redact
 from llmpod.lifecycle.store import Store
 from llmpod.model import Record
 from llmpod.text import one_line
+from llmpod.veil import Veil
 
 LOOK_SECONDS = 15.0  # a silent pod is left so often, to see whether it is still the one
 PAUSE_SECONDS = 5.0
@@ -83,12 +83,11 @@ def logs(call: Invocation) -> int:
     wanted = Wanted(o.follow, None if o.source == "all" else o.source, o.tail, o.since)
     try:
         if o.what == "proxy":
-            return _proxy(Store(call.config().state_file).log_file, wanted)
+            return _proxy(Store(call.config().state_file).log_file, wanted, call.veil)
         with call.plane() as plane:
-            hidden = (plane.key.reveal(), plane.config.common.hf_token or "")
             if isinstance(plane.backend, RunpodPods):
-                return _Pods(plane, plane.backend.api, wanted, hidden).show()
-            return local_log(plane, hidden, tail=wanted.tail, follow=wanted.follow)
+                return _Pods(plane, plane.backend.api, wanted).show()
+            return local_log(plane, tail=wanted.tail, follow=wanted.follow)
     except KeyboardInterrupt:  # how a person ends it
         return 0
     except BrokenPipeError:  # `logs | head`: the reader has what it wanted
@@ -96,7 +95,7 @@ def logs(call: Invocation) -> int:
         return 0
 
 
-def _proxy(path: Path, wanted: Wanted) -> int:
+def _proxy(path: Path, wanted: Wanted, veil: Veil) -> int:
     try:
         opened = Tail(path)
     except FileNotFoundError:
@@ -104,10 +103,10 @@ def _proxy(path: Path, wanted: Wanted) -> int:
     with opened as tail:
         past = tail.past(MOST_LINES if wanted.since else wanted.tail)
         for line in _proxy_since(past, wanted.since) if wanted.since else past:
-            _print(redact(line))
+            _print(veil.mask(line))
         while wanted.follow:
             for line in tail.more():
-                _print(redact(line))
+                _print(veil.mask(line))
             time.sleep(FILE_SECONDS)
     return 0
 
@@ -129,15 +128,13 @@ class _Pods:
         plane: the control plane.
         api: RunPod.
         wanted: what to show.
-        hidden: secrets that may stand in a log.
     """
 
-    def __init__(self, plane: Plane, api: RunpodApi, wanted: Wanted, hidden: tuple[str, ...]) -> None:
+    def __init__(self, plane: Plane, api: RunpodApi, wanted: Wanted) -> None:
         self._api = api
         self._store = plane.store
         self._models = tuple(plane.config.models)
         self._wanted = wanted
-        self._hidden = hidden
 
     def show(self) -> int:
         """Raises LlmpodError when there is no pod; it shows where the last one's lines are."""
@@ -199,17 +196,17 @@ class _Pods:
         return PodLog(self._api, pod_id, source=wanted.source, tail=wanted.tail, since=wanted.since)
 
     def _print(self, record: Record, lines: Iterable[Line]) -> None:
-        hidden = (*self._hidden, self._store.pod_key(record.name))
+        self._store.pod_key(record.name)  # so that the veil knows it
         for line in lines:
             at = re.sub(r"\.\d+", "", line.at) or "-"
-            _print(f"{at} {line.source:<9} | {redact(line.text, hidden)}")
+            _print(f"{at} {line.source:<9} | {self._store.veil.mask(line.text)}")
 
     def _no_pod(self, why: str) -> LlmpodError:
-        kept = LastWords.of(self._store.directory)
+        kept = LastWords.of(self._store.directory, self._store.veil)
         if not (text := kept.read()):
             return LlmpodError(f"{why}, and no start has failed yet.", hint="`up` starts one.")
         for line in text.splitlines():
-            _print(redact(line, self._hidden))
+            _print(self._store.veil.mask(line))
         return LlmpodError(f"{why}. The lines above are kept in {kept.path}.")
 
 

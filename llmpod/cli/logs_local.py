@@ -7,18 +7,17 @@ from llmpod.backends import Speaking
 from llmpod.cli.wiring import Plane
 from llmpod.errors import LlmpodError
 from llmpod.lifecycle.lastwords import LastWords
-from llmpod.lifecycle.redact import redact
+from llmpod.veil import Veil
 
 FOLLOWED_LINES = 2000
 PAUSE_SECONDS = 0.5
 
 
-def local_log(plane: Plane, hidden: tuple[str, ...], *, tail: int, follow: bool) -> int:
+def local_log(plane: Plane, *, tail: int, follow: bool) -> int:
     """Print what the model's machine says.
 
     Args:
         plane: the control plane.
-        hidden: secrets that may stand in it.
         tail: how many past lines.
         follow: go on until Ctrl-C.
 
@@ -31,15 +30,15 @@ def local_log(plane: Plane, hidden: tuple[str, ...], *, tail: int, follow: bool)
     records = plane.store.load().records.values()
     record = next((record for record in records if record.instance_id), None)
     if record is None or record.instance_id is None:
-        return _last_words(plane, hidden)
-    hidden = (*hidden, plane.store.pod_key(record.name))
+        return _last_words(plane)
+    plane.store.pod_key(record.name)  # so that the veil knows it
     shown = backend.tail(record.instance_id, tail)
-    _print(shown, hidden)
+    _print(shown, plane.store.veil)
     before = backend.tail(record.instance_id, FOLLOWED_LINES)
     while follow:
         time.sleep(PAUSE_SECONDS)
         now = backend.tail(record.instance_id, FOLLOWED_LINES)
-        _print(news(before, now), hidden)
+        _print(news(before, now), plane.store.veil)
         before = now
     return 0
 
@@ -53,14 +52,14 @@ def news(before: Sequence[str], now: Sequence[str]) -> Sequence[str]:
     return now
 
 
-def _last_words(plane: Plane, hidden: tuple[str, ...]) -> int:
-    kept = LastWords.of(plane.store.directory)
+def _last_words(plane: Plane) -> int:
+    kept = LastWords.of(plane.store.directory, plane.store.veil)
     if not (text := kept.read()):
         raise LlmpodError("Nothing runs now, and no start has failed yet.", hint="`up` starts it.")
-    _print(text.splitlines(), hidden)
+    _print(text.splitlines(), plane.store.veil)
     raise LlmpodError(f"Nothing runs now. The lines above are kept in {kept.path}.")
 
 
-def _print(lines: Sequence[str], hidden: tuple[str, ...]) -> None:
+def _print(lines: Sequence[str], veil: Veil) -> None:
     for line in lines:
-        print(redact(line, hidden), flush=True)
+        print(veil.mask(line), flush=True)

@@ -18,7 +18,10 @@ from llmpod import __version__, config
 from llmpod.cli import logfile, passes
 from llmpod.cli.command import DEFAULT_CONFIG, Invocation
 from llmpod.cli.commands import NAMES, commands
+from llmpod.cli.veiled import veiled
 from llmpod.errors import LlmpodError
+from llmpod.nocore import leave_no_core
+from llmpod.veil import Veil
 
 
 class _Parser(argparse.ArgumentParser):
@@ -97,12 +100,19 @@ def _common(p: argparse.ArgumentParser, *, config_path: Path | str, off: bool | 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run one command; errors become one readable line on stderr and an exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    options = parser(_said(argv)).parse_args(argv)
     environ = config.environment() if environ is None else environ
-    if options.log_file:
-        logfile.divert(options.log_file)
+    leave_no_core()
+    veil = Veil(environ.get(name) for name in config.SECRET_VARIABLES)
+    with veiled(veil):
+        options = parser(_said(argv)).parse_args(argv)
+        if options.log_file:
+            logfile.divert(options.log_file)
+        return _run(Invocation(options, environ, Console(soft_wrap=True), veil))
+
+
+def _run(call: Invocation) -> int:
     try:
-        return _dispatch(Invocation(options, environ, Console(soft_wrap=True)))
+        return _dispatch(call)
     except LlmpodError as e:
         Console(stderr=True, soft_wrap=True).print(f"manage_pod.py: {e}", highlight=False, markup=False)
         return e.exit_code

@@ -46,7 +46,7 @@ def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> d
     }
     if c.auth is Auth.KEYS:
         values["LLMPOD_KEYS_FILE"] = str(store.directory / KEYS_FILE)
-        values["LLMPOD_OWN_KEY"] = digest_of(store.proxy_key)
+        values["LLMPOD_OWN_KEY"] = digest_of(store.proxy_key.reveal())
     if c.use_https:
         values |= {"USE_HTTPS": "true", "SSL_CERT": str(c.ssl_cert), "SSL_KEY": str(c.ssl_key)}
     return {name: environ[name] for name in INHERITED if name in environ} | values

@@ -23,11 +23,12 @@ from llmpod.cli.endings import Endings, Stop, Teller
 from llmpod.cli.follow import LOCK_SECONDS, Follower
 from llmpod.cli.plan import print_plans
 from llmpod.cli.wiring import Plane, open_plane, with_port
-from llmpod.config import Config, Secret
+from llmpod.config import Config
 from llmpod.errors import Busy, ConfigError, Declined, LlmpodError, ModelNotReady
 from llmpod.identity import process_id
 from llmpod.lifecycle.files import private_dir
 from llmpod.model import Direction, Phase
+from llmpod.secret import Secret
 from llmpod.sim.launch import Simulator
 
 QUESTION = "Say hello to a developer who has just started you."

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from llmpod.cli import own
 from llmpod.config import Auth, PodConfig
+from llmpod.secret import Secret
 
 PATIENCE_SECONDS = 3.0
 _MOST_BYTES = 2**20
@@ -40,7 +41,7 @@ class Saved:
         return self.seconds / 3600 * usd_per_hour
 
 
-def saved(config: PodConfig, key: str) -> Saved:
+def saved(config: PodConfig, key: Secret) -> Saved:
     """Ask the proxy on this machine. Never raises for what it does or does not answer."""
     try:
         status, text = _scrape(config, key)
@@ -55,11 +56,11 @@ def saved(config: PodConfig, key: str) -> Saved:
         return Saved(why=f"what listens on port {config.proxy_port} is not llmpod's proxy")
 
 
-def _scrape(config: PodConfig, key: str) -> tuple[int, str]:
+def _scrape(config: PodConfig, key: Secret) -> tuple[int, str]:
     """The proxy's metrics as text. Raises OSError, HTTPException."""
     connection = own.connection(config, timeout=PATIENCE_SECONDS)
     try:
-        bearer = {"Authorization": f"Bearer {key}"} if config.auth is Auth.KEYS else {}
+        bearer = {"Authorization": f"Bearer {key.reveal()}"} if config.auth is Auth.KEYS else {}
         connection.request("GET", "/metrics", headers={"Accept": "text/plain", **bearer})
         answer = connection.getresponse()
         return answer.status, answer.read(_MOST_BYTES).decode("utf-8", "replace")

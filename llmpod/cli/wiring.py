@@ -16,7 +16,7 @@ from llmpod.backends.runpod_serverless import ServerlessEndpoint
 from llmpod.backends.runpod_serverless_probe import ServerlessProber
 from llmpod.cli.draw import Drawer
 from llmpod.cli.proxyenv import proxy_environ
-from llmpod.config import Config, PodConfig, Secret
+from llmpod.config import Config, PodConfig
 from llmpod.errors import ProviderError, StateError
 from llmpod.lifecycle import failpoint, files
 from llmpod.lifecycle.act import Actor, Managed, Prober
@@ -34,6 +34,8 @@ from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.store import Store
 from llmpod.model import Direction, Event, Record, Spec, Want
+from llmpod.secret import Secret
+from llmpod.veil import Veil
 
 HOME = Path(__file__).resolve().parents[2]
 LAST_LINES = 100
@@ -123,7 +125,7 @@ class Plane:
     @property
     def events(self) -> EventLog:
         """What was worth telling."""
-        return EventLog(self.store.directory)
+        return EventLog(self.store.directory, self.store.veil)
 
     def _tell(self, event: Event) -> None:
         with suppress(StateError):  # no news is worth stopping a pass for
@@ -133,7 +135,7 @@ class Plane:
         """The end of a failed pod's log, in a file; empty where there is none to be had."""
         if record.instance_id is None or not (lines := self._last_lines(record.instance_id)):
             return ""
-        kept = LastWords.of(self.store.directory)
+        kept = LastWords.of(self.store.directory, self.store.veil)
         try:
             kept.keep(record.instance_id, record.error, lines, now=self.clock())
         except StateError:
@@ -189,6 +191,7 @@ def open_plane(
     *,
     environ: Mapping[str, str],
     with_proxy: bool = True,
+    veil: Veil | None = None,
     clock: Callable[[], float] = time.time,
     point: Callable[[str], None] | None = None,
 ) -> Iterator[Plane]:
@@ -198,7 +201,7 @@ def open_plane(
         StateError: the directory for its files cannot be used.
         ConfigError: a failpoint is set that is none.
     """
-    store, backend = Store(config.state_file), open_backend(config, key)
+    store, backend = Store(config.state_file, veil=veil), open_backend(config, key)
     proxy = ProxyProcess(store, PROXY_SCRIPT, proxy_environ(config, environ, store)) if with_proxy else None
     try:
         yield Plane(

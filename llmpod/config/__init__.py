@@ -20,7 +20,14 @@ from llmpod.config import jsonc
 from llmpod.config.callers import FILE_NAME as KEYS_FILE
 from llmpod.config.callers import CallerKey, Scope, digest_of, new_key, read_keys, written
 from llmpod.config.certificates import expires_at
-from llmpod.config.credentials import Secret, has_runpod_key, key_file, needs_key, provider_key, runpod_key
+from llmpod.config.credentials import (
+    SECRET_VARIABLES,
+    has_runpod_key,
+    key_file,
+    needs_key,
+    provider_key,
+    runpod_key,
+)
 from llmpod.config.live import FIXED, changed, needs_restart
 from llmpod.config.proxy import Auth, ProxySettings, base_url, proxy_settings, reached_at
 from llmpod.config.schema import AUTO_GPU, VLLM_PRESET, Budget, Notification, PodConfig
@@ -40,6 +47,7 @@ __all__ = [
     "AUTO_GPU",
     "FIXED",
     "KEYS_FILE",
+    "SECRET_VARIABLES",
     "SETTINGS_VARIABLE",
     "VLLM_PRESET",
     "Auth",
@@ -52,7 +60,6 @@ __all__ = [
     "ProcessSection",
     "ProxySettings",
     "Scope",
-    "Secret",
     "ServerlessSection",
     "SlurmSection",
     "StaticSection",

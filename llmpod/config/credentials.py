@@ -7,29 +7,14 @@ Order: $RUNPOD_API_KEY_FILE, $CREDENTIALS_DIRECTORY/runpod_api_key (systemd Load
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from llmpod.errors import BadCredentials, ConfigError
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Secret:
-    """A value that shows itself only to who calls :meth:`reveal`."""
-
-    value: str
-    source: str
-
-    def reveal(self) -> str:
-        return self.value
-
-    def __repr__(self) -> str:
-        return f"Secret(*** from {self.source})"
-
-    __str__ = __repr__
-
+from llmpod.secret import Secret
 
 NO_KEY = Secret("", "nowhere: none is needed")
+SECRET_VARIABLES = ("RUNPOD_API_KEY", "HF_TOKEN")
+"""Environment variables whose values are secret."""
 _RUNPOD = ("runpod", "runpod_serverless", "demo")
 
 
@@ -125,7 +110,7 @@ def _from_runpodctl(environ: Mapping[str, str]) -> Iterator[Secret]:
 
 
 def _checked(secret: Secret) -> Secret:
-    value = secret.value.strip()
+    value = secret.reveal().strip()
     if not value:
         raise BadCredentials(f"The RunPod API key from {secret.source} is empty.")
     if len(value) < 8 or any(c.isspace() or not c.isascii() or not c.isprintable() for c in value):

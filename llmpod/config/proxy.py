@@ -21,6 +21,7 @@ from llmpod.config.settings_file import SETTINGS_VARIABLE, read_settings
 from llmpod.config.words import amount, choice, count, flag, none_or_seconds, seconds, words
 from llmpod.errors import ConfigError
 from llmpod.places import no_server_at
+from llmpod.secret import Secret
 
 UpstreamStream = Literal["auto", "always", "never"]
 UpstreamUsage = Literal["auto", "always", "asked"]
@@ -50,7 +51,7 @@ class ProxySettings:
     host: str = "127.0.0.1"
     port: int = 8000
     endpoint: str | None = None
-    endpoint_key: str | None = None
+    endpoint_key: Secret | None = None
     state_file: Path | None = None
     models: tuple[str, ...] = ()
     identity: str = ""
@@ -104,7 +105,7 @@ class ProxySettings:
     max_connections: int = 4096
     max_connections_per_source: int = 256
     max_in_flight: int = 256
-    max_queue: int = 256
+    max_queue: int = 192
     queue_seconds: float = 30.0
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
@@ -183,7 +184,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "SSL_CERT": ("ssl_cert", lambda _, text: Path(text).expanduser()),
     "SSL_KEY": ("ssl_key", lambda _, text: Path(text).expanduser()),
     "PORT": ("port", count(0, 65535)),
-    "RUNPOD_ENDPOINT_KEY": ("endpoint_key", lambda _, text: text.strip()),
+    "RUNPOD_ENDPOINT_KEY": ("endpoint_key", lambda name, text: Secret(text.strip(), f"${name}")),
     "UPSTREAM_STREAM": ("upstream_stream", choice("auto", "always", "never")),
     "LOG_LEVEL": ("log_level", choice(*_LEVELS)),
     "LLMPOD_STATE": ("state_file", lambda _, text: Path(text)),

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from llmpod.config.front import FrontKeys
-from llmpod.config.section import Name, Section
+from llmpod.config.section import Name, Section, Token
 from llmpod.config.ways import (
     BILLED,
     RENTED,
@@ -70,8 +70,8 @@ class PodConfig(FrontKeys):
     )
     max_model_len: Annotated[int, Field(ge=1)] | None = Field(None, description="Context length in tokens.")
     vllm_args: tuple[str, ...] = Field((), strict=False, description="More arguments for `vllm serve`.")
-    hf_token: Annotated[str, Field(min_length=1)] | None = Field(
-        None, repr=False, description="Hugging Face token for gated models; better given as HF_TOKEN."
+    hf_token: Token | None = Field(
+        None, description="Hugging Face token for gated models; better given as HF_TOKEN."
     )
 
     # where to run it

@@ -26,6 +26,7 @@ from llmpod.lifecycle.money import rate
 from llmpod.lifecycle.purse import Purse
 from llmpod.lifecycle.store import Store
 from llmpod.model import Event, Health, Instance, Offer, Phase, Record, Spec
+from llmpod.secret import Secret
 
 NO_CAPACITY_SECONDS = 60.0
 ACCOUNT_SECONDS = 300.0
@@ -34,7 +35,9 @@ ACCOUNT_SECONDS = 300.0
 class Prober(Protocol):
     """Asks a model server how far it is; see :class:`llmpod.lifecycle.probe.HttpProber`."""
 
-    def check(self, seen: Instance, api_key: str | None, served_name: str, *, was_ready: bool) -> Health: ...
+    def check(
+        self, seen: Instance, api_key: Secret | None, served_name: str, *, was_ready: bool
+    ) -> Health: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,7 @@ class Actor:
 
     def _create_one(self, spec: Spec, offer: Offer, name: str, *, deadline: float) -> Instance:
         self.point("before create")
-        secret = {"VLLM_API_KEY": self.store.pod_key(name)}
+        secret = {"VLLM_API_KEY": self.store.pod_key(name).reveal()}
         made = self.backend.create(spec, offer, name, secret, deadline=deadline)
         self.point("created")
         return made

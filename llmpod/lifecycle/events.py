@@ -12,8 +12,8 @@ from pathlib import Path
 
 from llmpod.errors import StateError
 from llmpod.lifecycle import files
-from llmpod.lifecycle.redact import redact
 from llmpod.model import Event, EventKind
+from llmpod.veil import Veil
 
 MAX_BYTES = 2**20
 MAX_TEXT = 1800  # characters; with the words around it, it fits Discord's limit of 2000
@@ -47,11 +47,13 @@ class EventLog:
 
     Args:
         directory: a private directory of ours; nothing is written there before the first event.
+        veil: takes the secrets out of what is noted.
         max_bytes: a longer file is set aside as the old one.
     """
 
-    def __init__(self, directory: Path, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, directory: Path, veil: Veil | None = None, *, max_bytes: int = MAX_BYTES) -> None:
         self.directory = directory
+        self._veil = veil or Veil()
         self._path = directory / "events.jsonl"
         self._old = directory / "events.jsonl.1"
         self._progress = directory / "delivered.json"
@@ -61,7 +63,7 @@ class EventLog:
         return f"EventLog({self._path})"
 
     def append(self, event: Event) -> Entry:
-        """One more event, durable before this returns; secrets that look like ours are masked in its text.
+        """One more event, durable before this returns; secrets are masked in its text.
 
         The caller holds the store's lock, so there is one writer.
 
@@ -69,7 +71,7 @@ class EventLog:
             StateError: the disk refuses. No event is worth stopping a pass for.
         """
         last = self._last()
-        text = redact(event.text)[:MAX_TEXT]
+        text = self._veil.mask(event.text)[:MAX_TEXT]
         # Numbers are milliseconds, made unique: they go on growing even when the journal was removed meanwhile.
         entry = Entry(max(_number(event.at), last + 1), Event(event.kind, event.model, text, event.at))
         line = json.dumps({"number": entry.number, **asdict(entry.event)}) + "\n"

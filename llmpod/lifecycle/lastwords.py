@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llmpod.errors import StateError
 from llmpod.lifecycle import files
-from llmpod.lifecycle.redact import redact
+from llmpod.veil import Veil
 
 MOST_LINES = 200
 _MAX_LINE = 2000
@@ -19,13 +19,15 @@ class LastWords:
 
     Args:
         path: in a private directory of ours.
+        veil: takes the secrets out of what is kept.
     """
 
     path: Path
+    veil: Veil
 
     @classmethod
-    def of(cls, directory: Path) -> "LastWords":
-        return cls(directory / "failed_start.log")
+    def of(cls, directory: Path, veil: Veil) -> "LastWords":
+        return cls(directory / "failed_start.log", veil)
 
     def keep(self, pod_id: str, why: str, lines: Iterable[str], *, now: float) -> None:
         """Replace what was kept.
@@ -40,8 +42,8 @@ class LastWords:
             StateError: the disk refuses. No log is worth a pod that goes on costing.
         """
         at = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
-        rows = [redact(line)[:_MAX_LINE] for line in lines][-MOST_LINES:]
-        text = "\n".join([f"pod {pod_id}, terminated at {at}: {redact(why)}", *rows])
+        rows = [self.veil.mask(line)[:_MAX_LINE] for line in lines][-MOST_LINES:]
+        text = "\n".join([f"pod {pod_id}, terminated at {at}: {self.veil.mask(why)}", *rows])
         files.write_atomic(self.path, text + "\n")
 
     def read(self) -> str:

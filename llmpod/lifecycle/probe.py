@@ -16,6 +16,7 @@ import urllib3.exceptions
 
 from llmpod.bounded import bounded
 from llmpod.model import Health, Instance, Phase
+from llmpod.secret import Secret
 from llmpod.text import one_line
 from llmpod.web import Session
 
@@ -63,7 +64,7 @@ class HttpProber:
         self._answer = answer_seconds
         self._clock = clock
 
-    def check(self, seen: Instance, api_key: str | None, served_name: str, *, was_ready: bool) -> Health:
+    def check(self, seen: Instance, api_key: Secret | None, served_name: str, *, was_ready: bool) -> Health:
         """How far the server on ``seen`` got.
 
         Args:
@@ -123,7 +124,7 @@ class _Server:
 
     session: Session
     base_url: str
-    api_key: str | None = field(repr=False)
+    api_key: Secret | None = field(repr=False)
     clock: Callable[[], float] = field(kw_only=True)
 
     def ask(
@@ -132,7 +133,7 @@ class _Server:
         """The whole answer to a GET, or to a POST of ``body``; or in words why there is none in so many seconds."""
         if within <= 0:
             return _ENDLESS
-        headers = {"Authorization": f"Bearer {self.api_key}"} if with_key and self.api_key else {}
+        headers = {"Authorization": f"Bearer {self.api_key.reveal()}"} if with_key and self.api_key else {}
         try:
             return bounded(partial(self._exchange, path, body, headers, within=within), within)
         except TimeoutError:

@@ -11,6 +11,7 @@ from llmpod.lifecycle import files
 from llmpod.lifecycle.state import Trouble
 from llmpod.lifecycle.store import Store
 from llmpod.model import Phase, Record, Usage
+from llmpod.secret import Secret
 
 
 class UsageWriter:
@@ -34,7 +35,7 @@ class Target:
     phase: Phase
     name: str
     base_url: str | None
-    api_key: str | None
+    api_key: Secret | None
     model: str
     identity: str
     served_name: str

@@ -26,6 +26,8 @@ from llmpod.lifecycle import files
 from llmpod.lifecycle.state import SCHEMA, State, decode, encode
 from llmpod.lifecycle.typed import typed
 from llmpod.model import Record, Usage, Want
+from llmpod.secret import Secret
+from llmpod.veil import Veil
 
 
 class Store:
@@ -38,8 +40,9 @@ class Store:
         StateError: the directory for the other files cannot be used.
     """
 
-    def __init__(self, state_file: Path) -> None:
+    def __init__(self, state_file: Path, *, veil: Veil | None = None) -> None:
         self.state_file = state_file
+        self.veil = veil or Veil()
         self.directory = files.private_dir(state_file.parent / ".llmpod" / state_file.stem)
         self.log_file = self.directory / "proxy.log"
         self.catalog_file = self.directory / "catalog.json"
@@ -71,16 +74,21 @@ class Store:
             return state.marks | {self.install_id}
         return state.marks
 
-    def pod_key(self, name: str) -> str:
+    def pod_key(self, name: str) -> Secret:
         """The API key of the model server on the pod ``name`` (256 bit, derived, never stored)."""
-        return "sk-llmpod-" + hmac.new(self._secret, b"pod key " + name.encode(), hashlib.sha256).hexdigest()
+        derived = hmac.new(self._secret, b"pod key " + name.encode(), hashlib.sha256).hexdigest()
+        return self._learned(Secret(f"sk-llmpod-{derived}", "this installation"))
 
     @property
-    def proxy_key(self) -> str:
+    def proxy_key(self) -> Secret:
         """The key with which our own commands call a proxy that asks for keys; derived like those of pods."""
         return self.pod_key("caller of the proxy")
 
-    def server_key(self, record: Record) -> str | None:
+    def _learned(self, secret: Secret) -> Secret:
+        self.veil.learn(secret)
+        return secret
+
+    def server_key(self, record: Record) -> Secret | None:
         """The key of the model server of a record; None when it has none.
 
         One that somebody else runs has a key of its own in a private file; it is read each time, so it may change.
@@ -92,7 +100,8 @@ class Store:
         with suppress(
             OSError, UnicodeDecodeError, BadCredentials
         ):  # then it answers 401, which the probe tells
-            return read_private(Path(record.key_file)).strip() or None
+            value = read_private(Path(record.key_file)).strip()
+            return self._learned(Secret(value, record.key_file)) if value else None
         return None
 
     # --- state --------------------------------------------------------------------------------------------------
@@ -127,8 +136,16 @@ class Store:
         self._keep_older()
         with suppress(StateError):  # without its secret, the mark that was used before is still the mark
             state = replace(state, install_id=self.install_id)
-        document = encode(state)
+        document = encode(self._veiled(state))
         files.write_atomic(self.state_file, json.dumps(document, indent=2) + "\n")
+
+    def _veiled(self, state: State) -> State:
+        """With others' words, such as a provider's, without the secrets that they may repeat."""
+        records = {n: replace(r, error=self.veil.live(r.error)) for n, r in state.records.items()}
+        trouble = state.trouble
+        if trouble is not None:
+            trouble = replace(trouble, text=self.veil.live(trouble.text))
+        return replace(state, records=records, trouble=trouble)
 
     def _keep_older(self) -> None:
         if self._older is not None:

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from llmpod.observe.logs import FIELD_CHARS, LEVELS, Log, iso
 from llmpod.observe.metrics import Metrics
+from llmpod.veil import Veil
 
 RECENT: Final = 50
 MAX_WAITING: Final = 65536
@@ -36,19 +37,19 @@ class Seen(NamedTuple):
     client: str
 
 
-@lru_cache(maxsize=4096)
-def _quoted(text: str) -> str:
-    return json.dumps(text[:FIELD_CHARS])
+def _quoting(veil: Veil) -> Callable[[str], str]:
+    """Text as a JSON string without secrets; remembered, since names and paths repeat."""
+    return lru_cache(maxsize=4096)(lambda text: json.dumps(veil.mask(text)[:FIELD_CHARS]))
 
 
-def line(seen: Seen) -> str:
-    """One access line; about two microseconds, names and paths repeat."""
+def line(seen: Seen, quoted: Callable[[str], str]) -> str:
+    """One access line; about two microseconds."""
     level = '"info"' if seen.status < 500 else '"warning"'
     return (
-        f'{{"ts": "{iso(seen.at)}", "level": {level}, "event": "request", "method": {_quoted(seen.method)}, '
-        f'"path": {_quoted(seen.path)}, "status": {seen.status}, "cache": "{seen.cache}", '
-        f'"reason": {_quoted(seen.reason)}, "ms": {seen.seconds * 1000:.3f}, "bytes": {seen.bytes}, '
-        f'"model": {_quoted(seen.model)}, "client": {_quoted(seen.client)}}}\n'
+        f'{{"ts": "{iso(seen.at)}", "level": {level}, "event": "request", "method": {quoted(seen.method)}, '
+        f'"path": {quoted(seen.path)}, "status": {seen.status}, "cache": "{seen.cache}", '
+        f'"reason": {quoted(seen.reason)}, "ms": {seen.seconds * 1000:.3f}, "bytes": {seen.bytes}, '
+        f'"model": {quoted(seen.model)}, "client": {quoted(seen.client)}}}\n'
     )
 
 
@@ -62,6 +63,8 @@ class Journal:
         self.last_request: float | None = None
         self._recent: deque[Seen] = deque(maxlen=RECENT)
         self._waiting: deque[Seen] = deque()
+        self._known = log.veil.known
+        self._quoted = _quoting(log.veil)
 
     def add(self, seen: Seen) -> None:
         """Take one answered request; constant time, no I/O."""
@@ -86,11 +89,15 @@ class Journal:
     def flush(self, most: int = BATCH) -> bool:
         """Hand up to ``most`` lines to the log; True when more are waiting."""
         waiting = self._waiting
-        lines = [line(waiting.popleft()) for _ in range(min(most, len(waiting)))]
+        if self._known != self.log.veil.known:  # what is remembered may hold what is secret now
+            self._known, self._quoted = self.log.veil.known, _quoting(self.log.veil)
+        lines = [line(waiting.popleft(), self._quoted) for _ in range(min(most, len(waiting)))]
         if lines:
             self.log.raw("".join(lines).encode())
         return bool(waiting)
 
     def recent(self) -> list[dict[str, Any]]:
         """The last requests, newest first, without any text of theirs."""
-        return [seen._asdict() for seen in reversed(self._recent)]
+        mask = self.log.veil.mask
+        shown = (seen._asdict() for seen in reversed(self._recent))
+        return [{k: mask(v) if isinstance(v, str) else v for k, v in one.items()} for one in shown]

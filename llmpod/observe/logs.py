@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+from llmpod.veil import Veil
+
 FIELD_CHARS: Final = 1024  # per field; longer values are cut and end in an ellipsis
 BUFFER_BYTES: Final = 8 * 2**20
 LEVELS: Final[Mapping[str, int]] = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
@@ -33,18 +35,19 @@ def _to_the_second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
-def _plain(value: Any) -> Any:
-    """A value that is safe to print: numbers as they are, text capped, anything else as capped text."""
+def _plain(value: Any, veil: Veil) -> Any:
+    """A value that is safe to print: numbers as they are, text without secrets and capped, anything else as text."""
     if value is None or isinstance(value, bool | int | float):
         return value
-    text = value if isinstance(value, str) else str(value)
+    text = veil.mask(value if isinstance(value, str) else str(value))
     return text if len(text) <= FIELD_CHARS else text[: FIELD_CHARS - 1] + "…"
 
 
-def encode(at: float, level: str, event: str, fields: Mapping[str, Any]) -> bytes:
+def encode(at: float, level: str, event: str, fields: Mapping[str, Any], *, veil: Veil) -> bytes:
     """One event as one line. Control characters and non-ASCII are escaped, so a line stays a line (T20)."""
     record: dict[str, Any] = {"ts": iso(at), "level": level.lower(), "event": event}
-    record |= {name: _plain(value) for name, value in fields.items() if name.lower() not in _SECRET_FIELDS}
+    shown = {name: value for name, value in fields.items() if name.lower() not in _SECRET_FIELDS}
+    record |= {name: _plain(value, veil) for name, value in shown.items()}
     return json.dumps(record, ensure_ascii=True, allow_nan=False, default=str).encode() + b"\n"
 
 
@@ -55,11 +58,18 @@ class Log:
         write: takes complete lines; may block and may raise OSError.
         level: least severe level that is kept (``DEBUG`` … ``ERROR``).
         clock: seconds since the epoch.
+        veil: knows what must not be shown; whoever learns of a secret tells it.
     """
 
     def __init__(
-        self, write: Callable[[bytes], object], *, level: str = "INFO", clock: Callable[[], float] = time.time
+        self,
+        write: Callable[[bytes], object],
+        *,
+        level: str = "INFO",
+        clock: Callable[[], float] = time.time,
+        veil: Veil | None = None,
     ) -> None:
+        self.veil = veil or Veil()
         self._write = write
         self._clock = clock
         self.threshold = LEVELS[level]
@@ -104,7 +114,7 @@ class Log:
         if LEVELS[level] < self.threshold:
             return
         try:
-            self.raw(encode(self._clock(), level, event, fields))
+            self.raw(encode(self._clock(), level, event, fields, veil=self.veil))
         except (
             ValueError,
             TypeError,
@@ -156,9 +166,11 @@ def _to_stderr(block: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def open_log(level: str = "INFO", *, write: Callable[[bytes], object] = _to_stderr) -> Log:
+def open_log(
+    level: str = "INFO", *, write: Callable[[bytes], object] = _to_stderr, veil: Veil | None = None
+) -> Log:
     """The process's log, on standard error; what foreign libraries log goes through it too."""
-    log = Log(write, level=level)
+    log = Log(write, level=level, veil=veil)
     root = logging.getLogger()
     root.handlers[:] = [_Bridge(log)]
     root.setLevel(logging.WARNING)

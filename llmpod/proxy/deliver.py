@@ -200,7 +200,7 @@ class Delivery:
 
         def work() -> Whole:
             if head.status >= 400:
-                return _error(head, body)
+                return _error(head, self._answer.veiled(body))
             if turn is not None:
                 return 200, _with_type(JSON_TYPE, head), turn(body)
             return _convert(head, body, path, want)

@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Final
 
 from llmpod.cache import Cache, Entry, Flight, Flights, RequestKey, question_of
+from llmpod.cache.jsontext import compact
 from llmpod.cache.paths import converts, counts_on_request
 from llmpod.config import ProxySettings
 from llmpod.observe import Journal
@@ -201,7 +202,7 @@ def _request(job: Job, origin: Origin, asked: Form) -> Request:
     destination, ask = job.destination, job.ask
     headers: Headers = to_upstream(ask.headers, credentials=destination.passes_credentials)
     if destination.api_key is not None:
-        headers.append((b"authorization", b"Bearer " + destination.api_key.encode("latin-1")))
+        headers.append((b"authorization", b"Bearer " + destination.api_key.reveal().encode("latin-1")))
     body = ask.body if asked == job.want else _as_stream(ask.body, ask.path)
     method = "GET" if ask.method == "HEAD" else ask.method  # model servers know HEAD for hardly any path
     return Request(origin, method.encode(), ask.target, headers, body)
@@ -214,4 +215,4 @@ def _as_stream(body: bytes, path: str) -> bytes:
     options = question.get("stream_options") or {}
     if counts_on_request(path) and isinstance(options, dict):  # what else stands there, the server refuses
         question["stream_options"] = {**options, "include_usage": True}
-    return json.dumps(question, ensure_ascii=False).encode()
+    return compact(question)

@@ -49,14 +49,13 @@ class Intake(asyncio.Protocol):
         self._since = 0.0  # when the header began, or its body; 0 between requests
         self._served = False  # a request was read
         self._length: int | None = None
-        self._expects = False  # the client waits for "100 Continue"
-        self._upgrading = False
+        self._expects = self._upgrading = False  # the client waits for "100 Continue"; offers h2c
         self._in_head = True
-        self._head_bytes = 0
-        self._field_bytes = 0
+        self._head_bytes = self._field_bytes = 0
+        self._recent = b""  # what came since before the header began, until it is whole
         self._turned = False  # a message began or ended within what was fed last
-        # the request that was read last, if it may be asked again (see ``_remember``)
         self._begun = 0  # messages in what was read last
+        # the request that was read last, if it may be asked again (see ``_remember``)
         self._came: Ask | None = None
         self._known: Ask | None = None
         self._head = b""
@@ -166,8 +165,7 @@ class Intake(asyncio.Protocol):
         cause: BaseException | None = None
         body_before, self._framing = self._body.size, self._framing + len(piece)
         try:
-            if self._in_head and not self._head_bytes:
-                check_line(piece)
+            self._recent = self._recent + piece if self._since and self._in_head else piece
             self._parser.feed_data(piece)
         except BadRequest as e:
             self._refused = e
@@ -180,6 +178,8 @@ class Intake(asyncio.Protocol):
         except httptools.HttpParserError as e:
             if self._refused is None:
                 self._refused, cause = reason(e)
+        if not (self._since and self._in_head):
+            self._recent = b""
         if self._refused is None and not self._in_head:
             self._check_framing(body_before)
         if self._refused is not None:
@@ -234,26 +234,26 @@ class Intake(asyncio.Protocol):
         if self._refused is not None:  # what came with it in one piece is parsed on, and is nobody's
             return
         self._upgrading = self._parser.should_upgrade()
-        if self._upgrading:
-            if self._parser.get_method() == b"CONNECT":
-                self._refused = MethodNotAllowed("This is no tunnel.")
-            return
         self._active_at = self._since = self._loop.time()
         try:
             self._check_head()
         except LlmpodError as e:
             self._refused = e
         else:
-            if self._expects:
+            if self._expects and not self._upgrading:
                 self.expected()
 
     def _check_head(self) -> None:
         """Raises LlmpodError: too large, ambiguous, or not to be let in."""
+        method, version = self._parser.get_method(), self._parser.get_http_version()
+        check_line(method, self._url, version, seen=self._recent)
+        if self._upgrading:
+            if method == b"CONNECT":
+                raise MethodNotAllowed("This is no tunnel.")
+            return  # it comes again, without the offer
         if len(self._headers) > MAX_FIELDS or self._field_bytes > self._max_header_bytes:
             raise too_large(self._url, self._headers)
-        parser = self._parser
-        method = parser.get_method()
-        self._target = check_head(method, parser.get_http_version(), self._url, self._headers)
+        self._target = check_head(method, version, self._url, self._headers)
         path = self._target.partition(b"?")[0].decode("latin-1")
         self._leave = self.admit(method.decode("ascii"), path, self._headers)
         if self._length is not None and self._length > self._max_body_bytes:

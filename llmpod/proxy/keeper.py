@@ -86,6 +86,8 @@ class Keeper:
         """Other settings from now on; the state file is read anew, for they name a model that it does not know."""
         self._settings = settings
         self._stamp = None
+        if settings.endpoint:
+            self.destinations = (fixed(settings),)
 
     async def start(self) -> None:
         """Read the state once, then go on in the background."""
@@ -156,6 +158,7 @@ class Keeper:
         self._stamp = stamp
         self._complaint = ""
         self.trouble = f"{seen.trouble.text} (since {iso(seen.trouble.since)})" if seen.trouble else ""
+        self._log.veil.learn(*(target.api_key for target in seen.targets.values()))
         before, self.destinations = self.destinations, followed(seen.targets, self._settings)
         if before != self.destinations:
             self._changed()

@@ -17,7 +17,7 @@ LOOK_SECONDS: Final = 1.0
 
 
 class TwoCredentials(BadRequest):
-    """The request carries two different keys; which one is meant is not for us to guess."""
+    """The request carries two keys; which one is meant is not for us to guess, nor for whoever reads it after us."""
 
     code: ClassVar[str] = "two_credentials"
 
@@ -81,13 +81,13 @@ class Keyring:
             headers: lower-case names.
 
         Raises:
-            TwoCredentials: two different ones.
+            TwoCredentials: more than one, be they equal.
             Unauthorized: none, an unknown or an expired one.
         """
         given = credentials(headers)
         if len(given) > 1:
             raise TwoCredentials(
-                "The request carries two different keys.", hint="Send one, as `Authorization: Bearer`."
+                "The request carries more than one key.", hint="Send one, as `Authorization: Bearer`."
             )
         if not given:
             raise Unauthorized("This address needs a key.", hint="Send it as `Authorization: Bearer KEY`.")
@@ -112,14 +112,14 @@ class Keyring:
         return (status.st_mtime_ns, status.st_size, status.st_ino)
 
 
-def credentials(headers: Iterable[tuple[bytes, bytes]]) -> set[str]:
-    """The different secrets in a request, in whichever of the usual fields; a password is what Basic brings."""
-    found = set()
+def credentials(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
+    """The secrets in a request, in whichever of the usual fields; a password is what Basic brings."""
+    found = []
     for name, value in headers:
         if name in SECRETS:
             text = value.decode("latin-1").strip()
-            found.add(_secret_of(text) if name == b"authorization" else text)
-    return found - {""}
+            found.append(_secret_of(text) if name == b"authorization" else text)
+    return [secret for secret in found if secret]
 
 
 def _secret_of(value: str) -> str:

@@ -1,5 +1,6 @@
 """Not the product: what people, scrapers and supervisors ask about it. FastAPI routes, no upstream call in any."""
 
+import json
 import os
 import platform
 import resource
@@ -10,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
-from fastapi.responses import JSONResponse
 
 from llmpod import __version__
 from llmpod.cache import Cache
@@ -213,16 +213,16 @@ def routes(ops: Ops, page: Page) -> APIRouter:
     router = APIRouter()
 
     @router.api_route("/health", methods=READ)
-    async def health(request: Request) -> JSONResponse:
+    async def health(request: Request) -> Response:
         shown = ops.health()
         return _json(shown if request.state.known else {name: shown[name] for name in FOR_EVERYBODY})
 
     @router.api_route("/livez", methods=READ)
-    async def livez() -> JSONResponse:
+    async def livez() -> Response:
         return _json({"status": "ok"})
 
     @router.api_route("/readyz", methods=READ)
-    async def readyz() -> JSONResponse:
+    async def readyz() -> Response:
         ready, why = ops.ready()
         return _json({"ready": ready, "reason": why}, status=200 if ready else 503)
 
@@ -241,7 +241,7 @@ def routes(ops: Ops, page: Page) -> APIRouter:
         return _json(ops.dashboard())
 
     @router.api_route("/debug/cache", methods=READ)
-    async def debug_cache() -> JSONResponse:
+    async def debug_cache() -> Response:
         if not ops.settings.enable_profiling:
             raise HTTPException(404, str(NotRouted("Profiling is off.", hint="Set ENABLE_PROFILING=true.")))
         order = ops.cache.lru_order()
@@ -252,5 +252,6 @@ def routes(ops: Ops, page: Page) -> APIRouter:
     return router
 
 
-def _json(value: Any, *, status: int = 200) -> JSONResponse:
-    return JSONResponse(value, status, headers=SAFE)
+def _json(value: Any, *, status: int = 200) -> Response:
+    """Plain ASCII: the name of a folder may be no text, and half a surrogate pair has no other spelling."""
+    return Response(json.dumps(value, allow_nan=False), status, headers=SAFE, media_type="application/json")

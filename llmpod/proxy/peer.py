@@ -1,10 +1,13 @@
 """Not a credential: which user's program is at the other end of a loopback connection, from the kernel's table."""
 
+import asyncio
 import ipaddress
 import os
 import sys
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
 _UID, _INODE = 7, 9  # columns of a line
 _TABLES: Final = {4: Path("/proc/net/tcp"), 6: Path("/proc/net/tcp6")}
@@ -17,6 +20,13 @@ class Ends(NamedTuple):
     client_port: int
     local: str
     local_port: int
+
+
+def ends_of(transport: asyncio.Transport) -> Ends:
+    """Both ends of a connection; empty where there are none any more."""
+    client, port = get_remote_addr(transport) or ("", 0)
+    local, local_port = get_local_addr(transport) or ("", 0)
+    return Ends(client, port, local, local_port or 0)
 
 
 def known() -> bool:

@@ -5,13 +5,14 @@ from memory: one buffer is written and done) or to the relay, and everything els
 """
 
 import asyncio
+import socket
+import struct
 from collections import deque
 from typing import Any, Final
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
 from llmpod.errors import LlmpodError, Overloaded
@@ -23,7 +24,7 @@ from llmpod.proxy.gate import Visitor
 from llmpod.proxy.headers import SANDBOX, Headers, lines
 from llmpod.proxy.house import House
 from llmpod.proxy.intake import Intake
-from llmpod.proxy.peer import Ends
+from llmpod.proxy.peer import ends_of
 from llmpod.proxy.replies import refusal, with_fields
 from llmpod.proxy.room import no_room
 from llmpod.proxy.route import is_model_path
@@ -33,6 +34,7 @@ LINGER_SECONDS: Final = (
     1.0  # after a refusal: time to read it before the close discards unread input (RFC 9112 9.6)
 )
 LINGER_BYTES: Final = 2**20
+NO_LINGER: Final = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER
 OUTSIDE: Final = -1
 FULL: Final = refusal(Overloaded("Too many connections are open.", retry_after=1))
 
@@ -74,7 +76,7 @@ class EdgeProtocol(Intake):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         self._transport = transport
         self._flow = FlowControl(transport)
-        self._visitor = Visitor(_ends(transport), tls=transport.get_extra_info("ssl_object") is not None)
+        self._visitor = Visitor(ends_of(transport), tls=transport.get_extra_info("ssl_object") is not None)
         self._client = self._visitor.ends.client
         if not self._house.door.enter(self._client):
             self._deaf = True
@@ -134,7 +136,7 @@ class EdgeProtocol(Intake):
     def look(self, now: float) -> None:
         """Close if the client takes too long with what it sends or takes; see :class:`~llmpod.proxy.sweep.Sweep`."""
         if self._stalls(now):
-            self._transport.abort()
+            self._cut()
             return
         if self._current is not None or self._refused is not None or self._transport.is_closing():
             return
@@ -143,6 +145,12 @@ class EdgeProtocol(Intake):
             self._stop(late)
         elif late:
             self._transport.close()
+
+    def _cut(self) -> None:
+        """Hang up on a client that takes nothing, so that the kernel, too, forgets what it was sent (RST)."""
+        if (sock := self._transport.get_extra_info("socket")) is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+        self._transport.abort()
 
     def _stalls(self, now: float) -> bool:
         """Whether the client has taken nothing for too long of what waits for it."""
@@ -290,9 +298,3 @@ class EdgeProtocol(Intake):
         else:
             self._deaf = True
             self._transport.close()
-
-
-def _ends(transport: asyncio.Transport) -> Ends:
-    client, port = get_remote_addr(transport) or ("", 0)
-    local, local_port = get_local_addr(transport) or ("", 0)
-    return Ends(client, port, local, local_port or 0)

@@ -1,13 +1,14 @@
 """Not a connection and not a file: which model server a request is for. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from llmpod.config import ProxySettings
 from llmpod.lifecycle.share import Target
 from llmpod.model import Phase
 from llmpod.proxy.origin import Origin
+from llmpod.secret import Secret
 
 # RunPod's HTTP proxy gives up after 100 s without a byte, so a long answer must be asked for as a stream
 _CUTS_SILENCE: Final = (".proxy.runpod.net", ".api.runpod.ai")
@@ -54,7 +55,7 @@ class Destination:
     identity: str
     model_key: str = "default"
     origin: Origin | None = None
-    api_key: str | None = field(default=None, repr=False)
+    api_key: Secret | None = None
     passes_credentials: bool = False
     cuts_silence: bool = False
     names: tuple[str, ...] = ()

@@ -16,11 +16,13 @@ import uvicorn
 
 from llmpod.config import ProxySettings, environment, proxy_settings
 from llmpod.errors import ConfigError, LlmpodError, PortTaken
+from llmpod.nocore import leave_no_core
 from llmpod.observe import Log, open_log
 from llmpod.proxy import exposure
 from llmpod.proxy.app import Front
 from llmpod.proxy.bounds import hold_standard_files
 from llmpod.proxy.protocol import EdgeProtocol
+from llmpod.veil import Veil
 
 BACKLOG: Final = 2048
 SEND_BUFFER: Final = (
@@ -145,7 +147,7 @@ def main(settings: ProxySettings, *, again: Callable[[], ProxySettings]) -> int:
         settings: to begin with.
         again: reads them anew; raises LlmpodError.
     """
-    log = open_log(settings.log_level)
+    log = open_log(settings.log_level, veil=Veil([settings.endpoint_key]))
     try:
         return _run(settings, log, again)
     except LlmpodError as e:
@@ -189,6 +191,7 @@ def run(arguments: Sequence[str], *, home: Path, environ: Mapping[str, str] | No
         environ: by default the process's own.
     """
     hold_standard_files()
+    leave_no_core()
     variables = environment() if environ is None else environ
 
     def read() -> ProxySettings:

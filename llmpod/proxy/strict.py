@@ -18,7 +18,6 @@ MAX_LINE: Final = 8 * 2**10
 METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 _PLAIN: Final = rb"[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2}"
 _TARGET: Final = re.compile(rb"/(?:%b)*(?:\?(?:%b|[?\[\]{}|])*)?" % (_PLAIN, _PLAIN))
-_LINE: Final = re.compile(rb"(?:\r\n)?[A-Z]+ [^ \r\n]+ HTTP/1\.[01]\r\n")
 # RFC 9110 7.2: a host with an optional port; names in LDH, IPv4 and bracketed IPv6
 _HOST: Final = re.compile(
     rb"(?:[A-Za-z0-9](?:[A-Za-z0-9.\-]{0,253})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
@@ -46,16 +45,19 @@ class RequestTimeout(BadRequest):
     code: ClassVar[str] = "request_timeout"
 
 
-def check_line(data: bytes) -> None:
-    """Refuse a request line with more than single spaces in it.
+def check_line(method: bytes, url: bytes, version: str, *, seen: bytes) -> None:
+    """Refuse a request line with more than single spaces in it, or another protocol's.
 
     Args:
-        data: the first bytes of a message; nothing is said about a line that is not whole in them.
+        method: what the parser read.
+        url: as received.
+        version: the same.
+        seen: the bytes it read that from.
 
     Raises:
-        BadRequest: llhttp would skip the spaces.
+        BadRequest: llhttp skips spaces, and takes RTSP for HTTP.
     """
-    if b"\n" in data[2 : MAX_LINE + 64] and _LINE.match(data) is None and b" " in data[:MAX_LINE]:
+    if b"%b %b HTTP/%b\r\n" % (method, url, version.encode()) not in seen:
         raise BadRequest("The request line is not `METHOD TARGET HTTP/1.1`.")
 
 

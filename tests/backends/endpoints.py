@@ -10,9 +10,9 @@ import requests
 
 from llmpod import config as configuration
 from llmpod.cli.wiring import Plane, open_plane
-from llmpod.config import Secret
 from llmpod.lifecycle.report import Report
 from llmpod.model import Direction, Phase, Record
+from llmpod.secret import Secret
 from llmpod.sim.launch import Simulator
 from tests.support.wait import eventually
 

@@ -11,8 +11,9 @@ import requests
 
 from llmpod.backends.runpod_logs import PodLog
 from llmpod.backends.runpod_pod import RunpodPods
-from llmpod.config import Secret, parse
+from llmpod.config import parse
 from llmpod.model import Instance, Offer, Spec
+from llmpod.secret import Secret
 from llmpod.sim.launch import Simulator
 from tests.support import procfs
 from tests.support.install import FAST

@@ -10,8 +10,9 @@ import pytest
 
 from llmpod.backends.runpod_account import Balance, balance, billing, charged
 from llmpod.backends.runpod_api import RunpodApi
-from llmpod.config import PodConfig, Secret
+from llmpod.config import PodConfig
 from llmpod.errors import ProviderError, ProviderUnavailable
+from llmpod.secret import Secret
 from llmpod.sim.launch import Simulator
 from tests.backends.stubborn import http, stubborn
 from tests.sim.runpod.api import Api

@@ -13,6 +13,7 @@ from llmpod.backends.hub_texts import Unmeasured
 from llmpod.backends.runpod_demand import Model, demand, model_of
 from llmpod.config import PodConfig, parse
 from llmpod.errors import BadCredentials, BadSpec, ProviderUnavailable
+from llmpod.secret import Secret
 from llmpod.sim.hub import OUTSIDER, TOKEN
 from llmpod.sim.launch import Simulator
 from tests.support.rawserver import dripping
@@ -42,7 +43,7 @@ def hub(sim: Simulator) -> Iterator[Ask]:
     made: list[Hub] = []
 
     def ask(token: str | None = None, *, url: str = sim.hub_url, seconds: float = 20.0) -> Hub:
-        made.append(Hub(url, token, total_seconds=seconds))
+        made.append(Hub(url, Secret(token, "a test") if token else None, total_seconds=seconds))
         return made[-1]
 
     yield ask

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from llmpod.backends.runpod_api import RunpodApi
 from llmpod.backends.runpod_logs import Line, PodLog, tail
-from llmpod.config import Secret
 from llmpod.errors import BadCredentials, BadSpec, NotFound, ProviderUnavailable
+from llmpod.secret import Secret
 from tests.support.net import HOST, free_port
 
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from llmpod.backends import Backend
 from llmpod.model import Health, Instance, Observed, Phase
+from llmpod.secret import Secret
 
 MAX_LAG = 40.0
 Clock = Callable[[], float]
@@ -91,7 +92,7 @@ class Provider(ABC):
         """Whether something lives that does not bear our mark any more."""
         return False
 
-    def check(self, seen: Instance, api_key: str | None, served_name: str, *, was_ready: bool) -> Health:
+    def check(self, seen: Instance, api_key: Secret | None, served_name: str, *, was_ready: bool) -> Health:
         """As the prober does."""
         return Health(Phase.READY) if self.is_ready(seen.id) else Health(Phase.BOOTING, "no answer")
 

@@ -10,9 +10,10 @@ from llmpod.backends.runpod_api import RunpodApi
 from llmpod.backends.runpod_endpoint import Load
 from llmpod.backends.runpod_serverless import ServerlessEndpoint
 from llmpod.backends.runpod_serverless_probe import ServerlessProber
-from llmpod.config import Secret, ServerlessSection
+from llmpod.config import ServerlessSection
 from llmpod.errors import CreateUnknown, NoCapacity, NotFound, ProviderUnavailable
 from llmpod.model import Health, Instance, Observed, Phase
+from llmpod.secret import Secret
 from tests.lifecycle.provider import MAX_LAG, Clock, Faults, Provider
 
 ID = "ep4m7x2k9q"
@@ -64,7 +65,7 @@ class Tap(Provider):
         """A person parks it in the console."""
         self.limit(0, self.clock())
 
-    def check(self, seen: Instance, api_key: str | None, served_name: str, *, was_ready: bool) -> Health:
+    def check(self, seen: Instance, api_key: Secret | None, served_name: str, *, was_ready: bool) -> Health:
         prober = ServerlessProber(
             self.backend, self.machines, Asked(self), looked=lambda _url, _key: self.load(), clock=self.clock
         )
@@ -97,7 +98,7 @@ class Asked:
 
     world: Tap
 
-    def check(self, seen: Instance, api_key: str | None, served_name: str, *, was_ready: bool) -> Health:
+    def check(self, seen: Instance, api_key: Secret | None, served_name: str, *, was_ready: bool) -> Health:
         world = self.world
         world.requests += 1
         if world.is_ready(seen.id):

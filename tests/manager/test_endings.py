@@ -15,6 +15,7 @@ import pytest
 
 from llmpod.lifecycle.probe import HttpProber
 from llmpod.model import Instance, Observed
+from llmpod.secret import Secret
 from tests.support.install import Install
 from tests.support.net import listens
 from tests.support.wait import eventually
@@ -197,7 +198,7 @@ def test_a_dripping_model_server_holds_a_probe_no_longer_than_its_limit() -> Non
     try:
         url = f"http://127.0.0.1:{server.server_address[1]}"
         seen = Instance("p", "n", Observed.RUNNING, base_url=url, container_up=True)
-        health = prober.check(seen, "key", "m", was_ready=False)
+        health = prober.check(seen, Secret("key", "a test"), "m", was_ready=False)
         assert "does not end" in health.detail
     finally:
         server.over.set()  # type: ignore[attr-defined]

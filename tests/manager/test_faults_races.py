@@ -22,6 +22,7 @@ from llmpod.lifecycle.purse import Purse
 from llmpod.lifecycle.reconcile import Reconciler
 from llmpod.lifecycle.store import Store
 from llmpod.model import Health, Instance, Listing, Observed, Offer, Phase, Spec
+from llmpod.secret import Secret
 from tests.lifecycle.world import MANAGED, MODEL
 
 RACES = 1000
@@ -50,7 +51,7 @@ class Directory:
     def close(self) -> None:
         """Nothing to close."""
 
-    def check(self, seen: Instance, api_key: str | None, served_name: str, *, was_ready: bool) -> Health:
+    def check(self, seen: Instance, api_key: Secret | None, served_name: str, *, was_ready: bool) -> Health:
         return Health(Phase.LOADING, "not yet")
 
 

@@ -13,8 +13,8 @@ import pytest
 import requests
 
 from llmpod.lifecycle.lastwords import LastWords
-from llmpod.lifecycle.redact import redact
 from llmpod.lifecycle.store import Store
+from llmpod.veil import Veil
 from tests.support.install import Install
 from tests.support.process import Running, running
 from tests.support.wait import eventually
@@ -76,7 +76,7 @@ def test_a_stream_that_is_cut_is_taken_up_again(install: Install) -> None:
 def test_without_a_pod_it_says_so_and_shows_the_last_failed_start(install: Install) -> None:
     told = install.manage("logs").expect(1)
     assert "no pod" in told.err
-    words = LastWords.of(Store(install.directory / "pod_state.json").directory)
+    words = LastWords.of(Store(install.directory / "pod_state.json").directory, Veil())
     words.keep("p0", "never ready", ["CUDA error: hf_abcdefghijklmnop1234"], now=1_795_000_000.0)
     told = install.manage("logs").expect(1)
     assert "pod p0, terminated at 2026-11-18T11:06:40+00:00: never ready" in told.out
@@ -111,7 +111,7 @@ def test_what_looks_like_a_secret_is_masked(install: Install) -> None:
     ],
 )
 def test_masking(text: str, shown: str) -> None:
-    assert redact(text, ["mysecret1", "", "a"]) == shown
+    assert Veil(["mysecret1", "", "a"]).mask(text) == shown
 
 
 def test_following_shows_new_lines_and_ends_with_ctrl_c(install: Install) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from llmpod.observe import Journal, Log, Metrics, Seen, open_log
 from llmpod.observe.logs import BUFFER_BYTES, FIELD_CHARS, encode
 from llmpod.observe.metrics import MAX_MODELS, SECONDS_BOUNDS, Histogram, exposition, wants_text
+from llmpod.veil import Veil
 from tests.support.wait import eventually
 
 
@@ -51,7 +52,7 @@ def written(work: Callable[[Log], None], level: str = "INFO") -> list[dict[str, 
 def test_every_event_is_exactly_one_line(event: str, text: str, value: object) -> None:
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):  # noqa: PLR0124 - NaN
         value = 0.0
-    line = encode(0.0, "INFO", event, {"text": text, "value": value})
+    line = encode(0.0, "INFO", event, {"text": text, "value": value}, veil=Veil())
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
     assert all(32 <= byte < 127 for byte in line[:-1])

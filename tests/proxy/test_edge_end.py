@@ -1,10 +1,13 @@
 """The end: a hundred streams under way, clients that read nothing, and how fast the door closes."""
 
+import json
 import signal
 import socket
 import threading
 import time
 from pathlib import Path
+
+import pytest
 
 from tests.proxy.front import Client, chat_body, proxy, raw_chat, settings
 from tests.proxy.stub import Turn, frames, stub
@@ -14,8 +17,16 @@ STREAMS = 100
 GRACE = 2.0
 
 
-def test_no_stream_is_torn_without_a_word(cache_dir: Path, env: dict[str, str]) -> None:
-    """Half of them end within the grace, byte for byte; the others are told; the process keeps to its time."""
+@pytest.mark.parametrize(
+    ("shut", "over"), [(1.0, 3.0), pytest.param(0.1, 1.0, marks=pytest.mark.long)], ids=["busy", "bar"]
+)
+def test_no_stream_is_torn_without_a_word(
+    cache_dir: Path, env: dict[str, str], shut: float, over: float
+) -> None:
+    """Half of them end within the grace, byte for byte; the others are told; the process keeps to its time.
+
+    ``shut`` seconds to close the door, ``over`` seconds over the grace: as the bar says, or on a busy machine.
+    """
     go = threading.Event()
 
     def script(turn: Turn) -> None:
@@ -52,8 +63,9 @@ def test_no_stream_is_torn_without_a_word(cache_dir: Path, env: dict[str, str]) 
             assert rest.cut
             assert b'data: {"error"' in rest.body
             assert b"being stopped" in rest.body
-    assert closed < 1.0  # 0.1 on a quiet machine
-    assert GRACE - 0.1 < ended < GRACE + 3.0  # 1.0 on a quiet machine
+    print(json.dumps({"bar": "G15", "closed": closed, "ended": ended - GRACE}))  # noqa: T201 - for the long run
+    assert closed < shut
+    assert GRACE - 0.1 < ended < GRACE + over
     for client in clients:
         client.close()
 

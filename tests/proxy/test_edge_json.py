@@ -81,6 +81,8 @@ HOSTILE: dict[str, bytes] = {
     "high surrogate": b'{"a":"\\ud800"}',
     "low surrogate": b'{"a":"\\udc00"}',
     "surrogates swapped": b'{"a":"\\udc00\\ud800"}',
+    "surrogate in a field that is not in the key": b'{"messages":[],"user":"\\ud800"}',
+    "overflow in a field that is not in the key": b'{"messages":[],"metadata":{"a":[1e400]}}',
     "surrogate in a name": b'{"\\ud800":1}',
     # what costs more than it should
     "endless integer": b'{"a":' + b"9" * 5000 + b"}",
@@ -129,6 +131,14 @@ def test_unusual_json_arrives_as_it_was_written(front: Proxy, server: Stub, body
     """Fields nobody has heard of are the server's business; so are numbers that are long, but not too long."""
     server.script = lambda turn: turn.reply(chat("x"))
     assert front.ask(body).status == 200
+    assert [turn.body for turn in server.turns] == [body]
+
+
+def test_a_member_of_a_type_that_it_never_has_is_the_servers_to_judge(front: Proxy, server: Stub) -> None:
+    """Found by chance (tests/fuzz): what decides about storing took it for hashable, and that was a 500."""
+    server.script = lambda turn: turn.reply(b"{}")
+    body = b'{"input":"x","tools":[{"type":["function"]},{"type":{}},3],"stream":"yes"}'
+    assert front.ask(body, path="/v1/responses").status == 200
     assert [turn.body for turn in server.turns] == [body]
 
 

@@ -135,6 +135,30 @@ def test_who_never_reads_costs_little_and_is_ended(hurried: tuple[Proxy, Stub], 
         reader.close()
 
 
+def test_large_pieces_come_whole(hurried: tuple[Proxy, Stub]) -> None:
+    """Pieces that are not copied, small ones between them, and the end: each in a frame of its own."""
+    front, server = hurried
+    events = [
+        b"data: " + bytes([65 + n]) * size + b"\n\n" for n, size in enumerate([300_000, 10, 70_000, 9] * 2)
+    ]
+
+    def script(turn: Turn) -> None:
+        turn.stream()
+        for event in events:
+            turn.chunk(event)
+        turn.chunk(b"data: [DONE]\n\n")
+        turn.last()
+
+    server.script = script
+    with Client(front.port) as client:
+        for number in range(2):
+            client.sock.sendall(
+                raw_chat(f"large pieces {number}", stream=True, lines="cache-control: no-store\r\n")
+            )
+            reply = client.reply()
+            assert (reply.body, reply.cut) == (b"".join([*events, b"data: [DONE]\n\n"]), False)
+
+
 def test_who_reads_slowly_is_kept(hurried: tuple[Proxy, Stub]) -> None:
     front, server = hurried
 
@@ -209,35 +233,3 @@ def test_connections_of_one_source_are_capped(cache_dir: Path, env: dict[str, st
         assert socks[3].recv(12) == b"HTTP/1.1 503"
         for sock in socks:
             sock.close()
-
-
-@pytest.mark.long
-@pytest.mark.timeout(300)
-def test_two_thousand_slow_ones(cache_dir: Path, env: dict[str, str]) -> None:
-    """Silent, dripping headers, dripping bodies: every good request is served, and all slow ones end."""
-    with stub() as server, proxy(env | settings(cache_dir, server.url, LOG_LEVEL="INFO")) as front:
-        front.ask(BODY)
-        quiet = _times(front, 300)
-        slow = [socket.create_connection(("127.0.0.1", front.port), 10) for _ in range(2_000)]
-        openings = [b"", b"POST /v1/x HTTP/1.1\r\n", HEAD + b"content-length: 100000\r\n\r\n"]
-        for number, sock in enumerate(slow):
-            sock.sendall(openings[number % 3])
-        loaded = _times(front, 300)
-        assert loaded[int(0.99 * 300)] < max(2 * quiet[int(0.99 * 300)], 0.02)
-        for sock in slow:
-            sock.settimeout(60)
-            while sock.recv(4096):
-                pass
-            sock.close()
-
-
-def _times(front: Proxy, count: int) -> list[float]:
-    """Seconds of so many hits, sorted; each must be one."""
-    times = []
-    with Client(front.port) as client:
-        for _ in range(count):
-            began = time.monotonic()
-            client.send("POST", CHAT, BODY)
-            assert client.reply().cache == "HIT"
-            times.append(time.monotonic() - began)
-    return sorted(times)

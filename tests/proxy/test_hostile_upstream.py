@@ -1,6 +1,7 @@
 """A model server that is an enemy, or broken: what it may say, and how much of it (T12 to T18)."""
 
 import json
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,6 +10,7 @@ from tests.proxy import hostile
 from tests.proxy.conftest import _base
 from tests.proxy.front import Proxy, chat_body, proxy, settings
 from tests.proxy.stub import CHAT, Stub, Turn, chat, plain, stub
+from tests.support.wait import eventually
 
 METADATA = "169.254.169.254"
 KEY = "sk-pinned-to-the-configured-place"
@@ -252,3 +254,19 @@ def test_a_flood_after_the_answer_ends_the_connection(front: Proxy, server: Stub
     before = server.connections
     assert front.ask(chat_body("drink")).body == chat("you said drink")
     assert server.connections == before + 1
+
+
+def test_a_server_that_repeats_its_key_tells_nobody(keyed: tuple[Proxy, Stub]) -> None:
+    """An honest server names the key that it refuses; neither the caller nor the log needs to read it."""
+    front, server = keyed
+    basic = b64encode(f"u:{KEY}".encode()).decode()
+    error = {"message": f"Incorrect API key provided: {KEY}. You sent {basic}", "type": "x", "code": "k"}
+    server.script = lambda turn: turn.reply(json.dumps({"error": error}).encode(), status="401 X")
+    reply = front.ask(chat_body("whose key"))
+    assert reply.status == 401
+    assert reply.json["error"]["message"] == "Incorrect API key provided: ***. You sent ***"
+    front.get(f"/v1/models/{KEY}")
+    front.get(f"/v1/files/{basic}?key={KEY}")
+    eventually(lambda: "/v1/files/***" in front.process.err)
+    assert KEY not in front.process.err + front.process.out
+    assert basic not in front.process.err

@@ -71,11 +71,11 @@ def test_pods_come_and_go_without_a_restart(following: Proxy, state_file: Path) 
         assert (
             following.ask(chat_body("first pod"), headers={"Authorization": "Bearer client"}).cache == "MISS"
         )
-        assert one.turns[0].headers["authorization"] == f"Bearer {store.pod_key(READY.name)}"
+        assert one.turns[0].headers["authorization"] == f"Bearer {store.pod_key(READY.name).reveal()}"
         write(state_file, replace(READY, base_url=two.url, name="llmpod-aa-2"))
         eventually(lambda: following.get("/health").json["target_port"] == two.port)
         assert following.ask(chat_body("second pod")).cache == "MISS"
-        assert two.turns[0].headers["authorization"] == f"Bearer {store.pod_key('llmpod-aa-2')}"
+        assert two.turns[0].headers["authorization"] == f"Bearer {store.pod_key('llmpod-aa-2').reveal()}"
         assert (len(one.turns), len(two.turns)) == (1, 1)
         assert following.ask(chat_body("first pod")).cache == "HIT"
         write(state_file, replace(READY, phase=Phase.STOPPED, base_url=None, name=""))
@@ -120,7 +120,7 @@ def test_the_dashboard_says_what_it_costs(following: Proxy, state_file: Path) ->
         (model,) = following.get("/dashboard").json["models"]
         assert (model["phase"], model["usd_per_hour"]) == ("ready", 0.5)
         assert model["usd_so_far"] > 0
-        assert Store(state_file).pod_key(READY.name) not in following.get("/dashboard").body.decode()
+        assert Store(state_file).pod_key(READY.name).reveal() not in following.get("/dashboard").body.decode()
 
 
 def test_the_key_never_leaves_with_a_fixed_endpoint(front: Proxy, server: Stub) -> None:

@@ -119,3 +119,18 @@ def test_an_unusable_directory_is_said_and_does_not_matter(tmp_path: Path, env: 
     with stub() as server, proxy(env | settings(planted, server.url)) as front:
         assert front.get("/health").json["cache_degraded"]
         assert [front.ask(chat_body()).cache for _ in range(2)] == ["MISS", "HIT"]
+
+
+def test_a_directory_whose_name_is_no_text(tmp_path: Path, env: dict[str, str]) -> None:
+    with stub() as server, proxy(env | settings(tmp_path / "caf\udce9", server.url)) as front:
+        assert front.get("/health").json["cache_dir"].endswith("caf\udce9")
+        assert front.get("/dashboard").status == 200
+
+
+def test_a_model_whose_name_is_no_text(front: Proxy, server: Stub) -> None:
+    """Found by chance (tests/fuzz): one such request, and the dashboard was a 500 for ever."""
+    assert front.ask(b'{"model": "\\ud800"}', path="/v1/models").status == 400
+    for path in ("/dashboard", "/metrics"):
+        assert front.get(path).status == 200
+    assert front.get("/metrics", {"Accept": "text/plain"}).status == 200
+    assert not server.turns

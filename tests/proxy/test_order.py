@@ -5,7 +5,7 @@ import threading
 from tests.proxy.front import Proxy, Reply, chat_body, raw_chat
 from tests.proxy.stub import CHAT, Stub, Turn, chat, frames, plain
 
-OPAQUE = "/v1/audio/speech"  # whatever the body is, it is passed on
+OPAQUE = "/v1/files"  # whatever the file is, it is passed on
 
 
 def test_what_came_in_one_piece_is_answered_in_its_order(front: Proxy, server: Stub) -> None:
@@ -91,9 +91,7 @@ def test_a_header_that_comes_again_belongs_to_the_body_behind_it(front: Proxy, s
 
 def test_a_body_that_looks_like_the_request_before_it_is_a_body(front: Proxy, server: Stub) -> None:
     inner = raw_chat("inner")
-    outer = (
-        b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-    )
+    outer = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: multipart/form-data\r\ncontent-length: %d\r\n\r\n"
     with front.client() as client:
         client.sock.sendall(inner)
         assert client.reply().status == 200

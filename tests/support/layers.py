@@ -27,8 +27,11 @@ _NOUNS = (
     "llmpod.model",
     "llmpod.bounded",
     "llmpod.identity",
+    "llmpod.nocore",
     "llmpod.places",
+    "llmpod.secret",
     "llmpod.text",
+    "llmpod.veil",
     "llmpod.web",
 )
 _SETTINGS = (*_NOUNS, "llmpod.config", "llmpod.config.*")
@@ -54,7 +57,10 @@ PARTS: Mapping[str, Part] = {
     "llmpod.model": Part(ours=("llmpod.errors",), sync=True),
     "llmpod.bounded": Part(sync=True),
     "llmpod.identity": Part(ours=("llmpod.model",), sync=True),
+    "llmpod.nocore": Part(sync=True),
     "llmpod.places": Part(sync=True),
+    "llmpod.secret": Part(sync=True),
+    "llmpod.veil": Part(ours=("llmpod.secret",), sync=True),
     "llmpod.text": Part(sync=True),
     "llmpod.web": Part(libraries=_REQUESTS, sync=True),
     "llmpod.config*": Part(ours=_SETTINGS, libraries=("pydantic", "pydantic_core"), sync=True),
@@ -85,7 +91,7 @@ PARTS: Mapping[str, Part] = {
         ours=("llmpod", "llmpod.errors", "llmpod.cache", "llmpod.cache.*"), libraries=("aiofiles", "redis")
     ),
     "llmpod.observe*": Part(
-        ours=("llmpod", "llmpod.errors", "llmpod.observe", "llmpod.observe.*"),
+        ours=("llmpod", "llmpod.errors", "llmpod.veil", "llmpod.observe", "llmpod.observe.*"),
         libraries=("prometheus_client",),
     ),
     "llmpod.proxy*": Part(

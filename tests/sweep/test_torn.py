@@ -62,8 +62,7 @@ def play(directory: Path, cell: Cell) -> bool:
     assert writer.returncode == (-signal.SIGKILL if struck and "signal" in fate else 0)
     if "error" in fate and kind == "cache":
         assert safe == 9, "what the disk refused was stored when it took it again"
-    if (directory / "real").exists():
-        JUDGE[kind](directory / "real", safe)
+    JUDGE[kind](directory / "real", safe)
     return struck
 
 

@@ -102,8 +102,8 @@ def write(kind: str, directory: Path) -> None:
     rehearsal = directory / "rehearsal"
     rehearsal.mkdir()
     WRITE[kind](rehearsal, iter(range(1, 6)), lambda _: None)
-    os.kill(os.getpid(), signal.SIGSTOP)
     (directory / "real").mkdir()
+    os.kill(os.getpid(), signal.SIGSTOP)
     WRITE[kind](
         directory / "real", iter(range(1, 1 + GENERATIONS * (3 if kind == "cache" else 1))), SAY[kind]
     )
