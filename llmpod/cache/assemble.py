@@ -19,6 +19,7 @@ opens every message, as in vLLM's JSON form; and it is the empty string in a mes
 """
 
 import json
+from collections.abc import Iterable
 from typing import Any, Final
 
 from llmpod.cache import messages, responses
@@ -48,17 +49,21 @@ def assemble(frames: bytes, *, path: str) -> bytes:
     if not converts(path):
         raise UpstreamInvalid(f"A stream of {path} cannot be turned into one JSON document.")
     chunks = (_chunk(event.data) for event in parse_events(frames) if event.data.strip() != DONE)
-    shape = shape_of(path)
+    try:
+        return compact(_answer(shape_of(path), chunks))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # a member of a type that it never has
+        raise UpstreamInvalid(f"The model server's events cannot be put together ({error!r}).") from None
+
+
+def _answer(shape: Shape, chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
     if shape is Shape.MESSAGES:
-        answer = messages.assemble(list(chunks))
-    elif shape is Shape.RESPONSES:
-        answer = responses.assemble(list(chunks))
-    else:
-        assembly = _Assembly(chat=shape is Shape.CHAT)
-        for chunk in chunks:
-            assembly.take(chunk)
-        answer = assembly.answer()
-    return compact(answer)
+        return messages.assemble(list(chunks))
+    if shape is Shape.RESPONSES:
+        return responses.assemble(list(chunks))
+    assembly = _Assembly(chat=shape is Shape.CHAT)
+    for chunk in chunks:
+        assembly.take(chunk)
+    return assembly.answer()
 
 
 def _chunk(data: str) -> dict[str, Any]:

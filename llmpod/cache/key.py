@@ -62,7 +62,7 @@ def _plain_flag(value: Any) -> bool:
 def _server_side_tools(tools: Any) -> bool:
     kinds = [tool.get("type") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
     return any(
-        kind not in {"function", "custom", "namespace", "local_shell", "apply_patch"} for kind in kinds
+        kind not in ("function", "custom", "namespace", "local_shell", "apply_patch") for kind in kinds
     )
 
 

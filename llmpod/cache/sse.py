@@ -21,9 +21,9 @@ _LINE_END: Final = re.compile(r"\r\n|\n|\r")
 
 DONE: Final = "[DONE]"
 _LF: Final = 10
-RESPONSES_END: Final = frozenset({"response.completed", "response.incomplete", "response.failed"})
+RESPONSES_END: Final = ("response.completed", "response.failed", "response.incomplete")
 _MARKERS: Final = {
-    Shape.RESPONSES: tuple(name.encode() for name in sorted(RESPONSES_END)),
+    Shape.RESPONSES: tuple(name.encode() for name in RESPONSES_END),
     Shape.MESSAGES: (b"message_stop",),
 }
 

@@ -42,8 +42,14 @@ def unroll(answer: bytes, *, path: str, include_usage: bool) -> bytes:
     Raises:
         UpstreamInvalid: it is no answer of that path, or the path's answers cannot be converted.
     """
-    shape = shape_of(path)
     document = _document(answer, path)
+    try:
+        return _unrolled(document, shape_of(path), include_usage=include_usage)
+    except (KeyError, TypeError, ValueError, AttributeError):  # a member of a type that it never has
+        raise UpstreamInvalid(_NOT_A_STREAM) from None
+
+
+def _unrolled(document: dict[str, Any], shape: Shape, *, include_usage: bool) -> bytes:
     if shape is Shape.MESSAGES:
         return b"".join(map(_named_frame, messages.unroll(document)))
     if shape is Shape.RESPONSES:

@@ -49,9 +49,7 @@ class Intake(asyncio.Protocol):
         self._since = 0.0  # when the header began, or its body; 0 between requests
         self._served = False  # a request was read
         self._length: int | None = None
-        self._expects = self._upgrading = (
-            False  # the client waits for "100 Continue"; offers another protocol
-        )
+        self._expects = self._upgrading = False  # the client waits for "100 Continue"; offers h2c
         self._in_head = True
         self._head_bytes = self._field_bytes = 0
         self._recent = b""  # what came since before the header began, until it is whole

@@ -157,9 +157,9 @@ class Simulator:
 
 
 def _harmless(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without real secrets: a fake has no business with them."""
-    secret = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
-    return {name: value for name, value in environ.items() if not name.upper().endswith(secret)}
+    """What a Python program needs of the environment: a fake has no business with anybody's secrets."""
+    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+    return {n: value for n, value in environ.items() if n in kept or n.startswith(("PYTHON", "COVERAGE_"))}
 
 
 def _ready(process: "subprocess.Popen[str]") -> dict[str, Any]:

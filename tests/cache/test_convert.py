@@ -254,3 +254,24 @@ def test_a_character_that_was_cut_in_two_is_whole_again() -> None:
     assert json.loads(whole)["choices"][0]["message"]["content"] == "\U0001f600"
     unrolled = unroll(whole.replace(b"\\ude00", b""), path=CHAT, include_usage=True)
     assert json.loads(assemble(unrolled, path=CHAT))["choices"][0]["message"]["content"] == "\ud83d"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/responses", b'data: {"type": {}, "response": {"output": []}}\n\n'),
+        (CHAT, b'data: {"choices": [{"index": 0, "delta": [1]}]}\n\ndata: [DONE]\n\n'),
+        (CHAT, b'data: {"choices": [{"message": 5, "delta": {"content": "a"}}]}\n\ndata: [DONE]\n\n'),
+    ],
+)
+def test_events_with_members_of_a_type_that_they_never_have(path: str, body: bytes) -> None:
+    """Found by chance (tests/fuzz): the model server is told of, and no error of ours is made of it."""
+    with pytest.raises(UpstreamInvalid):
+        assemble(body, path=path)
+    assert not verdict(body, stream=True, path=path).complete
+
+
+def test_a_document_with_members_of_a_type_that_they_never_have() -> None:
+    for message in (b"1.5", b'"a"', b"[1]"):
+        with pytest.raises(UpstreamInvalid):
+            unroll(b'{"choices": [{"index": 0, "message": %b}]}' % message, path=CHAT, include_usage=True)

@@ -124,3 +124,28 @@ def cut(raw: bytes, dice: random.Random) -> tuple[bytes, ...]:
     places = sorted(dice.randrange(len(raw) + 1) for _ in range(dice.randint(1, 3)))
     ends = zip([0, *places], [*places, len(raw)], strict=True)
     return tuple(raw[begin:end] for begin, end in ends if begin < end)
+
+
+def reshaped(raw: bytes, dice: random.Random) -> bytes:
+    """The same JSON, or stream of it, with one value by another of any type, or without it."""
+    pieces = raw.split(b"data: ")
+    at = dice.randrange(len(pieces))
+    text, end, rest = pieces[at].partition(b"\n\n")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return raw
+    pieces[at] = json.dumps(_replaced(value, dice)).encode() + end + rest
+    return b"data: ".join(pieces)
+
+
+def _replaced(value: Any, dice: random.Random) -> Any:
+    if not isinstance(value, dict | list) or not value or dice.random() < 0.1:
+        return dice.choice(VALUES)
+    name, inner = dice.choice(list(value.items() if isinstance(value, dict) else enumerate(value)))
+    changed: Any = value.copy()
+    if dice.random() < 0.1:
+        del changed[name]
+    else:
+        changed[name] = _replaced(inner, dice)
+    return changed

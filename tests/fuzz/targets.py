@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from llmpod.cache.answer import verdict
 from llmpod.cache.assemble import assemble
 from llmpod.cache.items import batch_of, put_together, taken_apart
 from llmpod.cache.jsontext import NotJSON, canonical, read
@@ -74,6 +75,8 @@ class _Listener(Intake):
 
 def request(raw: bytes) -> None:
     """However the bytes are cut on their way, the same is understood."""
+    if not raw:
+        return  # asyncio tells of no empty reads
     loop = asyncio.new_event_loop()
     try:
         whole, cut = _Listener(loop), _Listener(loop)
@@ -153,6 +156,13 @@ def document(raw: bytes) -> None:
         json.loads(put_together(parts, like=raw))
 
 
+def judged(raw: bytes) -> None:
+    """Whether an answer is complete is found out of any bytes."""
+    for path in (*PATHS, "/v1/embeddings", "/v1/no/such"):
+        for streamed in (True, False):
+            verdict(raw, stream=streamed, path=path)
+
+
 # --- files ------------------------------------------------------------------------------------------------------
 def files(folder: Path) -> dict[str, Target]:
     """Targets that read a file, which must not be theirs alone to find in order."""
@@ -206,6 +216,15 @@ _QUESTIONS: tuple[Any, ...] = (
     {"model": "m", "messages": [{"role": "user", "content": "é\U0001f600"}], "stream": True, "n": 1.0},
     {"model": "m", "input": ["a", [1, 2]], "stream_options": {"include_usage": True}},
     [[[1, {"a": None}]], -0.0, 1e300, "\\u0000"],
+    {
+        "model": "m",
+        "input": [{"type": "message", "role": "user", "id": "msg_1"}],
+        "tools": [{"type": "function"}],
+    },
+    {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "<environment_details>\n"}]}],
+        "metadata": {},
+    },
 )
 _EMBEDDINGS = (
     b'{"object":"list","data":[{"index":0,"embedding":[0.5]},{"index":1,"embedding":"AAA="}],'
@@ -225,6 +244,7 @@ MEMORY: Final[dict[str, Fuzzed]] = {
     "question": Fuzzed(
         question, tuple(json.dumps(value, ensure_ascii=False).encode() for value in _QUESTIONS)
     ),
+    "judged": Fuzzed(judged, (_STREAM, _RESPONSE, _MESSAGE, chat("a"), _EMBEDDINGS)),
     "stream": Fuzzed(stream, (_STREAM, _RESPONSE, _MESSAGE, _STREAM.replace(b"\n", b"\r\n"))),
     "document": Fuzzed(
         document,

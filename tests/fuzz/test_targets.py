@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.inputs import faulty
+from tests.fuzz.inputs import faulty, reshaped
 from tests.fuzz.targets import FILES, MEMORY, Target, files
 
 SEED = 5
@@ -22,10 +22,11 @@ def fuzz(target: Target, seeds: tuple[bytes, ...], count: int) -> None:
     for seed in stock:
         target(seed)
     for _ in range(count):
-        raw = faulty(dice.choice(stock), dice, stock)
+        raw = dice.choice(stock)
+        raw = reshaped(raw, dice) if dice.random() < 0.5 else faulty(raw, dice, stock)
         try:
             target(raw)
-        except Exception as error:
+        except Exception as error:  # whatever a parser lets out is the finding
             raise AssertionError(f"found: {raw!r}") from error
         if len(stock) < 4 * len(seeds) and len(raw) < 3000:
             stock.append(raw)

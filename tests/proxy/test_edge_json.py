@@ -134,6 +134,14 @@ def test_unusual_json_arrives_as_it_was_written(front: Proxy, server: Stub, body
     assert [turn.body for turn in server.turns] == [body]
 
 
+def test_a_member_of_a_type_that_it_never_has_is_the_servers_to_judge(front: Proxy, server: Stub) -> None:
+    """Found by chance (tests/fuzz): what decides about storing took it for hashable, and that was a 500."""
+    server.script = lambda turn: turn.reply(b"{}")
+    body = b'{"input":"x","tools":[{"type":["function"]},{"type":{}},3],"stream":"yes"}'
+    assert front.ask(body, path="/v1/responses").status == 200
+    assert [turn.body for turn in server.turns] == [body]
+
+
 SIZE = 8 * 2**20
 HEAVY: dict[str, tuple[bytes, int]] = {
     "floats": (b'{"model":"m","input":[' + b"1.5," * (SIZE // 4) + b"0]}", 400),
