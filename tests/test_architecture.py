@@ -102,6 +102,9 @@ BAD = [
     ("telling", "llmpod/backends/runpod_api.py", "log.debug('x', headers={'a': 'Bearer ' + self._token})", 1),
     ("redirects", "llmpod/lifecycle/probe.py", "get(url, allow_redirects=True)", 1),
     ("redirects", "llmpod/proxy/app.py", "AsyncClient(follow_redirects=follow)", 1),
+    ("child-environment", "llmpod/cli/tls.py", "subprocess.run(['openssl'])", 1),
+    ("child-environment", "llmpod/cli/tls.py", "subprocess.Popen(['openssl'], cwd='/')", 1),
+    ("child-environment", "llmpod/sim/scripted.py", "asyncio.create_subprocess_exec('sh')", 1),
     ("verification", "llmpod/lifecycle/probe.py", "get(url, verify=False)", 1),
     ("verification", "llmpod/lifecycle/probe.py", "session.verify = False", 1),
     ("verification", "llmpod/proxy/upstream.py", "context.verify_mode = ssl.CERT_NONE", 1),
@@ -153,6 +156,7 @@ GOOD = [
         "llmpod/model.py",
         "try: ...\nexcept Exception:\n    # one bad hook must not stop the others\n    log()",
     ),
+    ("llmpod/cli/tls.py", "subprocess.run(['openssl'], env={})"),
     ("llmpod/model.py", "run(['x'], shell=False)\nget(url, verify=True)"),
     # a certificate that is pinned by itself may bear any name; it is still verified
     (

@@ -12,6 +12,7 @@ from llmpod.config import (
     Config,
     DockerSection,
     ProcessSection,
+    ServerlessSection,
     SlurmSection,
     StaticSection,
     base_url,
@@ -102,9 +103,22 @@ def open_backend(config: Config, key: Secret) -> Backend:
         return _slurm(config, common.slurm)
     if common.static is not None and common.backend == "static":
         return _static(config, common.static)
+    if common.runpod_serverless is not None and common.backend == "runpod_serverless":
+        return _serverless(config, common.runpod_serverless, key)
     from llmpod.backends.runpod_pod import RunpodPods
 
     return RunpodPods(common, key)
+
+
+def _serverless(config: Config, section: ServerlessSection, key: Secret) -> Backend:
+    from llmpod.backends.machines import Machines
+    from llmpod.backends.runpod_api import RunpodApi
+    from llmpod.backends.runpod_serverless import ServerlessEndpoint
+    from llmpod.backends.runpod_serverless_probe import check_key
+
+    api = RunpodApi(config.common.runpod_api_url, key)
+    machines = Machines(config.directory / "machines")
+    return ServerlessEndpoint(section, api, machines, guard=lambda: check_key(section, key))
 
 
 def _docker(config: Config, section: DockerSection) -> Backend:

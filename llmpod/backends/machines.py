@@ -70,6 +70,11 @@ class Machines:
             return found if isinstance(found, dict) else {}
         return {}
 
+    def note(self, name: str, file: str, document: Mapping[str, Any]) -> None:
+        """Keep something that one can do without; a full disk or a machine that is no more is no matter."""
+        with suppress(OSError):
+            self._put(self.path(name) / file, json.dumps(document))
+
     def end(self, name: str) -> bool:
         """Note that its end was ordered; False when there is no such machine.
 

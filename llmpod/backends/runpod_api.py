@@ -98,8 +98,17 @@ class RunpodApi:
             CreateUnknown: no clear answer; the thing may exist.
             ProviderError: provably not created.
         """
+        return self._once("POST", path, body)
+
+    def change(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """One changing call (PATCH), never repeated, with the same outcomes as a create."""
+        return self._once("PATCH", path, body)
+
+    def _once(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        call = f"{'create' if method == 'POST' else 'change'} call"
         try:
-            response = self._session.post(
+            response = self._session.request(
+                method,
                 self._base + path,
                 json=body,
                 timeout=(CONNECT_SECONDS, CREATE_SECONDS),
@@ -108,12 +117,12 @@ class RunpodApi:
         except requests.RequestException as e:
             if _never_sent(e):
                 raise ProviderUnavailable(f"Cannot reach RunPod ({_reason(e)}).") from None
-            raise CreateUnknown(f"RunPod did not answer the create call ({_reason(e)}).") from None
+            raise CreateUnknown(f"RunPod did not answer the {call} ({_reason(e)}).") from None
         if 200 <= response.status_code < 300:
-            return self._created(response)
+            return self._created(response, call)
         if response.status_code not in _NOT_CREATED:
             raise CreateUnknown(
-                f"RunPod answered the create call with {response.status_code}: {_detail(response)}"
+                f"RunPod answered the {call} with {response.status_code}: {_detail(response)}"
             )
         _refuse(response)
 
@@ -186,13 +195,13 @@ class RunpodApi:
             raise ProviderUnavailable(f"RunPod's answer is not a JSON object: {response.text[:80]!r}")
         return value
 
-    def _created(self, response: requests.Response) -> dict[str, Any]:
+    def _created(self, response: requests.Response, call: str) -> dict[str, Any]:
         try:
             value = self._object(response)
         except ProviderUnavailable as e:
-            raise CreateUnknown(f"The create call succeeded, but {e.message}") from None
+            raise CreateUnknown(f"The {call} succeeded, but {e.message}") from None
         if not isinstance(value.get("id"), str):
-            raise CreateUnknown("The create call succeeded, but RunPod's answer has no id.")
+            raise CreateUnknown(f"The {call} succeeded, but RunPod's answer has no id.")
         return value
 
 

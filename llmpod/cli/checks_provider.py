@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from llmpod.backends import open_backend
 from llmpod.cli.checks import UPDATE, Check, Site, ok, problem, warning
 from llmpod.cli.scheduled import key_mend
-from llmpod.errors import BadCredentials, LlmpodError, NoMoney, ProviderError, RetiredApi
+from llmpod.errors import (
+    BadCredentials,
+    BadSpec,
+    LlmpodError,
+    NoMoney,
+    NotFound,
+    ProviderError,
+    RetiredApi,
+)
 from llmpod.lifecycle import match
 from llmpod.lifecycle.state import State
 from llmpod.model import Listing
@@ -24,9 +32,9 @@ def provider(site: Site) -> Iterator[Check]:
     except LlmpodError as e:
         yield problem("key", e.message, key_mend(e, site.call.environ))
         return
-    rented = site.config.common.is_rented
+    billed = site.config.common.is_billed
     yield ok("key", f"from {key.source}" if key.reveal() else f"{site.config.common.backend} needs none")
-    if rented and site.config_error and not site.config.path.exists():
+    if billed and site.config_error and not site.config.path.exists():
         return  # which API to ask would be a guess, and the key is not for guessed addresses
     yield from _asked(site, key)
 
@@ -41,7 +49,7 @@ def _asked(site: Site, key: Secret) -> Iterator[Check]:
         return
     finally:
         backend.close()
-    if not site.config.common.is_rented:
+    if not site.config.common.is_billed:
         yield ok("api", f"the backend {site.config.common.backend} can be looked at")
         yield _pods(site, listing)
         return
@@ -55,7 +63,7 @@ def _refused(site: Site, key: Secret, error: ProviderError) -> Check:
     url = shlex.quote(site.config.common.runpod_api_url)
     if error.retry_after is not None:
         return warning("api", error.message, f"sleep {error.retry_after:.0f} && {site.manage('doctor')}")
-    if not site.config.common.is_rented:
+    if not site.config.common.is_billed:
         return problem("api", str(error), site.edit)
     if isinstance(error, BadCredentials):
         in_file = key.source.startswith("/")
@@ -64,6 +72,8 @@ def _refused(site: Site, key: Secret, error: ProviderError) -> Check:
         return problem("api", error.message, f"{mend}   {NEW_KEY}")
     if isinstance(error, RetiredApi):
         return problem("api", error.message, UPDATE)
+    if isinstance(error, BadSpec | NotFound):
+        return problem("api", str(error), site.edit)
     if isinstance(error, NoMoney):
         return problem("api", error.message, "open https://console.runpod.io/user/billing")
     return problem("api", error.message, f"curl -v {url}/v2/pods   # is the network up?")

@@ -20,6 +20,7 @@ from llmpod.cli.command import DEFAULT_CONFIG, Invocation
 from llmpod.cli.commands import NAMES, commands
 from llmpod.cli.veiled import veiled
 from llmpod.errors import LlmpodError
+from llmpod.nocore import leave_no_core
 from llmpod.veil import Veil
 
 
@@ -100,6 +101,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     """Run one command; errors become one readable line on stderr and an exit code."""
     argv = sys.argv[1:] if argv is None else argv
     environ = config.environment() if environ is None else environ
+    leave_no_core()
     veil = Veil(environ.get(name) for name in config.SECRET_VARIABLES)
     with veiled(veil):
         options = parser(_said(argv)).parse_args(argv)

@@ -55,6 +55,9 @@ def print_plans(plane: Plane, console: Console, *, keep: bool, verbose: bool) ->
 
 def _without_market(config: PodConfig) -> str:
     where = f"Model {config.hub_id} on the backend {config.backend}"
+    if (section := config.runpod_serverless) is not None and config.is_billed:
+        many = f"{section.min_workers} to {section.max_workers} workers" if section.park else "its workers"
+        return f"{where}: RunPod bills {many} of endpoint {section.endpoint_id} by the second."
     return f"{where}: there is nothing to choose and nothing to pay here."
 
 

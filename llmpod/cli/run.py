@@ -168,7 +168,7 @@ def _agree(plane: Plane, options: Options, console: Console) -> None:
     if plane.config.common.backend == "demo":
         return
     print_plans(plane, console, keep=True, verbose=options.verbose)
-    if options.yes or not plane.config.common.is_rented:
+    if options.yes or not plane.config.common.is_billed:
         return
     if not console.is_terminal:
         raise Declined(

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from llmpod.backends.machines import Machines
+from llmpod.backends.runpod_serverless_probe import LOAD_FILE
 from llmpod.cli.wiring import Plane
 from llmpod.errors import StateError
 from llmpod.identity import process_id
@@ -78,6 +80,7 @@ def status_document(plane: Plane) -> dict[str, Any]:
         "models": {
             name: _model_document(state.record(name), orders.get(name), now)
             | {"heartbeat_seconds": config.heartbeat_seconds if config.is_rented else None}
+            | {"load": _load(plane, state.record(name))}
             for name, config in plane.config.models.items()
         },
         "proxy": {
@@ -118,6 +121,13 @@ def _state(plane: Plane) -> tuple[State, str]:
         return plane.store.load(), ""
     except StateError as e:
         return State(), str(e)
+
+
+def _load(plane: Plane, record: Record) -> dict[str, Any] | None:
+    """What the last look at a serverless endpoint counted, and when; None for all else."""
+    if record.instance_id is None:
+        return None
+    return Machines(plane.config.directory / "machines").document(record.instance_id, LOAD_FILE) or None
 
 
 def _end_of_run(record: Record) -> float | None:
@@ -187,6 +197,8 @@ def _print_model(console: Console, name: str, model: dict[str, Any], now: float)
     if model["pod_id"]:
         pod = f"pod      {model['pod_id']} on {model['gpu']}, {dollars(model['usd_per_hour'])}/h"
         console.print(pod, markup=False)
+    if load := model["load"]:
+        console.print(f"load     {load['said']} ({duration(now - load['at'])} ago)", highlight=False)
     if model["created_at"]:
         console.print(
             f"cost     {dollars(model['spent_usd'])} so far, at most {dollars(model['worst_case_usd'])}"

@@ -18,6 +18,7 @@ from typing import Final
 
 from llmpod.cli.command import Command, Invocation
 from llmpod.config import expires_at
+from llmpod.config.children import child_environ
 from llmpod.errors import ConfigError, LlmpodError
 from llmpod.lifecycle import files
 from llmpod.lifecycle.store import Store
@@ -143,6 +144,7 @@ def _alternative(name: str) -> str:
 def _openssl(program: str, *arguments: str | Path) -> None:
     done = subprocess.run(
         [program, *map(str, arguments)],
+        env=child_environ({}),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

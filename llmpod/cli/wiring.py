@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmpod.backends import Backend, Speaking, open_backend, plain_spec, runpod_spec
+from llmpod.backends.machines import Machines
 from llmpod.backends.runpod_account import balance
 from llmpod.backends.runpod_logs import tail
 from llmpod.backends.runpod_pod import RunpodPods
+from llmpod.backends.runpod_serverless import ServerlessEndpoint
+from llmpod.backends.runpod_serverless_probe import ServerlessProber
 from llmpod.cli.draw import Drawer
 from llmpod.cli.proxyenv import proxy_environ
 from llmpod.config import Config, PodConfig
 from llmpod.errors import ProviderError, StateError
 from llmpod.lifecycle import failpoint, files
-from llmpod.lifecycle.act import Actor, Managed
+from llmpod.lifecycle.act import Actor, Managed, Prober
 from llmpod.lifecycle.decide import Policy
 from llmpod.lifecycle.events import EventLog
 from llmpod.lifecycle.lastwords import LastWords
@@ -58,7 +61,7 @@ class Plane:
     key: Secret
     store: Store
     backend: Backend
-    prober: HttpProber
+    prober: Prober
     proxy: ProxyProcess | None
     clock: Callable[[], float]
     point: Callable[[str], None]
@@ -198,13 +201,29 @@ def open_plane(
         StateError: the directory for its files cannot be used.
         ConfigError: a failpoint is set that is none.
     """
-    store, prober = Store(config.state_file, veil=veil), HttpProber()
-    backend = open_backend(config, key)
+    store, backend = Store(config.state_file, veil=veil), open_backend(config, key)
     proxy = ProxyProcess(store, PROXY_SCRIPT, proxy_environ(config, environ, store)) if with_proxy else None
     try:
-        yield Plane(config, key, store, backend, prober, proxy, clock, point or failpoint.point(environ))
+        yield Plane(
+            config,
+            key,
+            store,
+            backend,
+            _prober(config, backend),
+            proxy,
+            clock,
+            point or failpoint.point(environ),
+        )
     finally:
         backend.close()
+
+
+def _prober(config: Config, backend: Backend) -> Prober:
+    """Asks model servers: those that a request wakes, and bills for, with care."""
+    prober = HttpProber()
+    if isinstance(backend, ServerlessEndpoint):
+        return ServerlessProber(backend, Machines(config.directory / "machines"), prober)
+    return prober
 
 
 def managed(config: PodConfig, digest: str, draw: Callable[[Mapping[str, float]], Spec]) -> Managed:
@@ -249,9 +268,11 @@ def managed(config: PodConfig, digest: str, draw: Callable[[Mapping[str, float]]
 
 def _key_file(config: PodConfig) -> str | None:
     """Where the key of a server is that is not ours; None: we make the key."""
-    if config.static is None or config.backend != "static":
-        return None
-    return str(config.static.api_key_file or "")
+    if config.static is not None and config.backend == "static":
+        return str(config.static.api_key_file or "")
+    if config.runpod_serverless is not None and config.backend == "runpod_serverless":
+        return str(config.runpod_serverless.api_key_file)
+    return None
 
 
 def with_port(config: Config, port: int) -> Config:

@@ -32,7 +32,15 @@ from llmpod.config.live import FIXED, changed, needs_restart
 from llmpod.config.proxy import Auth, ProxySettings, base_url, proxy_settings, reached_at
 from llmpod.config.schema import AUTO_GPU, VLLM_PRESET, Budget, Notification, PodConfig
 from llmpod.config.settings_file import SETTINGS_VARIABLE, settings_digest
-from llmpod.config.ways import DEFAULTS, SECTIONS, DockerSection, ProcessSection, SlurmSection, StaticSection
+from llmpod.config.ways import (
+    DEFAULTS,
+    SECTIONS,
+    DockerSection,
+    ProcessSection,
+    ServerlessSection,
+    SlurmSection,
+    StaticSection,
+)
 from llmpod.errors import ConfigError
 
 __all__ = [
@@ -52,6 +60,7 @@ __all__ = [
     "ProcessSection",
     "ProxySettings",
     "Scope",
+    "ServerlessSection",
     "SlurmSection",
     "StaticSection",
     "base_url",
@@ -81,6 +90,8 @@ S = TypeVar("S", bound=BaseModel)
 DEFAULT_MODEL = "default"
 _NEEDED_TO_END = ("state_file", "runpod_api_url", "runpod_proxy_url", "proxy_port", "create_grace_seconds")
 MAX_BYTES = 2**20
+ENDPOINT_VARIABLE = "RUNPOD_VLLM_ENDPOINT_ID"
+DEFAULT_MODEL_VARIABLE = "RUNPOD_DEFAULT_MODEL"
 
 
 def environment() -> Mapping[str, str]:
@@ -155,11 +166,12 @@ def salvage(path: Path, environ: Mapping[str, str]) -> Config:
                 re.findall(r'^\s*"(state_file|runpod_api_url)"\s*:\s*"([^"\\\n]*)"', text, re.MULTILINE)
             )
     kept: dict[str, Any] = {"model": "unknown"}
+    known = {name: environ[name] for name in (ENDPOINT_VARIABLE,) if name in environ}
     for name in (*SECTIONS, "backend", *_NEEDED_TO_END):
         if name not in raw:
             continue
         with suppress(ConfigError):
-            parse({**kept, name: raw[name]}, path=path, environ={})
+            parse({**kept, name: raw[name]}, path=path, environ=known)
             kept[name] = raw[name]
     return parse(kept, path=path, environ=environ)
 
@@ -172,11 +184,24 @@ def parse(raw: Mapping[str, Any], *, path: Path, environ: Mapping[str, str]) -> 
         values.setdefault("hf_token", token)
     if url := environ.get("RUNPOD_API_BASE_URL"):
         values.setdefault("runpod_api_url", url)
+    if way == "runpod_serverless":
+        values = _of_endpoint(values, environ)
     try:
         config = PodConfig.model_validate(values)
     except ValidationError as e:
         raise _explained(e, path) from None
     return Config(path, MappingProxyType({DEFAULT_MODEL: _resolved(config, path.parent)}), _open(raw))
+
+
+def _of_endpoint(values: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """With the endpoint and the model that RunPod's own examples have in the environment."""
+    section, model = values.get("runpod_serverless"), environ.get(DEFAULT_MODEL_VARIABLE)
+    named = {**values}
+    if (endpoint := environ.get(ENDPOINT_VARIABLE)) and isinstance(section, dict):
+        named["runpod_serverless"] = {"endpoint_id": endpoint, **section}
+    if model and not {"model", "modelStoreId"} & values.keys():
+        named["model"] = model
+    return named
 
 
 def _open(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from llmpod.secret import Secret
 NO_KEY = Secret("", "nowhere: none is needed")
 SECRET_VARIABLES = ("RUNPOD_API_KEY", "HF_TOKEN")
 """Environment variables whose values are secret."""
-_RUNPOD = ("runpod", "demo")
+_RUNPOD = ("runpod", "runpod_serverless", "demo")
 
 
 def key_file(environ: Mapping[str, str]) -> Path:

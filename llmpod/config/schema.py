@@ -11,7 +11,16 @@ from pydantic import ConfigDict, Field, model_validator
 
 from llmpod.config.front import FrontKeys
 from llmpod.config.section import Name, Section, Token
-from llmpod.config.ways import RENTED, SECTIONS, DockerSection, ProcessSection, SlurmSection, StaticSection
+from llmpod.config.ways import (
+    BILLED,
+    RENTED,
+    SECTIONS,
+    DockerSection,
+    ProcessSection,
+    ServerlessSection,
+    SlurmSection,
+    StaticSection,
+)
 from llmpod.model import EventKind
 
 Seconds = Annotated[int, Field(ge=0, le=31 * 24 * 3600)]
@@ -66,8 +75,11 @@ class PodConfig(FrontKeys):
     )
 
     # where to run it
-    backend: Literal["runpod", "demo", "process", "docker", "slurm", "static"] = Field(
+    backend: Literal["runpod", "runpod_serverless", "demo", "process", "docker", "slurm", "static"] = Field(
         "runpod", description="How the model is run; `demo` is the bundled simulator: free, local."
+    )
+    runpod_serverless: ServerlessSection | None = Field(
+        None, description="For the backend `runpod_serverless`: an endpoint that exists."
     )
     process: ProcessSection | None = Field(None, description="For the backend `process`: a local command.")
     docker: DockerSection | None = Field(None, description="For the backend `docker`: a container.")
@@ -201,6 +213,11 @@ class PodConfig(FrontKeys):
     def is_rented(self) -> bool:
         """Whether machines are bought by the hour; all else costs nothing that we could count."""
         return self.backend in RENTED
+
+    @property
+    def is_billed(self) -> bool:
+        """Whether RunPod sends a bill, by the hour or by the second."""
+        return self.backend in BILLED
 
     @property
     def hub_id(self) -> str:

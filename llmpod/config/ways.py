@@ -17,6 +17,8 @@ from llmpod.config.section import Name, Port, Section, Word
 TEN_YEARS = 3650 * 24 * 3600
 RENTED = frozenset({"runpod", "demo"})
 """The backends that buy machines by the hour."""
+BILLED = RENTED | {"runpod_serverless"}
+"""The backends that RunPod sends a bill for."""
 
 Variables = Annotated[
     Mapping[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Word], Field(strict=False)
@@ -174,11 +176,40 @@ class StaticSection(Section):
     )
 
 
+class ServerlessSection(Section):
+    """A serverless endpoint of RunPod that exists."""
+
+    endpoint_id: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] = Field(
+        description="Its id; RUNPOD_VLLM_ENDPOINT_ID if absent."
+    )
+    api_key_file: Path = Field(
+        strict=False,
+        description="A 0600 file with a RunPod key that is restricted to this endpoint: the proxy's.",
+    )
+    park: bool = Field(
+        True,
+        description="Whether `up` and `down` set its worker limits, down to 0 and 0; false: they are left alone.",
+    )
+    min_workers: Annotated[int, Field(ge=0, le=100)] = Field(
+        0, description="Workers that stay, and cost, while it is up; 0: a request wakes one."
+    )
+    max_workers: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="Workers at most while it is up."
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "ServerlessSection":
+        if self.min_workers > self.max_workers:
+            raise ValueError("`min_workers` is more than `max_workers`")
+        return self
+
+
 SECTIONS: Mapping[str, type[Section]] = {
     "process": ProcessSection,
     "docker": DockerSection,
     "slurm": SlurmSection,
     "static": StaticSection,
+    "runpod_serverless": ServerlessSection,
 }
 """The section that each backend reads."""
 
@@ -205,6 +236,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "startup_timeout_seconds": TEN_YEARS,
         "unhealthy_after": 10**9,  # it is somebody else's to mend; we go on looking
     },
+    "runpod_serverless": {"initial_wait_seconds": 0, "create_grace_seconds": 60.0},
 }
 """What a key is by default where the backend makes a difference."""
 

@@ -162,5 +162,7 @@ class Audit:
         idle = record.phase is Phase.STOPPED and record.attempts == 0
         age = now - (orphan.created_at or now)
         time_left = age + decide.MIN_RUN_SECONDS < self._models[model].policy.runtime_seconds
+        wanted = self._models[model].policy.digest
+        outdated = bool(wanted) and orphan.digest not in ("", wanted)  # it would only be replaced, at once
         up = want.direction is Direction.UP and not expired(record, want, now)
-        return idle and up and time_left and current
+        return idle and up and time_left and current and not outdated

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llmpod.config.children import child_environ
 from llmpod.errors import LlmpodError, StateError
 from llmpod.lifecycle.schedule import KEY_FILE, SHUTDOWN, markers
 
@@ -30,7 +31,7 @@ class Crontab:
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = {**environ, "LC_ALL": "C"}
+        self._environ = child_environ(environ)
 
     def read(self) -> str | None:
         """The whole table, or None where the program ``crontab`` does not exist.

@@ -4,8 +4,9 @@ A program of its own, of the standard library alone, so that it starts in millis
 outlives the pass that started it. SIGTERM and SIGINT are passed on, so the proxy drains; it is killed when it takes
 too long. SIGHUP is passed on too. A proxy that ended as it was told, or says that it cannot start (78, 98), is over.
 
-Its arguments are the file in which it tells what happened, and the proxy's command; it ends with the proxy's last
-exit code. Killed itself, it leaves a proxy behind that the next pass replaces.
+Its arguments are the file in which it tells what happened, the log, which its own standard output must be, and the
+proxy's command. It keeps the log from growing without end, and ends with the proxy's last exit code. Killed itself, it
+leaves a proxy behind that the next pass replaces.
 """
 
 import contextlib
@@ -26,6 +27,9 @@ WINDOW_SECONDS = 60.0
 FIRST_PAUSE = 0.1  # seconds before a second start; twice that before each further one
 # told to end, in its own words or in the system's; a wrong configuration (EX_CONFIG); a port that is taken
 FINAL = frozenset({0, -signal.SIGTERM, -signal.SIGINT, 78, 98})
+LOG_BYTES = 10 * 2**20
+_LOOK_SECONDS = 60.0
+_PIECE = 2**16
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -59,11 +63,13 @@ class Warden:
 
     Args:
         notes: the file in which it tells what happened.
+        log: the file that standard output and error lead to, opened for writing at its end.
         command: the proxy's.
     """
 
-    def __init__(self, notes: Path, command: list[str]) -> None:
+    def __init__(self, notes: Path, log: Path, command: list[str]) -> None:
         self._notes = notes
+        self._log = log
         self._command = command
         self._crashes = Crashes()
         self._proxy: subprocess.Popen[bytes] | None = None
@@ -104,11 +110,29 @@ class Warden:
         while (code := proxy.poll()) is None:
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 proxy.kill()
+            self._bound_log()
             self._hear(self._patience())
         return code
 
-    def _patience(self) -> float | None:
-        return None if self._kill_at is None else max(0.05, self._kill_at - time.monotonic())
+    def _patience(self) -> float:
+        return _LOOK_SECONDS if self._kill_at is None else max(0.05, self._kill_at - time.monotonic())
+
+    def _bound_log(self) -> None:
+        """Set a long log aside and begin anew in the same file: who writes at its end goes on; a line may be lost."""
+        with contextlib.suppress(OSError):
+            if self._log.stat().st_size <= LOG_BYTES:
+                return
+            with contextlib.suppress(OSError):  # a full disk has more need of room than of old lines
+                self._set_aside()
+            os.truncate(self._log, 0)
+
+    def _set_aside(self) -> None:
+        temporary, old = self._log.with_suffix(".log.new"), self._log.with_suffix(".log.1")
+        temporary.unlink(missing_ok=True)
+        with self._log.open("rb") as source, temporary.open("xb") as copy:
+            while piece := source.read(_PIECE):
+                copy.write(piece)
+        temporary.replace(old)
 
     def _rest(self, pause: float) -> bool:
         """Wait before the next start; False when told to end meanwhile."""
@@ -117,7 +141,7 @@ class Warden:
             self._hear(left)
         return self._kill_at is None
 
-    def _hear(self, patience: float | None) -> None:
+    def _hear(self, patience: float) -> None:
         """Wait for a signal and pass it on."""
         if not select.select([self._signals], [], [], patience)[0]:
             return
@@ -144,4 +168,4 @@ class Warden:
 
 if __name__ == "__main__":
     os.umask(0o077)
-    sys.exit(Warden(Path(sys.argv[1]), sys.argv[2:]).stay() & 0xFF)
+    sys.exit(Warden(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]).stay() & 0xFF)

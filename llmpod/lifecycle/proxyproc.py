@@ -37,7 +37,6 @@ START_SECONDS = 15.0
 HEALTH_SECONDS = 6.0  # so that a slow moment, or a start after a crash, does not cost a restart
 RELOAD_SECONDS = 5.0
 STOP_SECONDS = 12.0  # the warden gives the proxy most of it
-_LOG_BYTES = 10 * 2**20
 TOKEN = "LLMPOD_PROXY_TOKEN"  # noqa: S105 - the name of a variable
 EXIT_PORT_TAKEN = 98
 
@@ -231,15 +230,14 @@ class ProxyProcess:
         files.write_atomic(self._settings_file, self._text)
 
     def _popen(self) -> "subprocess.Popen[bytes]":
-        if self._store.log_file.exists() and self._store.log_file.stat().st_size > _LOG_BYTES:
-            self._store.log_file.replace(self._store.log_file.with_suffix(".log.1"))
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         log = os.open(self._store.log_file, flags, 0o600)
         own = {TOKEN: self._token, SETTINGS_VARIABLE: str(self._settings_file), "PYTHONUNBUFFERED": "1"}
-        warden = [sys.executable, "-I", "-S", proxy_warden.__file__, str(self._store.directory / NOTES)]
+        warden = [sys.executable, "-I", "-S", proxy_warden.__file__]
+        files_of_it = [str(self._store.directory / NOTES), str(self._store.log_file)]
         try:
             return subprocess.Popen(
-                [*warden, sys.executable, str(self._script)],
+                [*warden, *files_of_it, sys.executable, str(self._script)],
                 env=self._inherited | own,
                 cwd=self._store.directory,
                 stdin=subprocess.DEVNULL,

@@ -136,8 +136,16 @@ class Store:
         self._keep_older()
         with suppress(StateError):  # without its secret, the mark that was used before is still the mark
             state = replace(state, install_id=self.install_id)
-        document = encode(state)
+        document = encode(self._veiled(state))
         files.write_atomic(self.state_file, json.dumps(document, indent=2) + "\n")
+
+    def _veiled(self, state: State) -> State:
+        """With others' words, such as a provider's, without the secrets that they may repeat."""
+        records = {n: replace(r, error=self.veil.live(r.error)) for n, r in state.records.items()}
+        trouble = state.trouble
+        if trouble is not None:
+            trouble = replace(trouble, text=self.veil.live(trouble.text))
+        return replace(state, records=records, trouble=trouble)
 
     def _keep_older(self) -> None:
         if self._older is not None:

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from llmpod.config.children import SYSTEMD, child_environ
 from llmpod.errors import StateError
 from llmpod.lifecycle.files import write_atomic
 from llmpod.lifecycle.schedule import unit_name
@@ -27,7 +28,7 @@ class UserUnits:
     def __init__(self, install_id: str, environ: Mapping[str, str]) -> None:
         home = Path(environ.get("HOME", "~")).expanduser()
         self._id = install_id
-        self._environ = {**environ, "LC_ALL": "C"}
+        self._environ = child_environ(environ, *SYSTEMD)
         self.directory = Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "systemd" / "user"
         self._stamps = Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share") / "systemd" / "timers"
 

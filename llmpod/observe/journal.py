@@ -98,4 +98,6 @@ class Journal:
 
     def recent(self) -> list[dict[str, Any]]:
         """The last requests, newest first, without any text of theirs."""
-        return [seen._asdict() for seen in reversed(self._recent)]
+        mask = self.log.veil.mask
+        shown = (seen._asdict() for seen in reversed(self._recent))
+        return [{k: mask(v) if isinstance(v, str) else v for k, v in one.items()} for one in shown]

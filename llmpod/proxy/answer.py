@@ -13,7 +13,7 @@ from llmpod.proxy.headers import Headers
 from llmpod.proxy.meter import Meter
 from llmpod.proxy.replies import error_body, error_event, error_headers
 
-BIG: Final = 65536  # a body from here on is not copied behind its head
+BIG: Final = 65536  # a piece of a body from here on is not copied behind what stands before it
 LEFT: Final = 499  # the status of an answer whose client left before it began, as nginx has it
 _BODILESS: Final = frozenset({204, 304})
 
@@ -128,14 +128,20 @@ class Answer:
             self.meter.see(chunk)
         if self._bodiless or not chunk:
             return
+        if len(chunk) >= BIG:
+            self._write_big(chunk)
+            return
+        pending, self._pending = self._pending, b""
+        framed = b"%b%x\r\n%b\r\n" % (pending, len(chunk), chunk) if self._chunked else pending + chunk
+        self._wire.write(framed)
+
+    def _write_big(self, chunk: bytes) -> None:
+        """Not copied: others may keep it, too, and a client that reads slowly would have a copy of its own."""
         if self._chunked:
-            chunk = b"%b%x\r\n%b\r\n" % (self._pending, len(chunk), chunk)
-        elif len(chunk) < BIG:
-            chunk = self._pending + chunk
-        else:
-            self.flush()
-        self._pending = b""
+            self._pending += b"%x\r\n" % len(chunk)
+        self.flush()
         self._wire.write(chunk)
+        self._pending = b"\r\n" if self._chunked else b""
 
     def finish(self) -> None:
         """The body is complete."""

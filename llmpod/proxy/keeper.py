@@ -86,6 +86,8 @@ class Keeper:
         """Other settings from now on; the state file is read anew, for they name a model that it does not know."""
         self._settings = settings
         self._stamp = None
+        if settings.endpoint:
+            self.destinations = (fixed(settings),)
 
     async def start(self) -> None:
         """Read the state once, then go on in the background."""

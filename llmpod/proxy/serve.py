@@ -16,6 +16,7 @@ import uvicorn
 
 from llmpod.config import ProxySettings, environment, proxy_settings
 from llmpod.errors import ConfigError, LlmpodError, PortTaken
+from llmpod.nocore import leave_no_core
 from llmpod.observe import Log, open_log
 from llmpod.proxy import exposure
 from llmpod.proxy.app import Front
@@ -190,6 +191,7 @@ def run(arguments: Sequence[str], *, home: Path, environ: Mapping[str, str] | No
         environ: by default the process's own.
     """
     hold_standard_files()
+    leave_no_core()
     variables = environment() if environ is None else environ
 
     def read() -> ProxySettings:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from llmpod.sim.api import Api
 from llmpod.sim.behavior import BadBehavior, Behavior, merged
 from llmpod.sim.hosts import ProxyHost
+from llmpod.sim.serverless_host import InvokeHost
 from llmpod.sim.wire import Server
 from llmpod.sim.world import World
 
@@ -55,6 +56,8 @@ async def _run(options: argparse.Namespace, world: World, told: Mapping[str, str
         loop.add_signal_handler(number, over.set)
     api = await Server(Api(world).handle, cancels=False).start(options.host, options.port)
     proxy = await Server(ProxyHost(world).handle).start(options.host)
+    invoke = await Server(InvokeHost(world).handle).start(options.host)
+    world.invoke_url = f"http://{options.host}:{invoke.port}"
     base = f"http://{options.host}:{api.port}"
     ready = {
         "api_url": base,
@@ -70,6 +73,7 @@ async def _run(options: argparse.Namespace, world: World, told: Mapping[str, str
         watch.cancel()
     await api.close()
     await proxy.close()
+    await invoke.close()
     await world.close()
 
 

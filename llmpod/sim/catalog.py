@@ -150,7 +150,7 @@ def gpu_entry(gpu: Gpu, counts: Mapping[str, int] | None, query: Query) -> dict[
         "memory": gpu.memory,
         "secure": gpu.secure > 0,
         "community": gpu.community > 0,
-        "price": clouds,
+        "price": {**clouds, "serverless": round(1.8 * gpu.secure, 2)} if gpu.pool else clouds,
         "maxCount": {cloud: gpu.most if price else 0 for cloud, price in clouds.items()},
     }
     if counts is None:

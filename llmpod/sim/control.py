@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from llmpod.sim.behavior import BadBehavior, merged
+from llmpod.sim.serverless import Options
 from llmpod.sim.wire import Exchange
 from llmpod.sim.world import World
 
@@ -26,6 +27,7 @@ class Control:
             ("POST", "/__sim/faults"): self._fault,
             ("POST", "/__sim/advance"): self._advance,
             ("POST", "/__sim/kill"): self._kill,
+            ("POST", "/__sim/endpoint"): self._endpoint,
             ("POST", "/__sim/reset"): self._reset,
         }
 
@@ -70,7 +72,11 @@ class Control:
                 "model_requests": pod.requests,
             }
             pods.append(facts)
-        return {"now": now, "pods": pods}
+        endpoints = [
+            {"id": e.id, "min": e.least, "max": e.most, **e.health(), "list": e.listed()["workers"]}
+            for e in self._world.endpoints.values()
+        ]
+        return {"now": now, "pods": pods, "endpoints": endpoints}
 
     async def _bill(self, _: dict[str, Any]) -> Answer:
         now = self._world.clock.now()
@@ -100,6 +106,13 @@ class Control:
         """`{"id": …}`: the model server of that pod dies; RunPod restarts the container."""
         await self._world.runners[str(body["id"])].kill()
         return {}
+
+    async def _endpoint(self, body: dict[str, Any]) -> Answer:
+        """A new serverless endpoint; with an `id`, changes to that one. Both take the options of serverless.py."""
+        options = {name: value for name, value in body.items() if name != "id"}
+        made = self._world.endpoints[str(body["id"])] if "id" in body else self._world.endpoint(Options())
+        await made.change(options)
+        return {"id": made.id, "key": made.key}
 
     async def _reset(self, _: dict[str, Any]) -> Answer:
         await self._world.reset()

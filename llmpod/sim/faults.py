@@ -13,8 +13,9 @@
 | `phantom` | create: 201 for a pod that never exists |
 | `created_then_X`, `deleted_then_X`, `done_then_X` | executed, then X of the above (`…_but_X` is the same) |
 
-Operations: create, list, get, update, delete, action, logs, catalog, billing, graphql, any of these; `hub`, the fake
-Hugging Face hub; and `model`: the next requests to a model server through the HTTP proxy get this fault as their
+Operations: create, list, get, update, delete, action, logs, catalog, billing, endpoint, limit, workers, graphql, any
+of these; `hub`, the fake Hugging Face hub; `invoke`, the host that invokes serverless endpoints (a status or
+`dropped`); and `model`: the next requests to a model server through the HTTP proxy get this fault as their
 `x-sim-fault` header.
 """
 
@@ -33,9 +34,13 @@ OPERATIONS = (
     "logs",
     "catalog",
     "billing",
+    "endpoint",
+    "limit",
+    "workers",
     "graphql",
     "any",
     "hub",
+    "invoke",
     "model",
 )
 _PLAIN = {"1010", "dropped", "reset", "garbage", "html", "hang", "empty", "capacity", "phantom", "errors"}
@@ -92,7 +97,7 @@ class FaultQueue:
     def take(self, operation: str) -> str | None:
         """The fault for this call, if one waits; it is used up."""
         for index, (wanted, fault) in enumerate(self._waiting):
-            if wanted == operation or (wanted == "any" and operation not in ("hub", "model")):
+            if wanted == operation or (wanted == "any" and operation not in ("hub", "invoke", "model")):
                 del self._waiting[index]
                 return fault
         return None

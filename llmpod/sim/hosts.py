@@ -6,6 +6,7 @@ On this machine it is reached by path, `/{id}-{port}/v1/…`, or by that Host he
 
 import asyncio
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 
 from llmpod.sim.feed import Request
@@ -54,8 +55,11 @@ class ProxyHost:
             await _page(exchange, 502, "Bad Gateway")
             return
         try:
-            writer.write(self._forwarded(exchange.request, target))
-            await self._relay(exchange, reader, runner.pod.behavior.first_byte_seconds)
+            request = exchange.request
+            faulty = target.startswith(_MODEL_PATHS) and request.method == "POST"
+            fault = self._world.faults.take("model") if faulty else None
+            writer.write(forwarded(request, target, {"x-sim-fault": fault} if fault else {}))
+            await relay(exchange, reader, runner.pod.behavior.first_byte_seconds)
         finally:
             writer.transport.abort()  # the client may have left in the middle: the pod must notice
             await self._aged(runner, target)
@@ -77,33 +81,6 @@ class ProxyHost:
             return None, 0, target
         return runner, port, target
 
-    def _forwarded(self, request: Request, target: str) -> bytes:
-        lines = [f"{request.method} {target} HTTP/1.1"]
-        headers = {name: value for name, value in request.headers.items() if name not in _HOP}
-        if request.body or "content-length" in headers or "transfer-encoding" in request.headers:
-            headers["content-length"] = str(len(request.body))
-        if target.startswith(_MODEL_PATHS) and request.method == "POST":
-            fault = self._world.faults.take("model")
-            headers.update({"x-sim-fault": fault} if fault else {})
-        headers["connection"] = "close"
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + request.body
-
-    async def _relay(self, exchange: Exchange, reader: asyncio.StreamReader, patience: float) -> None:
-        try:
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), patience)
-            status, headers = _head(head)
-        except TimeoutError:
-            await _page(exchange, 524, "A timeout occurred")
-            return
-        except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            await _page(exchange, 502, "Bad Gateway")
-            return
-        try:
-            await _body(exchange, reader, status, headers)
-        except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, _PodCut):
-            exchange.reset()
-
     async def _aged(self, runner: Runner, target: str) -> None:
         if not target.startswith(_MODEL_PATHS) or target.startswith("/v1/models"):
             return
@@ -111,6 +88,34 @@ class ProxyHost:
         limit = runner.pod.behavior.die_after
         if limit and runner.pod.requests % limit == 0:
             await runner.kill()
+
+
+def forwarded(request: Request, target: str, more: Mapping[str, str]) -> bytes:
+    """A request as it goes on to the server inside, to another target and with more headers."""
+    lines = [f"{request.method} {target} HTTP/1.1"]
+    headers = {name: value for name, value in request.headers.items() if name not in _HOP}
+    if request.body or "content-length" in headers or "transfer-encoding" in request.headers:
+        headers["content-length"] = str(len(request.body))
+    headers = {**headers, **more, "connection": "close"}
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + request.body
+
+
+async def relay(exchange: Exchange, reader: asyncio.StreamReader, patience: float) -> None:
+    """The answer of the server inside, as it comes; 524 when its head is not there after so many seconds."""
+    try:
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), patience)
+        status, headers = _head(head)
+    except TimeoutError:
+        await _page(exchange, 524, "A timeout occurred")
+        return
+    except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        await _page(exchange, 502, "Bad Gateway")
+        return
+    try:
+        await _body(exchange, reader, status, headers)
+    except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, _PodCut):
+        exchange.reset()
 
 
 def _head(data: bytes) -> tuple[int, list[tuple[str, str]]]:

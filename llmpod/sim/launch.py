@@ -134,6 +134,10 @@ class Simulator:
         """Let the model server of a pod die; its container restarts."""
         self._call("POST", "kill", {"id": pod_id})
 
+    def endpoint(self, **options: Any) -> dict[str, Any]:
+        """`id` and `key` of a new serverless endpoint; with `id=`, of that one, changed. See `sim.serverless`."""
+        return self._call("POST", "endpoint", options)
+
     def reset(self) -> None:
         """Back to the start: no pods, no calls, no faults, the first behaviour."""
         self._call("POST", "reset")
@@ -153,9 +157,9 @@ class Simulator:
 
 
 def _harmless(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without real secrets: a fake has no business with them."""
-    secret = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
-    return {name: value for name, value in environ.items() if not name.upper().endswith(secret)}
+    """What a Python program needs of the environment: a fake has no business with anybody's secrets."""
+    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+    return {n: value for n, value in environ.items() if n in kept or n.startswith(("PYTHON", "COVERAGE_"))}
 
 
 def _ready(process: "subprocess.Popen[str]") -> dict[str, Any]:

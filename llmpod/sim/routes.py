@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from llmpod.sim import catalog_routes
+from llmpod.sim import catalog_routes, serverless_routes
 from llmpod.sim.billing import pod_billing
 from llmpod.sim.contract import check_action, check_create, check_rules, check_update
 from llmpod.sim.feed import Request
@@ -68,6 +68,8 @@ class Routes:
                 return {"GET": Operation("logs", lambda: self._get(pod), pod)}
             case ["v2", "catalog", *rest]:
                 return self._catalog(rest, request)
+            case ["v2", "serverless", *rest]:
+                return self._serverless(rest, request)
             case ["v2", "billing", "pods"]:
                 return {"GET": Operation("billing", lambda: self._billing(request))}
         return {}
@@ -81,6 +83,16 @@ class Routes:
             return Result(200, answer())
 
         return {"GET": Operation("catalog", run)}
+
+    def _serverless(self, rest: list[str], request: Request) -> dict[str, Operation]:
+        def operation(name: str, answer: serverless_routes.Answer) -> Operation:
+            async def run() -> Result:
+                return Result(200, await answer())
+
+            return Operation(name, run)
+
+        found = serverless_routes.find(rest, request, self._world)
+        return {method: operation(name, answer) for method, (name, answer) in found.items()}
 
     # --- pods
     async def _list(self, request: Request) -> Result:

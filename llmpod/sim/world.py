@@ -16,6 +16,7 @@ from llmpod.sim.pods import Pod, container_config
 from llmpod.sim.problems import NO_POD, NOT_RESUMED, Problem
 from llmpod.sim.runner import Runner
 from llmpod.sim.scripted import Reaper
+from llmpod.sim.serverless import Endpoint, Options
 
 _ALLOWED = {
     "start": ("EXITED", "ERROR"),
@@ -65,6 +66,9 @@ class World:
         self.faults = FaultQueue()
         self.calls: list[Call] = []
         self.runners: dict[str, Runner] = {}
+        self.endpoints: dict[str, Endpoint] = {}
+        self.invoke_url = ""
+        """Where serverless endpoints are invoked."""
         self._inline = inline
         self._reaper = Reaper()
         self._endings: set[asyncio.Task[None]] = set()
@@ -180,10 +184,19 @@ class World:
             await self._reset(runner)
         return pod
 
+    def endpoint(self, options: Options) -> Endpoint:
+        """A new serverless endpoint, parked, as if somebody had made it in the console."""
+        made = Endpoint(
+            f"ep{secrets.token_hex(5)}", f"rpa_ENDPOINT{secrets.token_hex(12)}", options, self.clock
+        )
+        self.endpoints[made.id] = made
+        return made
+
     async def reset(self) -> None:
-        """Forget everything: pods, calls, faults; the behaviour of the start is in force again."""
+        """Forget everything: pods, endpoints, calls, faults; the behaviour of the start is in force again."""
         await self.close()
         self.runners.clear()
+        self.endpoints.clear()
         self.calls.clear()
         self.faults.clear()
         self.behavior = self.first_behavior
@@ -193,6 +206,7 @@ class World:
         if self._endings:
             await asyncio.wait(self._endings)
         await asyncio.gather(*(runner.end() for runner in self.runners.values()))
+        await asyncio.gather(*(endpoint.close() for endpoint in self.endpoints.values()))
         await self._reaper.close()
 
     async def _reset(self, runner: Runner) -> None:

@@ -112,7 +112,7 @@ def test_a_hundred_who_never_read(tmp_path: Path, env: dict[str, str]) -> None:
         who_never_reads(both, 100, stall=30, most=MIB)
 
 
-@pytest.mark.parametrize(("places", "seconds"), [(4, 2.0), pytest.param(16, 15.0, marks=LONG)])
+@pytest.mark.parametrize(("places", "seconds"), [(8, 2.0), pytest.param(16, 15.0, marks=LONG)])
 def test_too_much_is_shed_early_and_cheaply(
     tmp_path: Path, env: dict[str, str], places: int, seconds: float
 ) -> None:
@@ -136,10 +136,10 @@ def test_too_much_is_shed_early_and_cheaply(
     say(bar="G12", capacity=capacity, alone=alone, memory=memory, **runs[10])
     assert set(runs[0.5]["by_status"]) == {"200"}
     assert set(runs[10]["by_status"]) == {"200", "503"}
-    noise = 0.02 if places < 16 else 0.0
-    assert served["p99"] <= 2 * alone["p99"] + noise
-    assert refused["p99"] <= 0.02 + 4 * noise
-    assert served["count"] / seconds >= 0.9 * capacity
+    late = max(0.0, alone["p99"] - takes)  # by what the machine delays the one that has all places to himself
+    assert served["p99"] <= 2 * alone["p99"]
+    assert refused["p99"] <= 0.02 + late
+    assert served["count"] / seconds >= 0.9 * places / alone["p50"]
     assert runs[10]["asked"] >= 0.8 * 10 * capacity * seconds
     assert memory < 256 * MIB
 

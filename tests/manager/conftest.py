@@ -22,6 +22,7 @@ def install(state_dir: Path, fast_sim: Simulator, env: dict[str, str], forks: Fo
     """manage_pod.py with a private directory; whatever it started is shut down at the end."""
     made = Install(state_dir, fast_sim, env, start=forks.run)
     yield made
+    assert not (seen := made.sightings()), seen
     fast_sim.set(**FAST)
     if made.proxy:
         made.manage("--shutdown", within=90)

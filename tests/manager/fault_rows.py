@@ -16,6 +16,9 @@ _CLOCK = "manager/test_faults_clock.py::"
 _FILES = "manager/test_faults_files.py::"
 _REALITY = "manager/test_reality.py::"
 _FIRST = "manager/test_life.py::"
+_CRASH = "manager/test_proxy_crash.py::"
+_SCARCE = "proxy/test_scarce.py::"
+_RELOAD = "proxy/test_reload.py::"
 
 ROWS: Mapping[int, tuple[str, ...]] = {
     14: (
@@ -125,6 +128,31 @@ ROWS: Mapping[int, tuple[str, ...]] = {
         _CLOCK + "test_a_clock_that_jumped_ends_nothing_while_the_list_is_refused",
         _CLOCK + "test_a_wrong_clock_without_any_answer_ends_nothing_for_good",
     ),
+    37: (
+        _SCARCE + "test_answers_are_served_and_kept_in_memory_while_the_disk_takes_none",
+        "cache/test_full_disk.py::test_a_full_disk",
+        "cache/test_full_disk.py::test_a_share_of_the_disk_is_left_to_others",
+    ),
+    38: (_FILES + "test_a_disk_that_takes_no_state_buys_no_pod",),
+    39: ("sweep/test_torn.py::test_a_sample_of_calls_that_fail",),
+    40: (
+        _FIRST + "test_a_torn_state_file_is_rebuilt_from_the_providers_list",
+        "manager/test_lost_memory.py::test_a_lost_state_file_is_no_reason_to_buy_at_once",
+    ),
+    41: (
+        "cache/test_damage.py::test_damaged_files",
+        "cache/test_damage.py::test_no_bit_of_a_record_can_change_the_answer",
+    ),
+    42: (
+        _SCARCE + "test_a_directory_that_is_replaced_by_a_link_is_told_and_not_followed",
+        "cache/test_directory.py::test_removing_the_directory_means_forget",
+        "cache/test_directory.py::test_somebody_elses_directory_is_refused",
+        "proxy/test_ops.py::test_an_unusable_directory_is_said_and_does_not_matter",
+    ),
+    43: (
+        "cache/test_storage.py::test_order_and_entries_survive_without_the_snapshot",
+        "cache/test_storage.py::test_a_start_with_many_entries",
+    ),
     44: (
         _FIRST + "test_a_newer_state_file_is_left_alone_and_shutdown_still_ends_the_pod",
         _FILES + "test_a_newer_state_is_refused_and_nothing_is_created_or_changed",
@@ -137,13 +165,46 @@ ROWS: Mapping[int, tuple[str, ...]] = {
         _FILES + "test_a_wrong_configuration_keeps_the_proxy_as_it_is",
         _FILES + "test_without_a_last_good_configuration_a_wrong_one_starts_nothing",
         "manager/test_endings.py::test_a_wrong_configuration_does_not_keep_a_pod_alive",
+        _RELOAD + "test_wrong_settings_change_nothing_and_are_told",
     ),
     46: (
         "manager/test_proxy_process.py::test_a_taken_port_costs_nothing",
         _PROCESSES + "test_a_taken_port_is_told_with_its_owner_and_costs_nothing",
     ),
+    47: (
+        _CRASH + "test_a_proxy_that_crashed_is_back_without_a_pass_and_without_a_new_pod",
+        _CRASH + "test_a_proxy_that_crashes_again_and_again_is_given_up_and_told",
+        _CRASH + "test_one_that_always_crashes_is_given_up",
+        _CRASH + "test_five_within_a_minute_are_too_many_and_older_ones_do_not_count",
+    ),
+    48: (
+        "proxy/test_watchdog.py::test_a_hung_loop_ends_the_process",
+        _CRASH + "test_one_that_always_crashes_is_given_up",
+        "manager/test_proxy_process.py::test_a_hung_proxy_is_killed_and_replaced",
+    ),
+    49: (
+        _CRASH + "test_a_proxy_that_crashed_is_back_without_a_pass_and_without_a_new_pod",
+        "proxy/test_memory_cap.py::test_above_its_cap_it_refuses_what_comes_on_top",
+    ),
+    50: (_SCARCE + "test_at_the_limit_of_open_files_who_is_in_is_served_and_others_are_told",),
+    51: (
+        _SCARCE + "test_a_log_that_goes_nowhere_holds_nobody_up",
+        _SCARCE + "test_a_log_that_nobody_reads_holds_nobody_up",
+        "observe/test_observe.py::test_a_full_disk_does_not_stop_the_log",
+    ),
+    52: (
+        "proxy/test_serve.py::test_what_outlasts_the_grace_is_told",
+        "proxy/test_serve.py::test_a_second_signal_means_now",
+        _RELOAD + "test_what_may_change_changes_and_nobody_is_cut_off",
+    ),
     53: (
         _PROCESSES + "test_after_a_reboot_the_pod_is_kept_and_the_proxy_started_again",
         _PROCESSES + "test_after_a_reboot_in_the_middle_of_a_start_there_is_one_pod",
     ),
+    54: (
+        "proxy/test_edge_tls.py::test_a_renewed_certificate_is_taken_over",
+        "proxy/test_edge_callers.py::test_keys_come_and_go_while_it_runs",
+        _RELOAD + "test_a_file_that_others_may_read_is_refused",
+    ),
+    55: ("proxy/test_edge_tls.py::test_a_renewed_certificate_is_taken_over",),
 }

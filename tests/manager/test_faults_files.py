@@ -1,6 +1,7 @@
 """State files of other versions (F44) and a configuration that cannot be read (F45)."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from tests.manager.passes import alive, creates, edit, until
 from tests.support.install import Install
 from tests.support.process import Finished
+from tests.sweep.managers import no_strace
 
 # Written by commit 6d047ec, the last one of schema 1, in one run against the simulator. Each schema adds its file.
 PAST = {1: Path(__file__).parent / "data" / "pod_state.schema1.json"}
@@ -24,6 +26,35 @@ def as_it_was_written_by(install: Install, schema: int) -> str:
     document["models"]["default"] = {**then, **{name: now[name] for name in kept}}
     path.write_text(json.dumps(document, indent=2), encoding="utf-8")
     return path.read_text(encoding="utf-8")
+
+
+# --- F38, F39
+REFUSING = {
+    "no room": ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh"],
+    "EIO on fsync": ["strace", "-f", "-o", "/dev/null", "-e", "inject=fsync:error=EIO"],
+}
+
+
+@pytest.mark.component
+@pytest.mark.parametrize("how", REFUSING)
+@pytest.mark.parametrize("again", [False, True])
+def test_a_disk_that_takes_no_state_buys_no_pod(install: Install, how: str, again: bool) -> None:  # noqa: FBT001 - a case
+    """Neither the first pod, nor another one in the place of one that is gone."""
+    if how != "no room" and (why := no_strace()):
+        pytest.skip(why)
+    if again:
+        until(install, "ready")
+        install.manage("down").expect()
+        edit(install, phase="stopped")
+    before = creates(install)
+    argv = [*REFUSING[how], *install.argv(*(["up"] if again else []))]
+    # what it says goes through pipes, for which there is always room
+    done = subprocess.run(argv, env=install.environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 78, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert (creates(install), alive(install)) == (before, [])
+    install.manage("up").expect()
+    assert creates(install) == before + 1
 
 
 # --- F44

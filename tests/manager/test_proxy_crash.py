@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import requests
 
 from llmpod.identity import process_id
 from llmpod.lifecycle import proxy_warden
-from llmpod.lifecycle.proxy_warden import MAX_CRASHES, Crashes
+from llmpod.lifecycle.proxy_warden import LOG_BYTES, MAX_CRASHES, Crashes
 from llmpod.lifecycle.supervision import NOTES
 from tests.manager.passes import alive, creates
 from tests.support.install import Install
@@ -125,7 +126,8 @@ def test_a_proxy_that_was_told_to_end_is_not_started_again_until_the_next_pass(i
 
 # --- the warden alone
 def started(tmp_path: Path, code: str) -> list[str]:
-    return [PYTHON, "-I", "-S", proxy_warden.__file__, str(tmp_path / NOTES), PYTHON, "-I", "-S", "-c", code]
+    files = [str(tmp_path / NOTES), str(tmp_path / "proxy.log")]
+    return [PYTHON, "-I", "-S", proxy_warden.__file__, *files, PYTHON, "-I", "-S", "-c", code]
 
 
 def noted(tmp_path: Path) -> dict[str, Any]:
@@ -198,6 +200,40 @@ while True: signal.pause()
             warden.signal(number)
             eventually(lambda b=before, n=number: warden.out.count(n.name) > b, within=SLOW)  # type: ignore[misc]
         assert warden.wait() == 0
+
+
+def test_sighup_does_not_end_a_proxy_that_does_not_listen_for_it_yet(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
+    with running(started(tmp_path, "import signal; print(signal.getsignal(1).name)"), env=env) as warden:
+        assert warden.wait(within=SLOW) == 0
+        assert warden.out == "SIG_IGN\n"
+
+
+def test_the_log_of_a_proxy_that_runs_for_months_is_bounded(tmp_path: Path, env: dict[str, str]) -> None:
+    """What is too long is set aside while the proxy goes on writing at its end."""
+    log, old = tmp_path / "proxy.log", tmp_path / "proxy.log.1"
+    old.write_text("older")
+    code = f"""
+import os, signal
+os.write(1, b"x" * {LOG_BYTES} + b" first\\n")
+signal.signal(signal.SIGHUP, lambda *_: os.write(1, b"next\\n"))
+os.write(1, b"up\\n")
+while True: signal.pause()
+"""
+    with log.open("ab") as out, subprocess.Popen(started(tmp_path, code), env=env, stdout=out) as warden:
+        try:
+            eventually(lambda: log.read_bytes().endswith(b"up\n"), within=SLOW)
+            warden.send_signal(signal.SIGHUP)  # it looks whenever it hears something, and once a minute
+            eventually(lambda: log.stat().st_size < 100, within=SLOW)
+            eventually(lambda: b" first\nup\n" in old.read_bytes()[-100:], within=SLOW)
+            assert old.stat().st_mode & 0o077 == 0
+            warden.send_signal(signal.SIGHUP)
+            eventually(lambda: log.read_bytes().endswith(b"next\n"), within=SLOW)
+            assert not log.read_bytes().startswith(b"\0"), "it goes on at the new end"
+        finally:
+            warden.terminate()
+            warden.wait(15)
 
 
 def test_notes_that_cannot_be_written_do_not_keep_the_proxy_from_running(

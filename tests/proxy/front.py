@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from tests.proxy.stub import CHAT
+from tests.support.canaries import NOT_OURS, Canaries
+from tests.support.pages import pages, pod_keys
 from tests.support.process import PYTHON, Running, running
 from tests.support.source import ROOT
 from tests.support.wait import eventually
@@ -150,14 +152,37 @@ def settings(cache: Path, endpoint: str | None = None, **more: str) -> dict[str,
 
 @contextmanager
 def proxy(environ: Mapping[str, str], *arguments: str, argv: Sequence[str | Path] = ()) -> Iterator[Proxy]:
-    """The proxy on a port of its choice. Fails the test when it logs a bug of its own."""
+    """The proxy on a port of its choice. Fails the test when it logs a bug of its own or shows a secret (G20)."""
     command = argv or (PYTHON, SCRIPT)
-    with running([*command, *arguments], env=environ) as process:
+    planted = Canaries.fresh(NOT_OURS)
+    with running([*command, *arguments], env={**planted.values, **environ}) as process:
         front = Proxy(process, eventually(lambda: _port(process), within=15) or 0)
         yield front
         named = ('"event": "bug"', '"event": "library"')
         bugs = [line for line in process.err.splitlines() if any(name in line for name in named)]
         assert not bugs, bugs
+        said: dict[str, str | bytes] = {
+            "the log": process.err,
+            "the output": process.out,
+            **pages(front.port),
+        }
+        roots = [Path(environ[name]) for name in ("CACHE_DIR", "LLMPOD_STATE") if environ.get(name)]
+        secrets = planted.plus(**_secrets(environ))
+        assert not (seen := secrets.sightings(said, *roots, pid=process.pid)), seen
+
+
+def _secrets(environ: Mapping[str, str]) -> dict[str, str | Path | None]:
+    """What a proxy with these settings knows and must not show, by kind."""
+    from tests.proxy.keys import KEYS  # it stands on this module
+
+    found: dict[str, str | Path | None] = {"endpoint key": environ.get("RUNPOD_ENDPOINT_KEY")}
+    if (key := Path(environ.get("SSL_KEY", "/nowhere"))).exists():
+        found["TLS key"] = key
+    if "LLMPOD_KEYS_FILE" in environ:
+        found |= {f"caller key {name}": key for name, key in KEYS.items()}
+    if "LLMPOD_STATE" in environ:
+        found |= pod_keys(Path(environ["LLMPOD_STATE"]))
+    return found
 
 
 def _port(process: Running) -> int | None:

@@ -135,6 +135,30 @@ def test_who_never_reads_costs_little_and_is_ended(hurried: tuple[Proxy, Stub], 
         reader.close()
 
 
+def test_large_pieces_come_whole(hurried: tuple[Proxy, Stub]) -> None:
+    """Pieces that are not copied, small ones between them, and the end: each in a frame of its own."""
+    front, server = hurried
+    events = [
+        b"data: " + bytes([65 + n]) * size + b"\n\n" for n, size in enumerate([300_000, 10, 70_000, 9] * 2)
+    ]
+
+    def script(turn: Turn) -> None:
+        turn.stream()
+        for event in events:
+            turn.chunk(event)
+        turn.chunk(b"data: [DONE]\n\n")
+        turn.last()
+
+    server.script = script
+    with Client(front.port) as client:
+        for number in range(2):
+            client.sock.sendall(
+                raw_chat(f"large pieces {number}", stream=True, lines="cache-control: no-store\r\n")
+            )
+            reply = client.reply()
+            assert (reply.body, reply.cut) == (b"".join([*events, b"data: [DONE]\n\n"]), False)
+
+
 def test_who_reads_slowly_is_kept(hurried: tuple[Proxy, Stub]) -> None:
     front, server = hurried
 

@@ -86,6 +86,7 @@ def test_entries_survive_a_restart_and_the_server(cache_dir: Path, env: dict[str
         environ = env | settings(cache_dir, server.url)
         with proxy(environ) as front:
             stored = front.ask(chat_body("for ever"))
+            assert front.process.stop() == 0
     with proxy(environ) as front:
         assert stored.body == eventually(lambda: _hit(front), within=5)
 

@@ -4,7 +4,7 @@ import json
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,9 @@ def test_what_may_change_changes_and_nobody_is_cut_off(
         answer = old.reply()
         assert (answer.status, answer.cache) == (200, "BYPASS"), "the same connection, by the new policy"
         assert front.ask(chat_body("too many")).status == 429
+        write(file, base | {"LLMPOD_REQUESTS_PER_MINUTE": "1000"})
+        told(front, "config_read")
+        assert front.ask(chat_body("not too many")).status == 200, "who was limited before is so no longer"
         assert not events(front, "config_needs_restart")
 
 
@@ -209,29 +212,31 @@ def test_an_address_for_everybody_is_not_opened_by_a_reload(
 def test_places_are_taken_back_and_given(
     cache_dir: Path, file: Path, env: dict[str, str], server: Stub
 ) -> None:
-    """Two answers under way, then place for one: a third waits until both are over; then place for many."""
-    go, base = threading.Event(), settings(cache_dir, server.url)
+    """Three answers under way, then place for one: a fourth waits while two are left; then there is place for many."""
+    base = settings(cache_dir, server.url)
+    gates = {str(number): threading.Event() for number in range(5)}
 
     def script(turn: Turn) -> None:
-        go.wait(15)
+        gates[turn.json["messages"][-1]["content"]].wait(15)
         plain(turn)
 
-    with handed(file, env, base) as front:
+    with handed(file, env, base) as front, ExitStack() as stack:
         server.script = script
-        clients = [front.client() for _ in range(4)]
-        for number in range(2):
-            clients[number].sock.sendall(raw_chat(f"first {number}"))
-        server.wait_turns(2)
+        clients = [stack.enter_context(front.client()) for _ in gates]
+        for number in range(3):
+            clients[number].sock.sendall(raw_chat(str(number)))
+        server.wait_turns(3)
         write(file, base | {"LLMPOD_MAX_IN_FLIGHT": "1"})
         told(front, "config_read")
-        for number in range(2, 4):
-            clients[number].sock.sendall(raw_chat(f"first {number}"))
-        eventually(lambda: front.get("/livez").status == 200)
-        assert len(server.turns) == 2
+        for number in (3, 4):
+            clients[number].sock.sendall(raw_chat(str(number)))
+        gates["0"].set()
+        assert clients[0].reply().status == 200
+        assert front.get("/livez").status == 200
+        assert len(server.turns) == 3
         write(file, base | {"LLMPOD_MAX_IN_FLIGHT": "4"})
         told(front, "config_read")
-        server.wait_turns(4)
-        go.set()
-        assert [client.reply().status for client in clients] == [200] * 4
-        for client in clients:
-            client.close()
+        server.wait_turns(5)
+        for gate in gates.values():
+            gate.set()
+        assert [client.reply().status for client in clients[1:]] == [200] * 4

@@ -1,7 +1,9 @@
 """One installation under test: a private directory with a configuration, and manage_pod.py run on it for real."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,10 @@ from typing import Any
 import requests
 
 from llmpod.sim.launch import Simulator
+from tests.support import procfs
+from tests.support.canaries import Canaries
 from tests.support.net import free_port
+from tests.support.pages import pages, pod_keys
 from tests.support.process import PYTHON, Finished, run
 from tests.support.source import ROOT
 
@@ -71,7 +76,24 @@ class Install:
 
     def manage(self, *arguments: str, within: float = 60.0) -> Finished:
         """One call of manage_pod.py, as cron would do it (no terminal)."""
-        return self.start(self.argv(*arguments), env=self.environ, within=within)
+        done = self.start(self.argv(*arguments), env=self.environ, within=within)
+        seen = Canaries({"cloud key": self.sim.key}).seen_in(done.out + done.err)
+        assert not seen, f"the {seen} in what {arguments} said: {done.out}{done.err}"
+        return done
+
+    def sightings(self) -> list[str]:
+        """Where a secret of this installation is, though it should not be (G20)."""
+        state_file = self.directory / "pod_state.json"
+        secrets = Canaries({"cloud key": self.sim.key}).plus(**pod_keys(state_file))
+        own = self.directory / ".llmpod"
+        roots = [path for path in self.directory.rglob("*") if path.name != "install.key" and path.is_file()]
+        marks = f"LLMPOD_STATE={state_file}".encode()
+        found = secrets.sightings(pages(self.port) if self.proxy else {}, *roots)
+        for process in procfs.descendants(os.getpid()) if own.exists() and procfs.available() else ():
+            with suppress(OSError):
+                if marks in (procfs.PROC / str(process.pid) / "environ").read_bytes():
+                    found += secrets.sightings({}, pid=process.pid, parent=True)
+        return found
 
     def passes_until(self, phase: str, *, most: int = 60) -> dict[str, Any]:
         """Passes until the model is in that phase; its status."""

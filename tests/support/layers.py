@@ -27,6 +27,7 @@ _NOUNS = (
     "llmpod.model",
     "llmpod.bounded",
     "llmpod.identity",
+    "llmpod.nocore",
     "llmpod.places",
     "llmpod.secret",
     "llmpod.text",
@@ -56,6 +57,7 @@ PARTS: Mapping[str, Part] = {
     "llmpod.model": Part(ours=("llmpod.errors",), sync=True),
     "llmpod.bounded": Part(sync=True),
     "llmpod.identity": Part(ours=("llmpod.model",), sync=True),
+    "llmpod.nocore": Part(sync=True),
     "llmpod.places": Part(sync=True),
     "llmpod.secret": Part(sync=True),
     "llmpod.veil": Part(ours=("llmpod.secret",), sync=True),
@@ -63,6 +65,9 @@ PARTS: Mapping[str, Part] = {
     "llmpod.web": Part(libraries=_REQUESTS, sync=True),
     "llmpod.config*": Part(ours=_SETTINGS, libraries=("pydantic", "pydantic_core"), sync=True),
     # the control plane: synchronous, so that a pass can be read from top to bottom and killed anywhere
+    "llmpod.backends.runpod_serverless*": Part(
+        ours=(*_LOCAL, "llmpod.backends.runpod_*"), libraries=_REQUESTS, sync=True
+    ),
     "llmpod.backends.runpod_*": Part(
         ours=(*_BACKEND, "llmpod.backends.runpod_*", "llmpod.backends.hub*", "llmpod.backends.vram"),
         libraries=_REQUESTS,

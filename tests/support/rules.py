@@ -12,6 +12,7 @@ from tests.support.layers import part_of
 from tests.support.rules_secure import (
     Finding,
     comparison,
+    environment_of_children,
     evaluation,
     redirects,
     shell,
@@ -161,6 +162,11 @@ def _may_not_read_environment(source: Source) -> bool:
     return source.is_product and not source.module.startswith(("llmpod.config", "llmpod.sim"))
 
 
+def _may_not_share_its_environment(source: Source) -> bool:
+    """A warden's environment was made for the server that it starts."""
+    return source.is_product and source.module != "llmpod.backends.process_warden"
+
+
 RULES = (
     Rule("layer", imports_of_ours, _product),
     Rule("library", imports_of_libraries, _product),
@@ -174,6 +180,7 @@ RULES = (
     Rule("unsafe-loading", unsafe_loading),
     Rule("shell", shell),
     Rule("evaluation", evaluation),
+    Rule("child-environment", environment_of_children, _may_not_share_its_environment),
     Rule("verification", verification),
     Rule("comparison", comparison, _real),
     Rule("telling", telling, _real),

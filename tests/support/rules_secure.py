@@ -15,6 +15,7 @@ _SECRET = re.compile(
     r"(?:^|_)(?:secret|password|token|api_?key|private_key|credential|mac|hmac|signature)s?$", re.IGNORECASE
 )
 _TELLS = {"print", "say", "write", "debug", "info", "warning", "error", "exception", "critical"}
+STARTERS = {"asyncio.create_subprocess_exec", "subprocess.run", "subprocess.Popen", "subprocess.check_output"}
 
 
 def unsafe_loading(source: Source) -> Iterator[Finding]:
@@ -44,6 +45,19 @@ def verification(source: Source) -> Iterator[Finding]:
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Attribute) and node.attr in {"CERT_NONE", "_create_unverified_context"}:
             yield node.lineno, f"{node.attr}: trust the server's certificate by its CA instead"
+
+
+def environment_of_children(source: Source) -> Iterator[Finding]:
+    for node in ast.walk(source.tree):
+        if (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) in STARTERS
+            and "env" not in {k.arg for k in node.keywords}
+        ):
+            yield (
+                node.lineno,
+                "without env= a child sees all of our environment, keys included: name what it needs",
+            )
 
 
 def url_path(source: Source) -> Iterator[Finding]:

@@ -1,0 +1,18 @@
+"""Not a process: what of our environment a program of the system may see. The rest, keys above all, stays here."""
+
+from collections.abc import Mapping
+from typing import Final
+
+_COMMON: Final = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+# where systemctl finds its user's manager and units (systemctl(1), systemd.unit(5))
+SYSTEMD: Final = ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "DBUS_SESSION_BUS_ADDRESS")
+
+
+def child_environ(environ: Mapping[str, str], *more: str) -> dict[str, str]:
+    """The environment of a child whose words we read, so it speaks English.
+
+    Args:
+        environ: ours.
+        more: names of variables that this program needs besides.
+    """
+    return {name: environ[name] for name in (*_COMMON, *more) if name in environ} | {"LC_ALL": "C"}

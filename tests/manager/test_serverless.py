@@ -1,0 +1,60 @@
+"""The backend `runpod_serverless` through the front door; tests/backends/test_serverless.py has the rest of it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from llmpod.sim.launch import Simulator
+from tests.support.desk import MODEL, Desk
+from tests.support.net import listens
+from tests.support.wait import eventually
+
+
+@pytest.fixture
+def sim() -> Iterator[Simulator]:
+    with Simulator.start(pods="inline") as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def desk(sim: Simulator, state_dir: Path, env: dict[str, str]) -> Iterator[Desk]:
+    made = Desk(state_dir, {**env, "RUNPOD_API_KEY": sim.key})
+    yield made
+    made.manage("--shutdown").expect()
+
+
+def test_it_is_opened_answers_through_the_proxy_and_is_parked(sim: Simulator, desk: Desk) -> None:
+    """What RunPod's own examples have in the environment is enough; and no key is where it does not belong."""
+    endpoint = sim.endpoint(model=MODEL)
+    key = desk.directory / "endpoint_key"
+    key.write_text(endpoint["key"] + "\n", encoding="utf-8")
+    key.chmod(0o600)
+    more = {"RUNPOD_VLLM_ENDPOINT_ID": endpoint["id"], "RUNPOD_DEFAULT_MODEL": MODEL}
+    desk.env = {**desk.env, **more}
+    desk.configure("runpod_serverless", {"api_key_file": "endpoint_key"}, runpod_api_url=sim.api_url)
+    config = desk.directory / "pod_config.json"
+    config.write_text(json.dumps({k: v for k, v in json.loads(config.read_text()).items() if k != "model"}))
+    desk.manage().expect()
+    desk.passes_until("ready")
+    eventually(lambda: listens(desk.port), within=20)
+    assert eventually(desk.ask, within=20, ignoring=requests.RequestException)["choices"]
+    assert "load     workers: " in desk.manage("status").expect().out
+    _no_key_is_where_it_does_not_belong(desk, account=sim.key, endpoint=endpoint["key"])
+    desk.manage("--shutdown").expect()
+    assert desk.state()["phase"] == "stopped"
+    (seen,) = sim.state()["endpoints"]
+    assert (seen["min"], seen["max"], seen["list"]) == (0, 0, [])
+
+
+def _no_key_is_where_it_does_not_belong(desk: Desk, *, account: str, endpoint: str) -> None:
+    """The account's is in no file and not in the proxy's environment; the endpoint's only in its own file."""
+    for path in desk.directory.rglob("*"):
+        text = path.read_bytes() if path.is_file() else b""
+        assert account.encode() not in text, path
+        assert endpoint.encode() not in text or path.name == "endpoint_key", path
+    document = json.loads((desk.directory / "pod_state.json").read_text())
+    environ = Path(f"/proc/{document['proxy']['process']['pid']}/environ")
+    assert not environ.exists() or account.encode() not in environ.read_bytes()  # macOS has no /proc
