@@ -15,7 +15,7 @@ help:
 	@echo "make install    make .venv with the hash-locked packages for running and development"
 	@echo "make run        start and stay in the foreground; Ctrl-C cleans up   (YES=1: do not ask, RUN_ARGS='…')"
 	@echo "make test       the test suite                                       (TEST_ARGS='-k cache -x')"
-	@echo "make test-real  what needs real programs: Docker Engine, SLURM, model servers, as far as they are in PATH"
+	@echo "make test-real  what needs real programs: Docker Engine, SLURM, model servers; installs what it can"
 	@echo "make test-long  the tests that take minutes: kill moments, random worlds, a million requests"
 	@echo "make fuzz       of these the fuzz alone: a million raw inputs, and the parsers with 200,000 each"
 	@echo "make cover      the test suite with branch coverage"
@@ -40,7 +40,8 @@ test: .venv/.dev-installed
 
 # one after the other: each starts daemons of its own; -rs names what was missing
 test-real: .venv/.dev-installed
-	@exec $(PY) -m pytest -q -m component -rs $(TEST_ARGS)
+	@scripts/components
+	@PATH="$$PATH:/usr/sbin:/sbin" exec $(PY) -m pytest -q -m component -rs $(TEST_ARGS)
 
 # -m on the command line replaces the "not long" of pyproject.toml; -rA names each test with its own count
 test-long: .venv/.dev-installed
@@ -62,5 +63,5 @@ lock: .venv/.dev-installed
 	@exec scripts/lock
 
 clean:
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov build dist *.egg-info
+	@rm -rf .venv .components .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov build dist *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

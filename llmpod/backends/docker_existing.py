@@ -5,6 +5,7 @@ It is never created or removed. That it is used is noted in a directory of ours;
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from llmpod.backends.docker import STOP_MARGIN_SECONDS, ending, tail
 from llmpod.backends.docker_api import Cut, Engine, container
@@ -55,10 +56,7 @@ class ExistingContainer:
         deadline: float,  # noqa: ARG002 - it goes on without us
     ) -> Instance:
         self._machines.tidy(())
-        if self._state() == "missing":
-            raise BadSpec(
-                f"There is no container {self._name!r}.", hint="Create it (`docker compose up --no-start`)."
-            )
+        self.inspect()
         self._machines.begin(name, {"digest": spec.digest, "created_at": self._clock()})
         try:
             answer = self._engine.ask("POST", container(self._name, "/start"))
@@ -90,13 +88,29 @@ class ExistingContainer:
     def close(self) -> None:
         """Connections last for one request."""
 
-    def _state(self) -> str:
+    def inspect(self) -> Mapping[str, Any]:
+        """All that the engine knows of it.
+
+        Raises:
+            BadSpec: there is no such container.
+            ProviderError: it cannot be told.
+        """
         answer = self._engine.ask("GET", container(self._name, "/json"))
         if answer.status == 404:
-            return "missing"
+            raise BadSpec(
+                f"There is no container {self._name!r}.", hint="Create it (`docker compose up --no-start`)."
+            )
         found = answer.document
         if answer.status != 200 or not isinstance(found, dict):
             raise ProviderUnavailable(f"The engine does not tell of {self._name}: {answer.message}")
+        return found
+
+    def _state(self) -> str:
+        """The engine's word; ``missing`` where there is none."""
+        try:
+            found = self.inspect()
+        except BadSpec:
+            return "missing"
         return str((found.get("State") or {}).get("Status") or "").lower()
 
     def _instance(self, name: str, state: str) -> Instance:

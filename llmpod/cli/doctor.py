@@ -8,6 +8,7 @@ from pathlib import Path
 from llmpod.cli import checks_files, checks_running, checks_schedule
 from llmpod.cli.checks import Check, Site, Status, site, worst
 from llmpod.cli.checks_as_cron import rerun
+from llmpod.cli.checks_docker import container
 from llmpod.cli.checks_provider import provider
 from llmpod.cli.command import Command, Invocation, json_flag
 from llmpod.cli.scheduled import Installed
@@ -65,6 +66,7 @@ def _common(there: Site, directory: Check) -> Iterator[Check]:
     yield directory
     yield checks_files.config(there)
     yield from provider(there)
+    yield from container(there)
     yield checks_files.state(there)
     yield checks_files.orders(there)
     yield from checks_files.log(there)

@@ -18,7 +18,7 @@ from llmpod.backends.docker_api import Cut, Engine, log_text
 from llmpod.config import DockerSection
 from llmpod.errors import BadCredentials, BadSpec, CreateUnknown, ProviderUnavailable
 from llmpod.model import Offer, Spec
-from tests.support import dockerd
+from tests.support import dockerd, llama
 from tests.support.desk import MODEL, Desk
 from tests.support.net import listens
 from tests.support.source import ROOT
@@ -210,6 +210,21 @@ def test_a_model_server_in_a_real_container_answers_through_the_proxy(desk: Desk
     assert box["Labels"]["llmpod.machine"] == box["Names"][0].lstrip("/")
     desk.manage("--shutdown").expect()
     assert containers(engine) == []
+
+
+@pytest.mark.component
+@pytest.mark.skipif(bool(llama.why_not()), reason=llama.why_not())
+def test_a_real_model_server_in_a_real_container_answers_through_the_proxy(desk: Desk, engine: Path) -> None:
+    python, *words = llama.command(desk.directory)
+    shape = section(engine, *words, entrypoint=[python], require_key=True)
+    mounts = shape["mounts"]
+    assert isinstance(mounts, list)
+    desk.configure("docker", {**shape, "mounts": [*mounts, f"{desk.directory}:{desk.directory}:ro"]})
+    desk.manage().expect()
+    desk.passes_until("ready")
+    eventually(lambda: listens(desk.port), within=20)
+    answer = eventually(desk.ask, within=30, ignoring=requests.RequestException)
+    assert answer["usage"]["completion_tokens"] == 8
 
 
 @pytest.mark.component

@@ -176,7 +176,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         world.order(Direction.UP)
         self.reach(world.is_up, passes=20)
         world.order(Direction.DOWN)
-        self.reach(world.is_down, passes=20)
+        self.reach(lambda: world.record.phase is Phase.STOPPED, passes=60, step=5.0)
+        assert world.is_down(), f"said to be down with {world.cloud.alive()} alive"
 
     def reach(self, done: Callable[[], bool], *, passes: int, step: float = CRON_SECONDS) -> None:
         self.world.settle(passes=passes, step=step, until=done)

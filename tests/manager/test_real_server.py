@@ -1,6 +1,6 @@
-"""The backend `process` with a real model server: `transformers serve` on CPU, where its command is in PATH.
+"""The backend `process` with real model servers on CPU: llama.cpp, and `transformers serve` where it is in PATH.
 
-The model has random weights and is made on the spot by the server's own Python; nothing is downloaded.
+Their models have random weights and are made on the spot. scripts/components installs the first of the two servers.
 """
 
 import shutil
@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support.desk import Desk
+from tests.support import llama
+from tests.support.desk import MODEL, Desk
 from tests.support.net import listens
 from tests.support.wait import eventually
 
@@ -43,15 +44,49 @@ def command() -> str:
 
 
 @pytest.fixture
-def desk(command: str, state_dir: Path, env: dict[str, str]) -> Iterator[Desk]:
+def desk(state_dir: Path, env: dict[str, str]) -> Iterator[Desk]:
     made = Desk(state_dir, env)
     yield made
     made.manage("--shutdown").expect()
 
 
 @pytest.mark.component
+@pytest.mark.skipif(bool(llama.why_not()), reason=llama.why_not())
+def test_llama_cpp_answers_through_the_proxy_in_both_forms(desk: Desk) -> None:
+    """With its own key, which a stranger lacks; what is stored of one form serves the other."""
+    desk.configure(
+        "process", {"command": llama.command(desk.directory), "require_key": True, "stop_seconds": 5}
+    )
+    desk.manage().expect()
+    desk.passes_until("ready")
+    eventually(lambda: listens(desk.port), within=20)
+    whole = eventually(desk.ask, within=30, ignoring=requests.RequestException)
+    assert whole["usage"]["completion_tokens"] == 8
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 8, "stream": True}
+    url = f"http://127.0.0.1:{desk.port}/v1/chat/completions"
+    streamed = requests.post(url, json=body, timeout=30)
+    assert streamed.headers["x-cache"].startswith("HIT")
+    assert streamed.text.endswith("data: [DONE]\n\n")
+    address = str(desk.state()["base_url"])
+    assert requests.get(f"{address}/v1/models", timeout=10).status_code == 401
+    desk.manage("--shutdown").expect()
+    assert not listens(int(address.rpartition(":")[2]))
+
+
+@pytest.mark.component
+@pytest.mark.skipif(bool(llama.why_not()), reason=llama.why_not())
+def test_llama_cpp_that_dies_is_started_again(desk: Desk) -> None:
+    desk.configure("process", {"command": llama.command(desk.directory), "stop_seconds": 5})
+    desk.passes_until("ready")
+    before = desk.state()["name"]
+    for server in [process for process in desk.servers() if "llama_server" in process.command]:
+        server.kill()
+    eventually(lambda: desk.passes_until("ready")["name"] != before, within=60)
+
+
+@pytest.mark.component
 @pytest.mark.timeout(300)
-def test_transformers_serve_answers_through_the_proxy(desk: Desk, command: str, tmp_path: Path) -> None:
+def test_transformers_serve_answers_through_the_proxy(command: str, desk: Desk, tmp_path: Path) -> None:
     model, home = tmp_path / "model", tmp_path / "hf"
     (home / "hub").mkdir(parents=True)
     python = Path(command).parent / "python"

@@ -163,8 +163,8 @@ def _may_not_read_environment(source: Source) -> bool:
 
 
 def _may_not_share_its_environment(source: Source) -> bool:
-    """A warden's environment was made for the server that it starts."""
-    return source.is_product and source.module != "llmpod.backends.process_warden"
+    """A warden's environment was made for what it starts."""
+    return source.is_product and not source.module.endswith("_warden")
 
 
 RULES = (

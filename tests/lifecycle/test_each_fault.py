@@ -1,0 +1,72 @@
+"""Each way in which a call of each provider can go wrong, by itself: what random worlds meet too seldom to rely on."""
+
+from pathlib import Path
+
+import pytest
+
+from llmpod.model import Direction, Phase
+from tests.lifecycle.cloud import Cloud
+from tests.lifecycle.provider import Provider
+from tests.lifecycle.test_world import OTHERS
+from tests.lifecycle.world import World
+
+PROVIDERS: tuple[type[Provider], ...] = (Cloud, *OTHERS)
+CREATES = [(provider, fault) for provider in PROVIDERS for fault in ("", *provider.faults.create)]
+DELETES = [(provider, fault) for provider in PROVIDERS for fault in ("", *provider.faults.delete)]
+STEP_SECONDS = 10.0
+PASSES = 60  # longer than the grace of an unclear create and the start after it
+
+
+def reach(world: World, phase: Phase) -> None:
+    """Passes until that phase is said; never two machines, and none when it is said to be down."""
+    for _ in range(PASSES):
+        world.pass_()
+        alive = world.cloud.alive()
+        assert len(alive) <= 1, f"{alive} at once"
+        if world.record.phase is phase:
+            assert phase is not Phase.STOPPED or alive == [], "said to be down"
+            return
+        if world.gave_up() and phase is Phase.READY:
+            world.order(Direction.UP)
+        world.now += STEP_SECONDS
+    raise AssertionError(f"not {phase}: {world.record}")
+
+
+@pytest.mark.parametrize(("provider", "fault"), CREATES)
+@pytest.mark.parametrize("lost", [False, True], ids=["", "state lost"])
+def test_a_create_that_goes_wrong_ends_with_one_machine(
+    tmp_path: Path, provider: type[Provider], fault: str, *, lost: bool
+) -> None:
+    world = World(tmp_path, provider=provider.made)
+    world.cloud.create_faults = [fault]
+    world.pass_()
+    if lost:
+        world.store.state_file.unlink(missing_ok=True)
+    reach(world, Phase.READY)
+    assert world.is_up()
+    world.order(Direction.DOWN)
+    reach(world, Phase.STOPPED)
+
+
+@pytest.mark.parametrize(("provider", "fault"), CREATES)
+def test_down_after_a_create_that_went_wrong_leaves_nothing(
+    tmp_path: Path, provider: type[Provider], fault: str
+) -> None:
+    world = World(tmp_path, provider=provider.made)
+    world.cloud.create_faults = [fault]
+    world.pass_()
+    world.order(Direction.DOWN)
+    reach(world, Phase.STOPPED)
+    world.now += 400.0
+    world.pass_()
+    assert world.is_down()
+
+
+@pytest.mark.parametrize(("provider", "fault"), DELETES)
+def test_a_delete_that_goes_wrong_is_awaited(tmp_path: Path, provider: type[Provider], fault: str) -> None:
+    world = World(tmp_path, provider=provider.made)
+    world.cloud.delete_lag = 2.5 * STEP_SECONDS
+    reach(world, Phase.READY)
+    world.cloud.delete_faults = [fault]
+    world.order(Direction.DOWN)
+    reach(world, Phase.STOPPED)
