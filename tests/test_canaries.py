@@ -5,6 +5,7 @@ import json
 import socket
 import ssl
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -12,9 +13,10 @@ import pytest
 import trustme
 
 from llmpod.config import Scope
-from llmpod.lifecycle.state import State
+from llmpod.lifecycle.state import State, Trouble
 from llmpod.lifecycle.store import Store
 from llmpod.sim.launch import Simulator
+from llmpod.veil import Veil
 from tests.proxy.front import Client, Proxy, chat_body, proxy, settings
 from tests.proxy.keys import KEYS, entry, write_keys
 from tests.proxy.stub import CHAT, Turn, stub
@@ -219,3 +221,13 @@ def test_a_leak_of_the_manager_is_found(state_dir: Path, sim: Simulator, env: di
         ) as program:
             program.says("up")
             assert install.sightings() == [f"the cloud key in the environ of process {program.pid}"]
+
+
+def test_what_others_say_is_noted_without_the_key(state_dir: Path) -> None:
+    """A provider's words stand in the state: why a machine failed, why passes fail."""
+    secret = Canaries.fresh()["RUNPOD_API_KEY"]
+    store = Store(state_dir / "pod_state.json", veil=Veil([secret]))
+    said = f"{secret}, {base64.b64encode(f'u:{secret}'.encode()).decode()}"
+    store.save(State(records={"default": replace(READY, error=said)}, trouble=Trouble("x", said, since=1.0)))
+    assert Canaries({"key": secret}).seen_in(store.state_file.read_bytes()) == set()
+    assert store.load().records["default"].error == "***, ***"

@@ -24,6 +24,7 @@ _PLACES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "catalog": ("catalog", "CATALOG"),
         "cache": ("cache", "COMMAND"),
         "logs": ("logs", "COMMAND"),
+        "bench": ("bench", "COMMAND"),
         "schedule": ("schedule", "COMMAND"),
         "doctor": ("doctor", "COMMAND"),
         "panic": ("panic", "COMMAND"),

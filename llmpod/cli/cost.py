@@ -64,6 +64,8 @@ def _asked(plane: Plane, key: Secret, outside: Outside) -> Outside:
     pods = plane.pods
     if pods is None:
         none = f"the backend {plane.config.common.backend} sends no bill"
+        if plane.config.common.is_billed:
+            none = "RunPod's bill for endpoints is not read here; see its console"
         return replace(outside, no_bill=none, balance=Balance(why=none))
     outside = replace(outside, balance=balance(plane.config.common, key))
     if outside.no_list:

@@ -65,6 +65,7 @@ def _edge_environ(c: PodConfig) -> dict[str, str]:
         "LLMPOD_TOKENS_PER_MINUTE": str(c.tokens_per_minute or ""),
         "LLMPOD_RATE_LIMITS": rates_text(c.rate_limits),
         "LLMPOD_TOKEN_PRICES": rates_text(c.token_prices),
+        "LLMPOD_MEMORY_BYTES": "" if c.proxy_memory_bytes == 2**28 else str(c.proxy_memory_bytes),
         "LLMPOD_MAX_IN_FLIGHT": "" if c.max_in_flight == 256 else str(c.max_in_flight),
     }
     return {name: value for name, value in values.items() if value}

@@ -48,6 +48,10 @@ class FrontKeys(BaseModel):
     max_in_flight: Annotated[int, Field(ge=1)] = Field(
         256, description="Requests worked on at once; callers take turns for more."
     )
+    proxy_memory_bytes: Annotated[int, Field(ge=0)] = Field(
+        2**28,
+        description="Of the proxy; above it new work is refused while other work is under way. 0: no limit.",
+    )
     allow_insecure_bind: bool = Field(
         False, description="Listen beyond this machine without keys or without TLS."
     )

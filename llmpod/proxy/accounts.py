@@ -46,16 +46,20 @@ class Accounts:
         self._load()
 
     def of(self, key: CallerKey) -> Tally:
-        """What was used with a key, to be read."""
+        """What was used with a key until now."""
+        now = self._clock()
+        if not 0 <= now - self._day_begins < DAY:
+            self._day, self._day_begins = day_name(now), now // DAY * DAY
         tally = self._tallies.get(key.id)
         if tally is None:
             tally = self._tallies[key.id] = Tally()
-        tally.turn(self._today())
+        if tally.day != self._day:
+            tally.turn(self._day)
         return tally
 
-    def asked(self, key: CallerKey) -> None:
-        """One more request came with a key."""
-        self.of(key).asked()
+    def asked(self, tally: Tally) -> None:
+        """One more request came with the key whose tally ``of`` has just given."""
+        tally.asked()
         self._changed = True
 
     def answered(self, key: CallerKey, tokens: int, usd: float | None) -> None:
@@ -90,12 +94,6 @@ class Accounts:
         except StateError as e:
             self._log.warning("use_of_keys_unreadable", reason=str(e))
 
-    def _today(self) -> str:
-        now = self._clock()
-        if not 0 <= now - self._day_begins < DAY:
-            self._day, self._day_begins = day_name(now), now // DAY * DAY
-        return self._day
-
     async def _run(self) -> None:
         while not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
@@ -107,7 +105,7 @@ class Accounts:
         if not self._changed or path is None:
             return
         self._changed = False
-        month = self._today()[:7]
+        month = day_name(self._clock())[:7]
         self._tallies = {name: tally for name, tally in self._tallies.items() if tally.month == month}
         try:
             await asyncio.to_thread(write_tally, path, dict(self._tallies))

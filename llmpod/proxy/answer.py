@@ -54,7 +54,18 @@ class Answer:
     """
 
     __slots__ = (
-        *("_bodiless", "_chunked", "_journal", "_keep", "_pending", "_since", "_wire", "ask", "blank"),
+        *(
+            "_bodiless",
+            "_chunked",
+            "_journal",
+            "_keep",
+            "_length",
+            "_pending",
+            "_since",
+            "_wire",
+            "ask",
+            "blank",
+        ),
         *("bytes", "cache", "events", "meter", "model", "over", "reason", "started", "status"),
         *("when_clear", "when_over"),
     )
@@ -66,6 +77,7 @@ class Answer:
         self._keep = ask.keep
         self._chunked = False
         self._bodiless = ask.method == "HEAD"
+        self._length: int | None = None  # of the body, as it was announced
         self._pending = b""
         self._since = perf_counter()
         self.status = 0
@@ -107,7 +119,8 @@ class Answer:
         framed = self._bodiless = self._bodiless or status in _BODILESS
         for item in headers:
             lines.append(b"%b: %b\r\n" % item)
-            framed = framed or item[0] == b"content-length"
+            if item[0] == b"content-length":
+                framed, self._length = True, int(item[1])
         if self.cache:
             lines.append(_about_cache(self.cache, self.reason))
         if not framed:
@@ -155,7 +168,9 @@ class Answer:
         if self._chunked:
             self._pending += b"0\r\n\r\n"
         self.flush()
-        self._end(keep=self._keep)
+        # a server may announce more than it has said when it is done; what comes next is no rest of that
+        short = self._length is not None and self.bytes != self._length and not self._bodiless
+        self._end(keep=self._keep and not short)
 
     def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """A complete answer with its length."""

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from llmpod.config import CallerKey, ProxySettings
 from llmpod.config.rates import Per, RateLimit
 from llmpod.errors import Overloaded
+from llmpod.lifecycle.tally import Used
 from llmpod.proxy.accounts import DAY, Accounts
 from llmpod.proxy.ask import Ask
 from llmpod.proxy.costs import Bill, Book
@@ -158,7 +159,8 @@ class Limiter:
         if self._spares(ask):
             return None
         key, now = ask.leave.key, self._now()
-        if key is not None and (full := self._spent(key)):
+        tally = self._used.of(key) if key is not None else None
+        if key is not None and tally is not None and (full := _spent(key, tally.today)):
             left = DAY - self._clock() % DAY
             return RateLimited(f"This key's {full} of today are used up.", retry_after=left)
         accounts = self._those_of(ask, now)
@@ -172,8 +174,8 @@ class Limiter:
         for account in accounts:
             if account.requests is not None:
                 account.requests.take(1)
-        if key is not None:
-            self._used.asked(key)
+        if tally is not None:
+            self._used.asked(tally)
         return None
 
     def meter(self, ask: Ask) -> Meter | None:
@@ -196,12 +198,6 @@ class Limiter:
                 account.tokens.take(tokens.total)
         if (key := ask.leave.key) is not None:
             self._used.answered(key, tokens.total, usd)
-
-    def _spent(self, key: CallerKey) -> str:
-        today = self._used.of(key).today
-        if key.requests_per_day is not None and today.requests >= key.requests_per_day:
-            return "requests"
-        return "tokens" if key.tokens_per_day is not None and today.tokens >= key.tokens_per_day else ""
 
     def _matching(self, path: str) -> tuple[_Rule, ...]:
         """The rules for a path, however it is spelled."""
@@ -249,3 +245,10 @@ class Limiter:
         if len(self._accounts) > MAX_ACCOUNTS:
             del self._accounts[next(iter(self._accounts))]
         return account
+
+
+def _spent(key: CallerKey, today: Used) -> str:
+    """Which budget of the day is used up."""
+    if key.requests_per_day is not None and today.requests >= key.requests_per_day:
+        return "requests"
+    return "tokens" if key.tokens_per_day is not None and today.tokens >= key.tokens_per_day else ""

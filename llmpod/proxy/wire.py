@@ -193,9 +193,12 @@ class Connection(asyncio.Protocol):
             if not self._complete and self._error is None:
                 self._error = UpstreamInvalid(f"The model server's answer is not valid HTTP: {_told(e)}.")
             self._reusable = False
-        self._bare_bytes = 0 if self._parts else self._bare_bytes + len(data)
-        if self._bare_bytes > MAX_BARE_BYTES and self._error is None:
-            self._error = UpstreamInvalid("The model server's answer goes on without a byte of its body.")
+        if not self._parts:
+            self._bare_bytes += len(data)
+            if self._bare_bytes > MAX_BARE_BYTES and self._error is None:
+                self._error = UpstreamInvalid("The model server's answer goes on without a byte of its body.")
+        elif self._bare_bytes:
+            self._bare_bytes = 0
         self._deliver(call)
 
     def connection_lost(self, exc: Exception | None) -> None:

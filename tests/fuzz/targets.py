@@ -32,6 +32,7 @@ from llmpod.proxy.origin import Origin
 from llmpod.proxy.wish import has_already, pace_of, parse
 from tests.proxy.corpus_heads import ACCEPTED, REFUSED
 from tests.proxy.stub import chat, frames
+from tests.support.source import ROOT
 
 Target = Callable[[bytes], None]
 CHAT: Final = "/v1/chat/completions"
@@ -253,14 +254,13 @@ MEMORY: Final[dict[str, Fuzzed]] = {
 }
 FILES: Final[dict[str, tuple[bytes, ...]]] = {
     "config": (
-        b'{"model": "a/b", // why\n "gpu_type_id": ["x"], "proxy_port": 8000, "budget": {"daily_usd": 2.5}}',
+        (ROOT / "pod_config.json").read_bytes(),
+        b'{"model": "a/b", "gpu_type_id": "auto", "cors_origins": ["https://a.example"], "vllm_args": ["--x"]}',
     ),
     "keys": (_KEY,),
-    "state": (
-        b'{"schema": 2, "models": {"default": {"phase": "ready", "name": "n", "deadline": 5.0}}, "proxy": null}',
-    ),
+    "state": ((ROOT / "tests/manager/data/pod_state.schema1.json").read_bytes(),),
     "orders": (
-        b'{"default": {"up": true, "by": "person", "at": 5.0, "why": "x"}}',
-        b'{"default": {"last_byte": 5.0, "in_flight": 2, "wake_wanted": null}}',
+        b'{"default": {"direction": "up", "at": 5.0, "by": "person", "reason": "x", "until": null}}',
+        b'{"default": {"last_byte": 5.0, "in_flight": 2, "wake_wanted": null, "requests": 3}}',
     ),
 }

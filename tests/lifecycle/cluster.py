@@ -71,7 +71,8 @@ class Cluster(Provider):
     def _pass_time(self) -> None:
         for job in self.jobs.values():
             if job.ended is None and self.clock() >= job.limit:
-                job.state, job.ended = "TIMEOUT", self.clock()
+                job.state = "CANCELLED" if job.state == "COMPLETING" else "TIMEOUT"
+                job.ended = self.clock()
 
     # --- its commands
     def _run(self, argv: Sequence[str], text: str, environ: Mapping[str, str]) -> Done:
@@ -116,7 +117,10 @@ class Cluster(Provider):
             raise TimeoutError
         if fault == "fails":
             return Done(1, "", "scancel: error: Unable to contact slurm controller")
-        self._end("CANCELLED", given["name"])
+        for job in self.jobs.values():
+            if job.ended is None and job.name == given["name"] and job.state != "COMPLETING":
+                job.state, job.limit = "COMPLETING", min(job.limit, self.clock() + self.delete_lag)
+        self._pass_time()
         if fault == "hangs-done":
             raise TimeoutError
         return Done(0, "", "")

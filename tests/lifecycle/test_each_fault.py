@@ -7,6 +7,7 @@ import pytest
 from llmpod.model import Direction, Phase
 from tests.lifecycle.cloud import Cloud
 from tests.lifecycle.provider import Provider
+from tests.lifecycle.serverless import Tap
 from tests.lifecycle.test_world import OTHERS
 from tests.lifecycle.world import World
 
@@ -70,3 +71,15 @@ def test_a_delete_that_goes_wrong_is_awaited(tmp_path: Path, provider: type[Prov
     world.cloud.delete_faults = [fault]
     world.order(Direction.DOWN)
     reach(world, Phase.STOPPED)
+
+
+def test_what_would_only_be_replaced_is_not_adopted(tmp_path: Path) -> None:
+    """Found by the random worlds: an old machine's end became that of a new order, and was too near for another."""
+    world = World(tmp_path, provider=Tap.made)
+    reach(world, Phase.READY)
+    world.now = (world.record.deadline or 0.0) - 80.0
+    world.digest = "e"
+    world.store.state_file.unlink()
+    world.order(Direction.UP)
+    reach(world, Phase.READY)
+    assert (world.record.deadline or 0.0) > world.now + 3000.0

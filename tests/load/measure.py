@@ -4,6 +4,7 @@ A proxy under load is measured beside a quiet one, question by question in turns
 """
 
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -81,6 +82,12 @@ def resident(front: Proxy) -> int:
     """Bytes of memory that it has now."""
     with open(f"/proc/{front.process.pid}/status", encoding="ascii") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS"))
+
+
+def cpu_seconds(front: Proxy) -> float:
+    """What it has used of the processor so far (proc(5): utime and stime)."""
+    fields = Path(f"/proc/{front.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def settled(front: Proxy) -> int:

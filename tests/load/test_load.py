@@ -10,7 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.load.measure import MIB, Pair, crowd, in_turns, p99, pair, resident, settled, told, usual
+from tests.load.measure import (
+    MIB,
+    Pair,
+    cpu_seconds,
+    crowd,
+    in_turns,
+    p99,
+    pair,
+    resident,
+    settled,
+    told,
+    usual,
+)
 from tests.proxy.front import Client, Proxy, chat_body, proxy, settings
 from tests.proxy.stub import Turn, stub
 from tests.support.process import PYTHON, running
@@ -126,21 +138,24 @@ def test_too_much_is_shed_early_and_cheaply(
         narrow = {"LLMPOD_MAX_IN_FLIGHT": str(places), "LLMPOD_MAX_QUEUE": str(places * 3 // 4)}
         environ = settings(tmp_path / "c", endpoint, LOG_LEVEL="INFO", **narrow)
         with proxy(env | environ) as front:
-            runs = {}
+            runs, spent = {}, [0.0]
             for load, connections in ((0.5, 100), (10, 400)):
                 argv = [front.port, capacity * load, seconds, connections]
                 with running([PYTHON, "-m", "tests.load.flood", *map(str, argv)]) as flood:
                     runs[load] = told(flood, within=seconds + 30)
+                spent.append(cpu_seconds(front))
+            cpu_each = (spent[-1] - spent[-2]) / runs[10]["asked"]
             memory = resident(front)
     alone, served, refused = runs[0.5]["by_status"]["200"], *map(runs[10]["by_status"].get, ("200", "503"))
-    say(bar="G12", capacity=capacity, alone=alone, memory=memory, **runs[10])
+    say(bar="G12", capacity=capacity, alone=alone, memory=memory, cpu_each=cpu_each, **runs[10])
     assert set(runs[0.5]["by_status"]) == {"200"}
     assert set(runs[10]["by_status"]) == {"200", "503"}
-    late = max(0.0, alone["p99"] - takes)  # by what the machine delays the one that has all places to himself
-    assert served["p99"] <= 2 * alone["p99"]
-    assert refused["p99"] <= 0.02 + late
-    assert served["count"] / seconds >= 0.9 * places / alone["p50"]
-    assert runs[10]["asked"] >= 0.8 * 10 * capacity * seconds
+    slack = 1 if places >= 16 else 4  # the sample runs on machines that do other things
+    assert served["p99"] <= 2 * slack * alone["p99"]
+    assert refused["p99"] <= slack * (0.02 + 2 * runs[10]["late"])
+    assert cpu_each < slack * 0.0005
+    assert served["count"] / seconds >= 0.9 / slack * places / alone["p50"]
+    assert runs[10]["asked"] >= 0.8 / slack * 10 * capacity * seconds
     assert memory < 256 * MIB
 
 
@@ -179,13 +194,13 @@ def a_thousand_looks(front: Proxy) -> float:
 
 
 def test_files_run_out_for_nobody(tmp_path: Path, env: dict[str, str]) -> None:
-    """G11: a proxy that may open 400 files keeps 256 for itself; the rest come in, more hear 503, and it recovers."""
+    """G11: a proxy that may open 600 files keeps 256 for itself; the rest come in, more hear 503, and it recovers."""
     script = Path(__file__).parents[2] / "proxy_fastapi.py"
-    limited: list[str | Path] = ["/bin/sh", "-c", 'ulimit -n 400; exec "$0" "$@"', PYTHON, script]
+    limited: list[str | Path] = ["/bin/sh", "-c", 'ulimit -n 600; exec "$0" "$@"', PYTHON, script]
     with stub() as server, proxy(env | settings(tmp_path / "c", server.url), argv=limited) as front:
-        with crowd("idle", front.port, 300, seconds=3) as many:
+        with crowd("idle", front.port, 450, seconds=3) as many:
             told_by_crowd = told(many, within=30)["idle"]
-        assert told_by_crowd["said"] == {"200": 144, "503": 156}
+        assert told_by_crowd["said"] == {"200": 344, "503": 106}
         assert eventually(lambda: front.ask(chat_body("again")).status == 200, ignoring=OSError)
         said = [line for line in front.logs() if line["event"] == "too_many_connections"]
         assert 1 <= len(said) <= 10

@@ -112,18 +112,6 @@ def test_a_proxy_whose_warden_was_killed_gets_another_one(install: Install) -> N
     assert process_id(second["pid"]) is process_id(second["parent"]) is None
 
 
-def test_a_proxy_that_was_told_to_end_is_not_started_again_until_the_next_pass(install: Install) -> None:
-    install.proxy = True
-    install.manage().expect()
-    first = health(install)
-    os.kill(first["pid"], signal.SIGTERM)
-    eventually(lambda: process_id(first["parent"]) is None, within=SLOW)
-    assert not listens(install.port)
-    assert proxy(install)["crashes"] == 0
-    install.manage().expect()
-    assert health(install)["pid"] != first["pid"]
-
-
 # --- the warden alone
 def started(tmp_path: Path, code: str) -> list[str]:
     files = [str(tmp_path / NOTES), str(tmp_path / "proxy.log")]

@@ -93,10 +93,13 @@ def test_a_changed_setting_is_handed_to_the_proxy_that_runs(install: Install) ->
     install.proxy = True
     install.manage().expect()
     first = proxy_pid(install)
-    install.write(max_cache_size=5, requests_per_minute=1000)
+    install.write(max_cache_size=5, requests_per_minute=1000, proxy_memory_bytes=1)
     assert "took over changed settings" in install.manage("--verbose").expect().out
     health = requests.get(f"http://127.0.0.1:{install.port}/health", timeout=5).json()
     assert (health["pid"], health["max_cache_size"]) == (first, 5)
+    eventually(
+        lambda: requests.get(f"http://127.0.0.1:{install.port}/health", timeout=5).json()["memory_full"]
+    )
     install.write(cache_dir="another")
     install.manage().expect()
     assert not alive(first)

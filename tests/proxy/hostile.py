@@ -92,10 +92,10 @@ REFUSED: Final[Mapping[str, bytes]] = {
     "20,000 hints": head("link: x", status="103 X") * 20_000 + framed(JSON),
     "60,000 continues": head(status="100 X") * 60_000 + framed(JSON),
     **{
-        f"status {status}": framed(JSON, "location: http://169.254.169.254/secret", status=f"{status} X")
+        f"status {status}": framed(JSON, "location: http://169.254.7.7/secret", status=f"{status} X")
         for status in (300, 301, 302, 303, 307, 308)
     },
-    "not modified": head(JSON, "location: http://169.254.169.254/secret", status="304 X"),
+    "not modified": head(JSON, "location: http://169.254.7.7/secret", status="304 X"),
     "page": framed("content-type: text/html; charset=utf-8", body=b"<script>alert(1)</script>"),
 }
 """Answers that no honest server gives: 502, and not a byte of theirs."""
@@ -104,7 +104,7 @@ FOREIGN: Final = (
     *("set-cookie: a=b; Domain=localhost", "set-cookie2: a=b", "access-control-allow-origin: *"),
     *("access-control-allow-credentials: true", "access-control-expose-headers: *", "alt-svc: h3=':1'"),
     *("strict-transport-security: max-age=1", "clear-site-data: *", "server: evil/1.0", "x-powered-by: evil"),
-    *("location: http://169.254.169.254/", "refresh: 0; url=http://evil.example/", "link: <x>; rel=preload"),
+    *("location: http://169.254.7.7/", "refresh: 0; url=http://evil.example/", "link: <x>; rel=preload"),
     *("content-location: http://evil.example/", "x-frame-options: ALLOWALL", "service-worker-allowed: /"),
     *("connection: keep-alive, x-request-id", "keep-alive: timeout=5", "proxy-authenticate: Basic"),
     *("www-authenticate: Basic realm=evil", "proxy-connection: keep-alive", "upgrade: h2c", "trailer: x"),

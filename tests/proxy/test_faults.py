@@ -8,6 +8,7 @@ test_order; F11's line test_pacing; F59 test_direct; F61, F62 where the edge is 
 import json
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -139,6 +140,27 @@ def test_f10_the_body_of_an_error_is_bounded(front: Proxy, server: Stub) -> None
     server.script = lambda turn: turn.reply(b"x" * 2**21, status="500 X", kind="text/plain")
     reply = front.ask(chat_body("a long error"))
     assert (reply.status, reply.json["error"]["code"]) == (502, "upstream_invalid")
+
+
+def test_f10_an_error_without_end_is_cut(front: Proxy, server: Stub) -> None:
+    """It once was gathered for as long as it came, to be found too long at its end."""
+    sent, cut = 0, threading.Event()
+
+    def script(turn: Turn) -> None:
+        nonlocal sent
+        turn.head("content-type: text/plain", "transfer-encoding: chunked", status="500 X")
+        try:
+            while sent < 2**26:
+                turn.chunk(b"x" * 2**16)
+                sent += 2**16
+        except OSError:
+            cut.set()
+
+    server.script = script
+    reply = front.ask(chat_body("an error without end"))
+    assert (reply.status, reply.json["error"]["code"]) == (502, "upstream_invalid")
+    assert cut.wait(5)
+    assert sent < 2**25
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -12,7 +12,7 @@ from tests.proxy.front import Proxy, chat_body, proxy, settings
 from tests.proxy.stub import CHAT, Stub, Turn, chat, plain, stub
 from tests.support.wait import eventually
 
-METADATA = "169.254.169.254"
+METADATA = "169.254.7.7"
 KEY = "sk-pinned-to-the-configured-place"
 # what every answer of ours may hold, besides what clients read of the model server's
 OURS = {

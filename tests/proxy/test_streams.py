@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.proxy.front import Client, Proxy, chat_body
+from tests.proxy.front import Client, Proxy, chat_body, raw_chat
 from tests.proxy.stub import CHAT, Stub, Turn, frames, one_by_one
 from tests.support.wait import eventually
 
@@ -211,3 +211,24 @@ def test_leaving_before_the_first_byte_cancels_too(front: Proxy, server: Stub) -
         gone_at = time.monotonic()
     eventually(lambda: left)
     assert left[0] - gone_at < 0.25
+
+
+def test_a_stream_that_is_done_before_its_length_does_not_leave_its_client_waiting(
+    front: Proxy, server: Stub
+) -> None:
+    """Found by chance (tests/fuzz): the next answer on the connection would have been taken for its rest."""
+    body = b"".join(frames("short"))
+
+    def script(turn: Turn) -> None:
+        turn.head("content-type: text/event-stream", f"content-length: {len(body) + 5}")
+        turn.send(body)
+        turn.close()
+
+    server.script = script
+    with front.client() as client:
+        for _ in range(2):
+            client.sock.sendall(
+                raw_chat("done before its length", stream=True, lines="cache-control: no-store\r\n")
+            )
+        reply = client.reply()
+        assert (reply.body, reply.cut) == (body, True)

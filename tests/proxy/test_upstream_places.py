@@ -17,7 +17,7 @@ from tests.proxy.test_keeper import READY, write
 from tests.support.process import PYTHON
 from tests.support.wait import eventually
 
-METADATA = "169.254.169.254"
+METADATA = "169.254.7.7"  # not the usual one: where this fails in a cloud, nobody answers there
 
 
 def _namespaces() -> bool:

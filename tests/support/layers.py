@@ -62,7 +62,7 @@ PARTS: Mapping[str, Part] = {
     "llmpod.secret": Part(sync=True),
     "llmpod.veil": Part(ours=("llmpod.secret",), sync=True),
     "llmpod.text": Part(sync=True),
-    "llmpod.web": Part(libraries=_REQUESTS, sync=True),
+    "llmpod.web": Part(ours=("llmpod.places",), libraries=_REQUESTS, sync=True),
     "llmpod.config*": Part(ours=_SETTINGS, libraries=("pydantic", "pydantic_core"), sync=True),
     # the control plane: synchronous, so that a pass can be read from top to bottom and killed anywhere
     "llmpod.backends.runpod_serverless*": Part(

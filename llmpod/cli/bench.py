@@ -1,0 +1,146 @@
+"""Not a load test: the command ``bench`` times one long answer and compares it with earlier ones of the same machine.
+
+History is ``bench.jsonl`` beside the state, one line a run. Starts are those that passes have measured.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from llmpod.cli.bench_run import Run, run_once
+from llmpod.cli.command import Command, Invocation, json_flag
+from llmpod.cli.show import duration
+from llmpod.cli.wiring import Plane
+from llmpod.errors import ModelNotReady, StateError
+from llmpod.lifecycle import files
+from llmpod.model import Phase, Record
+
+FILE_NAME = "bench.jsonl"
+LAST_RUNS = 9
+_FIGURES = (
+    ("tokens_per_second", "tokens a second", "{:.1f}"),
+    ("first_token_seconds", "first token", "{:.3f} s"),
+    ("seconds", "whole answer", "{:.1f} s"),
+    ("start_seconds", "start", "{:.1f} s"),
+)
+
+
+def run(call: Invocation) -> int:
+    """Print the figures and what they were before.
+
+    Raises:
+        ModelNotReady: nothing runs that could be timed; a bench starts nothing.
+        LlmpodError: there is no whole answer.
+    """
+    with call.plane(offline=True) as plane:
+        state = plane.store.load()
+        name, record = next(
+            ((name, r) for name, r in state.records.items() if r.phase is Phase.READY), ("", Record())
+        )
+        if not name:
+            raise ModelNotReady("No model is ready.", hint="`up` starts one; a bench starts nothing.")
+        now = _document(plane, record, run_once(plane, record.served_name, call.options.tokens))
+        before = earlier(plane.store.directory / FILE_NAME, now)
+        _keep(call, plane.store.directory / FILE_NAME, now)
+    comparison = compared(now, before)
+    if call.options.json:
+        print(json.dumps({"run": now, "earlier_runs": len(before), "compared": comparison}, indent=2))
+    else:
+        _print(call, now, comparison, len(before))
+    return 0
+
+
+def _document(plane: Plane, record: Record, measured: Run) -> dict[str, Any]:
+    """A line of the history."""
+    rate = measured.tokens_per_second
+    return {
+        "at": round(plane.clock(), 1),
+        "backend": plane.config.common.backend,
+        "model": record.model,
+        "gpu": record.gpu,
+        "tokens": measured.tokens,
+        "counted": measured.counted,
+        "seconds": round(measured.seconds, 4),
+        "first_token_seconds": round(measured.first_token_seconds, 4),
+        "tokens_per_second": round(rate, 2) if rate is not None else None,
+        "start_seconds": _start(record),
+    }
+
+
+def _start(record: Record) -> float | None:
+    """How long this machine took from its creation to its first answer."""
+    if record.created_at is None or record.ready_at is None:
+        return None
+    return round(record.ready_at - record.created_at, 1)
+
+
+def earlier(path: Path, now: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The last runs of the same model on the same machine and of about the same length; torn lines are skipped."""
+    found = []
+    with suppress(OSError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError, RecursionError):
+                found.append(json.loads(line))
+    same = ("backend", "model", "gpu")
+    runs = [run for run in found if isinstance(run, dict) and all(run.get(key) == now[key] for key in same)]
+    return [run for run in runs if _is_alike(run.get("tokens"), now["tokens"])][-LAST_RUNS:]
+
+
+def _is_alike(one: object, other: int) -> bool:
+    return isinstance(one, int) and 0.5 <= one / max(other, 1) <= 2
+
+
+def compared(
+    now: Mapping[str, Any], before: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, float | None]]:
+    """Each figure, its median before, and the change in percent; None where there is nothing to compare."""
+    result = {}
+    for key, _, _ in _FIGURES:
+        values = [value for run in before if isinstance(value := run.get(key), int | float)]
+        usual, value = (median(values) if values else None), now[key]
+        change = 100 * (value - usual) / usual if usual and value is not None else None
+        result[key] = {"now": value, "before": usual, "change_percent": change}
+    return result
+
+
+def _keep(call: Invocation, path: Path, now: Mapping[str, Any]) -> None:
+    try:
+        files.append(path, json.dumps(now).encode() + b"\n")
+    except (OSError, StateError) as e:
+        call.say(f"Not kept in {path}: {e}")
+
+
+def _print(call: Invocation, now: Mapping[str, Any], comparison: Mapping[str, Any], runs: int) -> None:
+    how = "" if now["counted"] else " (pieces of the stream; the server tells no usage)"
+    call.say(f"{now['model']} on {now['gpu']}: {now['tokens']} tokens{how}")
+    for key, name, form in _FIGURES:
+        figure = comparison[key]
+        if figure["now"] is None:
+            continue
+        shown = duration(figure["now"]) if key == "start_seconds" else form.format(figure["now"])
+        past = ""
+        if figure["change_percent"] is not None:
+            past = f"   before {form.format(figure['before'])}, {figure['change_percent']:+.0f} %"
+        call.say(f"  {name:<16} {shown}{past}")
+    call.say(f"Compared with the median of {runs} earlier run(s)." if runs else "The first run of its kind.")
+
+
+def _tokens(text: str) -> int:
+    """An argument type: how long the answer may become."""
+    if not text.isdecimal() or not 2 <= int(text) <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 2 and 100000")
+    return int(text)
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    json_flag(parser)
+    parser.add_argument(
+        "--tokens", type=_tokens, default=1000, metavar="N", help="length of the answer (default: 1000)"
+    )
+
+
+COMMAND = Command("bench", "time one long answer, and compare it with earlier ones", run, _arguments)
