@@ -96,9 +96,10 @@ class Orders:
 
     def _instead(self, model: str, want: Want, order: Want) -> Want:
         """Write an order down; a person's newer word stands. Nothing is started on one that would be forgotten."""
+        store = self._actor.store
         try:
-            self._actor.store.order_instead({model: want}, {model: order})
-            order = self._actor.store.orders().get(model, order)
+            store.order_instead({model: want}, {model: order})
+            order = store.orders().get(model, order)
         except StateError as e:
             self._actor.report.fail(e)
             order = want if order.direction is Direction.UP else order
