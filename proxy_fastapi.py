@@ -10,4 +10,9 @@ if __name__ == "__main__":
     reexec_in_venv(Path(__file__))
     from llmpod.proxy import serve
 
-    sys.exit(serve.run(sys.argv[1:], home=Path(__file__).resolve().parent))
+    home, arguments = Path(__file__).resolve().parent, sys.argv[1:]
+    if "--" in arguments:
+        from llmpod.cli import ondemand
+
+        sys.exit(ondemand.run(arguments, home=home, serve=lambda read: serve.main(read(), again=read)))
+    sys.exit(serve.run(arguments, home=home))

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+ANY_NAME = "*"
+"""The served name of a model whose server is asked what it serves."""
+
 
 class Phase(StrEnum):
     """Where one model is on its way from nothing to ready and back; the order of a normal life."""
@@ -116,6 +119,7 @@ class Instance:
     """One machine as the provider lists it. ``base_url`` is where its model server will answer (no ``/v1``).
 
     ``switch_at`` is the deadline armed in it and ``digest`` the configuration it was made from, where it tells them.
+    ``ping_path`` answers 200 once it is ready, or 404 where there is no such path.
     ``key_optional``: strangers cannot reach it, or it is not ours, so an answer without the key is no leak.
     """
 
@@ -133,6 +137,7 @@ class Instance:
     switch_at: float | None = None
     digest: str = ""
     key_optional: bool = False
+    ping_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +160,17 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """A durable order: which direction, until when, who said so and why."""
+    """A durable order: which direction, until when, who said so and why.
+
+    ``heard`` is the time of the last wish of the proxy that was known when it was given; see ``lifecycle/wish.py``.
+    """
 
     direction: Direction
     at: float
     by: str
     reason: str = ""
     until: float | None = None
+    heard: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +220,40 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the proxy saw of one model: when the last byte moved, what is in flight, whether a start is wished."""
+    """What the proxy saw of one model: when the last byte moved and what is in flight.
+
+    ``wake_wanted`` and ``rest_wanted`` say when it last wished that the model be started, or stopped; ``at`` is when
+    it said all this.
+    """
 
     last_byte: float | None = None
     in_flight: int = 0
     wake_wanted: float | None = None
     requests: int = 0
+    rest_wanted: float | None = None
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the proxy's wish of that time to start a model was refused: a status of HTTP, and words.
+
+    ``retry_at`` is when another wish may be granted, as far as that is known.
+    """
+
+    at: float
+    status: int
+    text: str
+    hint: str = ""
+    retry_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Today:
+    """What was spent since midnight (UTC), and what may be; USD."""
+
+    spent_usd: float
+    limit_usd: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,8 +180,9 @@ def test_every_address_answers_when_the_proxy_runs_alone(env: dict[str, str], tm
     variables = dict(word.split("=", 1) for word in nobody.split() if "=" in word)
     cache = str(tmp_path / "cache")
     alone = {**env, **variables, "PORT": str(port), "CACHE_DIR": cache, "ENABLE_PROFILING": "true"}
-    paths = [path.split()[-1] for path in names(table("### Addresses")) if "*" not in path]
-    assert {"/health", "/livez", "/readyz", "/metrics", "/dashboard", "/debug/cache"} == set(paths)
+    every = [path for path in names(table("### Addresses")) if "*" not in path]
+    paths = [path.split()[-1] for path in every if not path.startswith("POST ")]
+    assert {"/health", "/livez", "/readyz", "/metrics", "/dashboard", "/debug/cache"} < set(paths)
     with running([PYTHON, ROOT / "proxy_fastapi.py"], env=alone, cwd=tmp_path):
         base = f"http://127.0.0.1:{port}"
         eventually(

@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from llmpod.config.schema import DEFAULT_IMAGE
+from llmpod.config.model_keys import DEFAULT_IMAGE
 from scripts.sbom import document
 from tests.support.source import ROOT
 

@@ -4,13 +4,14 @@ A backend holds no opinion about what should exist. It lists, creates once, dest
 which of the three outcomes a create had.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from llmpod.config import (
     Config,
     DockerSection,
+    PodConfig,
     ProcessSection,
     ServerlessSection,
     SlurmSection,
@@ -87,41 +88,58 @@ class Speaking(Protocol):
         ...
 
 
-def open_backend(config: Config, key: Secret) -> Backend:
-    """The backend that the configuration names.
+def open_backend(config: Config, key: Secret, *, owner: Callable[[str], str | None]) -> Backend:
+    """The backend that the configuration names, or several as one.
 
     Args:
         config: the configuration.
         key: the provider's key; an empty one where none is needed.
+        owner: which model a machine was made for, by its name.
     """
-    common = config.common
-    if common.process is not None and common.backend == "process":
-        return _processes(config, common.process)
-    if common.docker is not None and common.backend == "docker":
-        return _docker(config, common.docker)
-    if common.slurm is not None and common.backend == "slurm":
-        return _slurm(config, common.slurm)
-    if common.static is not None and common.backend == "static":
-        return _static(config, common.static)
-    if common.runpod_serverless is not None and common.backend == "runpod_serverless":
-        return _serverless(config, common.runpod_serverless, key)
+    if len(config.models) == 1:
+        (model,) = config.models.values()
+        return _open_one(config, model, key, config.directory / "machines")
+    from llmpod.backends.several import Several
+
+    rented = None
+    backends = dict[str, Backend]()
+    for name, model in config.models.items():
+        if model.is_rented:  # one account
+            rented = rented or _open_one(config, model, key, config.directory)
+            backends[name] = rented
+        else:
+            backends[name] = _open_one(config, model, key, config.directory / f"machines-{name}")
+    return Several(backends, owner)
+
+
+def _open_one(config: Config, model: PodConfig, key: Secret, machines: Path) -> Backend:
+    """That of one model; ``machines`` is where the traces of its machines are."""
+    if model.process is not None and model.backend == "process":
+        return _processes(config, model.process, machines)
+    if model.docker is not None and model.backend == "docker":
+        return _docker(model.docker, machines)
+    if model.slurm is not None and model.backend == "slurm":
+        return _slurm(config, model.slurm, machines)
+    if model.static is not None and model.backend == "static":
+        return _static(model.static, machines)
+    if model.runpod_serverless is not None and model.backend == "runpod_serverless":
+        return _serverless(model, model.runpod_serverless, machines, key)
     from llmpod.backends.runpod_pod import RunpodPods
 
-    return RunpodPods(common, key)
+    return RunpodPods(model, key)
 
 
-def _serverless(config: Config, section: ServerlessSection, key: Secret) -> Backend:
+def _serverless(model: PodConfig, section: ServerlessSection, machines: Path, key: Secret) -> Backend:
     from llmpod.backends.machines import Machines
     from llmpod.backends.runpod_api import RunpodApi
     from llmpod.backends.runpod_serverless import ServerlessEndpoint
     from llmpod.backends.runpod_serverless_probe import check_key
 
-    api = RunpodApi(config.common.runpod_api_url, key)
-    machines = Machines(config.directory / "machines")
-    return ServerlessEndpoint(section, api, machines, guard=lambda: check_key(section, key))
+    api = RunpodApi(model.runpod_api_url, key)
+    return ServerlessEndpoint(section, api, Machines(machines), guard=lambda: check_key(section, key))
 
 
-def _docker(config: Config, section: DockerSection) -> Backend:
+def _docker(section: DockerSection, machines: Path) -> Backend:
     from llmpod.backends.docker import Containers
     from llmpod.backends.docker_api import Engine
     from llmpod.backends.docker_existing import ExistingContainer
@@ -131,31 +149,29 @@ def _docker(config: Config, section: DockerSection) -> Backend:
     default = host.removeprefix("unix://") if host.startswith("unix://") else "/var/run/docker.sock"
     engine = Engine(section.socket or Path(default))
     if section.container is not None:
-        return ExistingContainer(section, engine, Machines(config.directory / "machines"))
+        return ExistingContainer(section, engine, Machines(machines))
     return Containers(section, engine)
 
 
-def _slurm(config: Config, section: SlurmSection) -> Backend:
+def _slurm(config: Config, section: SlurmSection, machines: Path) -> Backend:
     from llmpod.backends.machines import Machines
     from llmpod.backends.slurm import SlurmJobs
 
     environ = environment()
     passed = {name: environ[name] for name in _CLUSTER if name in environ}
-    machines = Machines(config.directory / "machines")
-    return SlurmJobs(section, machines, cwd=config.path.parent, environ=passed)
+    return SlurmJobs(section, Machines(machines), cwd=config.path.parent, environ=passed)
 
 
-def _static(config: Config, section: StaticSection) -> Backend:
+def _static(section: StaticSection, machines: Path) -> Backend:
     from llmpod.backends.machines import Machines
     from llmpod.backends.static import StaticServer
 
-    return StaticServer(base_url(section.url, name="`static.url`"), Machines(config.directory / "machines"))
+    return StaticServer(base_url(section.url, name="`static.url`"), Machines(machines))
 
 
-def _processes(config: Config, section: ProcessSection) -> Backend:
+def _processes(config: Config, section: ProcessSection, machines: Path) -> Backend:
     from llmpod.backends.machines import Machines
     from llmpod.backends.process import LocalProcesses
 
     cwd = section.cwd or config.path.parent
-    machines = Machines(config.directory / "machines")
-    return LocalProcesses(section, machines, cwd=cwd, environ=environment())
+    return LocalProcesses(section, Machines(machines), cwd=cwd, environ=environment())

@@ -188,6 +188,7 @@ class Containers:
             detail=self._detail(container_id, state, observed),
             digest=str(labels.get(DIGEST) or ""),
             key_optional=not self._section.require_key,
+            ping_path=self._section.ping_path or "",
         )
 
     def _detail(self, container_id: str, state: str, observed: Observed) -> str:

@@ -127,4 +127,5 @@ class ExistingContainer:
             detail="" if running else ending(self._engine, self._name, state),
             digest=str(order.get("digest") or ""),
             key_optional=not self._section.require_key,
+            ping_path=self._section.ping_path or "",
         )

@@ -188,6 +188,7 @@ class LocalProcesses:
             switch_at=order.get("deadline"),
             digest=str(order.get("digest") or ""),
             key_optional=not self._section.require_key,
+            ping_path=self._section.ping_path or "",
         )
 
     def _was_started(self, name: str) -> bool:

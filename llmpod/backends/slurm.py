@@ -215,6 +215,7 @@ class SlurmJobs:
             switch_at=order.get("deadline"),
             digest=str(order.get("digest") or ""),
             key_optional=not self._section.require_key,
+            ping_path=self._section.ping_path or "",
         )
 
     def _detail(self, name: str, job: Job | None, port: object) -> str:

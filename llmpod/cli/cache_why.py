@@ -16,7 +16,8 @@ from llmpod.config import Auth, CallerKey, ProxySettings, digest_of, read_keys
 from llmpod.errors import LlmpodError
 from llmpod.proxy.ask import Ask, Leave, partition
 from llmpod.proxy.hits import can_serve
-from llmpod.proxy.route import Destination, choose
+from llmpod.proxy.route import Destination
+from llmpod.proxy.ways_in import find_way
 from llmpod.text import one_line
 
 _MOST_SHOWN: Final = 10
@@ -74,15 +75,14 @@ def why(call: Invocation) -> int:
 def _question(call: Invocation, settings: ProxySettings, destinations: tuple[Destination, ...]) -> Question:
     options = call.options
     path, body = _split(_input(options.request), options.path)
-    destination = choose(destinations, _model(body))
-    if destination is None:
-        raise LlmpodError("No model is known.", hint="Name one in the configuration.")
+    asked = Ask("POST", path, path.encode(), [(b"content-type", b"application/json")], body, "")
+    asked, destination = find_way(asked, destinations)  # as its model gets it
     secret = call.environ.get(options.caller_key_env or "", "")
     call.veil.learn(secret)
     if options.caller_key_env and not secret:
         raise LlmpodError(f"The variable {options.caller_key_env} is not set.")
     owner = _owner(settings, destination, secret)
-    return Question(path, body, destination.identity, owner)
+    return Question(asked.target.decode("latin-1"), asked.body, destination.identity, owner)
 
 
 def _owner(settings: ProxySettings, destination: Destination, secret: str) -> bytes:
@@ -125,14 +125,6 @@ def _split(body: bytes, path: str) -> tuple[str, bytes]:
     if isinstance(value, dict) and isinstance(value.get("path"), str) and isinstance(value.get("body"), dict):
         return value["path"], json.dumps(value["body"]).encode()
     return path, body
-
-
-def _model(body: bytes) -> str | None:
-    try:
-        name = json.loads(body)["model"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return name if isinstance(name, str) else None
 
 
 # --- the answer ----------------------------------------------------------------------------------------------

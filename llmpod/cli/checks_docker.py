@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from llmpod.backends import open_backend
 from llmpod.backends.docker_existing import ExistingContainer
 from llmpod.backends.docker_lint import compose_file, findings
 from llmpod.cli.checks import Check, Site, ok, problem, warning
+from llmpod.cli.wiring import backend_of
 from llmpod.errors import LlmpodError
 from llmpod.secret import Secret
 
@@ -19,7 +19,7 @@ def container(site: Site) -> Iterator[Check]:
     section = site.config.common.docker
     if site.config.common.backend != "docker" or section is None or section.container is None:
         return
-    backend = open_backend(site.config, Secret("", "nowhere: none is needed"))
+    backend = backend_of(site.config, Secret("", "nowhere: none is needed"))
     assert isinstance(backend, ExistingContainer)
     try:
         found = backend.inspect()

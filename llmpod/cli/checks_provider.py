@@ -3,9 +3,9 @@
 import shlex
 from collections.abc import Iterator
 
-from llmpod.backends import open_backend
 from llmpod.cli.checks import UPDATE, Check, Site, ok, problem, warning
 from llmpod.cli.scheduled import key_mend
+from llmpod.cli.wiring import backend_of
 from llmpod.errors import (
     BadCredentials,
     BadSpec,
@@ -40,7 +40,7 @@ def provider(site: Site) -> Iterator[Check]:
 
 
 def _asked(site: Site, key: Secret) -> Iterator[Check]:
-    backend = open_backend(site.config, key)
+    backend = backend_of(site.config, key)
     sent = site.clock()
     try:
         listing = backend.list(())

@@ -14,9 +14,11 @@ from llmpod.cli.command import Command
 _PLACES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
         "pass": ("passes", "PASS"),
+        "attend": ("attend", "COMMAND"),
         "up": ("passes", "UP"),
         "down": ("passes", "DOWN"),
         "status": ("passes", "STATUS"),
+        "switch": ("switch", "COMMAND"),
         "plan": ("passes", "PLAN"),
         "cost": ("cost", "COMMAND"),
         "catalog": ("catalog", "CATALOG"),

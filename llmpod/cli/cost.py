@@ -7,7 +7,6 @@ import json
 from dataclasses import replace
 
 from llmpod.backends.runpod_account import Balance, balance, billing
-from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.cli.command import Command, Invocation, json_flag
 from llmpod.cli.cost_figures import Inside, Outside, figures
 from llmpod.cli.cost_table import print_figures
@@ -62,7 +61,8 @@ def _asked(plane: Plane, key: Secret, outside: Outside) -> Outside:
         outside = replace(outside, listed=listing.instances, at=listing.at or outside.at)
     except ProviderError as e:
         outside = replace(outside, no_list=e.message, no_bill=e.message)
-    if not isinstance(plane.backend, RunpodPods):
+    pods = plane.pods
+    if pods is None:
         none = f"the backend {plane.config.common.backend} sends no bill"
         if plane.config.common.is_billed:
             none = "RunPod's bill for endpoints is not read here; see its console"
@@ -71,7 +71,7 @@ def _asked(plane: Plane, key: Secret, outside: Outside) -> Outside:
     if outside.no_list:
         return outside
     try:
-        charges = billing(plane.backend.api, month_of(outside.at)[0], outside.at)
+        charges = billing(pods.api, month_of(outside.at)[0], outside.at)
         return replace(outside, charges=charges)
     except ProviderError as e:
         return replace(outside, no_bill=e.message)

@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from llmpod.backends.runpod_logs import PodLog
-from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.cli.show import ALIVE, duration, money
 from llmpod.cli.wiring import Plane
 from llmpod.config.schema import PodConfig
@@ -164,10 +163,10 @@ class Follower:
 
     def _pulling(self, record: Record) -> str:
         """The pod's system log is what tells pulling the image from being stuck."""
-        backend = self.plane.backend
-        if not isinstance(backend, RunpodPods) or record.instance_id is None:
+        pods = self.plane.pods
+        if pods is None or record.instance_id is None:
             return ""
-        log = PodLog(backend.api, record.instance_id, source="system", tail=5)
+        log = PodLog(pods.api, record.instance_id, source="system", tail=5)
         try:
             lines = log.past(quiet_seconds=0.5, within_seconds=1.0)
         except ProviderError:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from llmpod.backends import Backend, open_backend
+from llmpod.backends import Backend
 from llmpod.cli.command import Command, Invocation
+from llmpod.cli.wiring import backend_of
 from llmpod.config import Config
 from llmpod.errors import BadCredentials, Busy, Declined, ProviderError, RetiredApi, StateError
 from llmpod.lifecycle import match
@@ -100,7 +101,7 @@ def panic(call: Invocation) -> int:
     every = bool(call.options.every_installation)
     if every:
         _agree(call)
-    backend = open_backend(loaded, key)
+    backend = backend_of(loaded, key)
     try:
         if store is not None:
             _order_down(store, loaded, call)

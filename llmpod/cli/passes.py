@@ -1,5 +1,7 @@
 """Not the lifecycle: the commands that order a model up or down and run passes."""
 
+import argparse
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -10,6 +12,7 @@ from llmpod.cli import linger, show
 from llmpod.cli.command import Command, Invocation, json_flag
 from llmpod.cli.follow import Follower
 from llmpod.cli.plan import print_plans
+from llmpod.cli.switch import await_end, named
 from llmpod.cli.wiring import Plane, interactive
 from llmpod.config import Config
 from llmpod.errors import BadCredentials, Busy, ConfigError, LlmpodError, NoMoney, StateError
@@ -19,7 +22,8 @@ from llmpod.lifecycle.money import dollars, rate
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import SUSPECT_SECONDS
 from llmpod.lifecycle.report import Report
-from llmpod.model import Direction, Phase
+from llmpod.lifecycle.wish import OF_MACHINES, asleep
+from llmpod.model import Direction, Phase, Usage, Want
 
 SHUTDOWN = "--shutdown"
 SHUTDOWN_SECONDS = 300.0
@@ -32,7 +36,9 @@ def one_pass(call: Invocation) -> int:
         return linger.stay(call, partial(_watchdog, call))
     with call.plane() as plane:
         _rearm(plane)
-        return _follow(plane, call)
+        if all(model.on_request for model in plane.config.models.values()):
+            return _quiet_pass(plane, call.console, verbose=call.verbose)
+        return _follow(plane, call, [n for n, model in plane.config.models.items() if not model.on_request])
 
 
 def _watchdog(call: Invocation) -> int:
@@ -52,11 +58,12 @@ def up(call: Invocation) -> int:
         NoMoney: the budget is used up, so the order has turned round at once.
     """
     with call.plane() as plane:
-        plane.order(Direction.UP, by="up", reason="ordered by hand", proxy=True)
+        meant = _meant(plane.config, call.options.model)
+        plane.order(Direction.UP, by="up", reason="ordered by hand", proxy=True, models=meant)
         if interactive():
-            return _follow(plane, call)
+            return _follow(plane, call, meant)
         code = _quiet_pass(plane, call.console, verbose=call.verbose)
-        order = plane.store.orders()[next(iter(plane.config.models))]
+        order = plane.store.orders()[meant[0]]
         if order.by == "budget":
             raise NoMoney(
                 f"Not started: {order.reason}.", hint="It renews at midnight UTC; or raise `budget`."
@@ -68,9 +75,30 @@ def up(call: Invocation) -> int:
     return code
 
 
+def _meant(config: Config, names: Sequence[str]) -> list[str]:
+    """Those that are named; else all, but of a group only one, since no two of it run together."""
+    if names:
+        return [named(config, name) for name in names]
+    first = {group: config.default if config.default in of else of[0] for group, of in config.groups.items()}
+    return [name for name in config.models if first.get(config.group_of(name), name) == name]
+
+
 def down(call: Invocation) -> int:
-    """The pod's end; the proxy goes on serving its cache."""
-    return _end(call, everything=False)
+    """The pod's end, or that of some of the models; the proxy goes on serving its cache."""
+    if not call.options.model:
+        return _end(call, everything=False)
+    with call.plane() as plane:
+        meant = _meant(plane.config, call.options.model)
+        plane.order(Direction.DOWN, by="down", reason="ordered by hand", proxy=False, models=meant)
+        await_end(plane, meant, SHUTDOWN_SECONDS)
+        call.say(f"down: {', '.join(meant)}")
+    return 0
+
+
+def _models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", nargs="*", help="of several: this one alone (its name in `models`, or an alias)"
+    )
 
 
 def shutdown(call: Invocation) -> int:
@@ -163,9 +191,9 @@ def _warn_of_suspects(plane: Plane, call: Invocation) -> None:
                     call.say("ends it. Leave the schedule on, or run this again in 30 s, 2 min and 10 min.")
 
 
-def _follow(plane: Plane, call: Invocation) -> int:
+def _follow(plane: Plane, call: Invocation, models: Sequence[str]) -> int:
     follower = Follower(plane, call.console, verbose=call.verbose)
-    for model in plane.config.models:
+    for model in models:
         try:
             record = follower.until_ready(model)
         except KeyboardInterrupt:
@@ -181,15 +209,31 @@ def _follow(plane: Plane, call: Invocation) -> int:
 
 
 def _rearm(plane: Plane) -> None:
-    """A person who starts a pass at a terminal wants the model up; one that is up already keeps its deadline."""
+    """A person who starts a pass at a terminal wants the model up; one that is up already keeps its deadline.
+
+    What starts with the first request is left to requests, after a "down" as well.
+    """
     try:
         orders, records = plane.store.orders(), plane.store.load().records
     except StateError:  # a person's order replaces what is damaged; the pass says what it does about the rest
         orders, records = {}, {}
-    names = (*plane.config.models, PROXY)
-    gave_up = any(record.phase is Phase.FAILED for record in records.values())
-    if gave_up or any(name not in orders or orders[name].direction is Direction.DOWN for name in names):
-        plane.order(Direction.UP, by="a person at the terminal", reason="pass by hand", proxy=True)
+    on_request = [name for name, model in plane.config.models.items() if model.on_request]
+    always = [name for name in plane.config.models if name not in on_request]
+    gave_up = any(record.phase is Phase.FAILED for name, record in records.items() if name in always)
+    if gave_up or any(_is_down(orders.get(name)) for name in (*always, PROXY)):
+        by, reason = "a person at the terminal", "pass by hand"
+        plane.order(Direction.UP, by=by, reason=reason, proxy=True, models=always)
+    sticky = [
+        name
+        for name in on_request
+        if name in orders and _is_down(orders[name]) and orders[name].by not in OF_MACHINES
+    ]
+    now, usage = plane.clock(), plane.store.usage()
+    plane.store.order({name: asleep(now, usage.get(name, Usage())) for name in sticky})
+
+
+def _is_down(order: Want | None) -> bool:
+    return order is None or order.direction is Direction.DOWN
 
 
 def _quiet_pass(plane: Plane, console: Console, *, verbose: bool) -> int:
@@ -229,7 +273,9 @@ PASS = Command(
     one_pass,
     linger.arguments,
 )
-UP = Command("up", "order the model up, for a new run, and follow its start", up)
-DOWN = Command("down", "order the model down and see the pod gone; the proxy goes on serving its cache", down)
+UP = Command("up", "order the model up, for a new run, and follow its start", up, _models)
+DOWN = Command(
+    "down", "order the model down and see the pod gone; the proxy goes on serving its cache", down, _models
+)
 STATUS = Command("status", "what runs, why, until when, at what cost", status, json_flag)
 PLAN = Command("plan", "the priced candidates and what a pass would do", plan)

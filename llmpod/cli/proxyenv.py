@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 
 from llmpod.config import KEYS_FILE, Auth, Config, PodConfig, caching, digest_of
+from llmpod.config.demand import Demand, demand_text, loading_text
 from llmpod.config.rates import rates_text
+from llmpod.config.routes import Route, routes_text
 from llmpod.config.served import identity_of
 from llmpod.lifecycle.proxyproc import INHERITED
 from llmpod.lifecycle.store import Store
+from llmpod.model import ANY_NAME
 
 
 def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> dict[str, str]:
@@ -28,7 +31,7 @@ def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> d
         "UPSTREAM_USAGE": c.upstream_usage,
         "LLMPOD_CONNECT_SECONDS": str(c.connect_seconds),
         "LLMPOD_FIRST_BYTE_SECONDS": str(c.first_byte_seconds),
-        "LLMPOD_IDLE_SECONDS": str(c.idle_seconds),
+        "LLMPOD_IDLE_SECONDS": str(c.silence_seconds),
         "LLMPOD_TOTAL_SECONDS": str(c.total_seconds),
         "KEEPALIVE_SECONDS": str(c.keepalive_seconds),
         "KEEPALIVE_FORM": c.keepalive_form,
@@ -38,11 +41,9 @@ def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> d
         "PREWARM_PROMPTS": str(c.prewarm_prompts),
         "PREWARM_TOKENS": str(c.prewarm_tokens),
         "PREWARM_USD": str(c.prewarm_usd),
-        "LLMPOD_STATE": str(config.state_file),
-        "LLMPOD_IDENTITY": identity_of(c.model_dump(mode="json", exclude_defaults=True)),
-        "LLMPOD_MODELS": ",".join(filter(None, (c.served_model_name, c.hub_id.partition("@")[0]))),
-        "LLMPOD_MAX_MODEL_LEN": str(c.max_model_len or ""),
+        **_model_environ(config),
         **_edge_environ(c),
+        **_demand_environ(config),
     }
     if c.auth is Auth.KEYS:
         values["LLMPOD_KEYS_FILE"] = str(store.directory / KEYS_FILE)
@@ -68,3 +69,77 @@ def _edge_environ(c: PodConfig) -> dict[str, str]:
         "LLMPOD_MAX_IN_FLIGHT": "" if c.max_in_flight == 256 else str(c.max_in_flight),
     }
     return {name: value for name, value in values.items() if value}
+
+
+def demand_of(config: Config) -> dict[str, Demand]:
+    """The models that requests start."""
+    return {
+        name: Demand(
+            model.idle_limit,
+            model.start_timeout_seconds,
+            config.group_of(name),
+            model.priority,
+            model.preload,
+        )
+        for name, model in config.models.items()
+        if model.on_request
+    }
+
+
+def on_demand_environ(config: Config) -> dict[str, str]:
+    """What a proxy that a person started needs to have the model of this configuration started."""
+    return _model_environ(config) | _demand_environ(config)
+
+
+def _model_environ(config: Config) -> dict[str, str]:
+    """Where the model will be, and what it is called before it was ever started."""
+    c = config.models[config.default]
+    served = "" if c.served_model_name == ANY_NAME else c.served_model_name
+    routes = routes_of(config)
+    return {
+        **({"LLMPOD_ROUTES": routes_text(routes)} if routes else {}),
+        "LLMPOD_STATE": str(config.state_file),
+        "LLMPOD_IDENTITY": identity_of(c.model_dump(mode="json", exclude_defaults=True)),
+        "LLMPOD_MODELS": ",".join(filter(None, (served, c.hub_id.partition("@")[0]))),
+        "LLMPOD_MAX_MODEL_LEN": str(c.max_model_len or ""),
+    }
+
+
+def routes_of(config: Config) -> tuple[Route, ...]:
+    """The ways in to several models, or to one that has more than its name; the default one first."""
+    names = sorted(config.models, key=lambda name: name != config.default)
+    routes = tuple(_route(name, config.models[name], several=len(names) > 1) for name in names)
+    return (
+        routes if len(routes) > 1 or routes[0].filters or routes[0].path or len(routes[0].names) > 1 else ()
+    )
+
+
+def _route(name: str, model: PodConfig, *, several: bool) -> Route:
+    hub_id = model.hub_id.partition("@")[0]
+    served = hub_id if model.served_model_name is None else model.served_model_name.replace(ANY_NAME, "")
+    own = (name,) if several else ()
+    return Route(
+        model_key=name,
+        model=hub_id,
+        names=tuple(dict.fromkeys(n for n in (served, hub_id, *own, *model.aliases) if n)),
+        path=model.path or "",
+        identity=identity_of(model.model_dump(mode="json", exclude_defaults=True)),
+        max_model_len=model.max_model_len,
+        served=served,
+        defaults=dict(model.defaults),
+        set=dict(model.set),
+        strip=model.strip,
+        system_prompt=model.system_prompt or "",
+    )
+
+
+def _demand_environ(config: Config) -> dict[str, str]:
+    """What the proxy needs to have models started; nothing where it never does."""
+    demand = demand_of(config)
+    if not demand:
+        return {}
+    return {
+        "LLMPOD_DEMAND": demand_text(demand),
+        "LLMPOD_LOADING": loading_text(config.common.loading),
+        "LLMPOD_CONFIG": str(config.path),
+    }

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +14,14 @@ from llmpod.backends.runpod_logs import tail
 from llmpod.backends.runpod_pod import RunpodPods
 from llmpod.backends.runpod_serverless import ServerlessEndpoint
 from llmpod.backends.runpod_serverless_probe import ServerlessProber
+from llmpod.backends.several import Several
 from llmpod.cli.draw import Drawer
+from llmpod.cli.managing import managed
 from llmpod.cli.proxyenv import proxy_environ
 from llmpod.config import Config, PodConfig
 from llmpod.errors import ProviderError, StateError
-from llmpod.lifecycle import failpoint, files
+from llmpod.lifecycle import failpoint, files, match
 from llmpod.lifecycle.act import Actor, Managed, Prober
-from llmpod.lifecycle.decide import Policy
 from llmpod.lifecycle.events import EventLog
 from llmpod.lifecycle.lastwords import LastWords
 from llmpod.lifecycle.ledger import FILE_NAME, Ledger
@@ -33,7 +34,8 @@ from llmpod.lifecycle.reconcile import Reconciler
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.store import Store
-from llmpod.model import Direction, Event, Record, Spec, Want
+from llmpod.lifecycle.wish import latest
+from llmpod.model import Direction, Event, Record, Usage, Want
 from llmpod.secret import Secret
 from llmpod.veil import Veil
 
@@ -96,8 +98,16 @@ class Plane:
         """For a preview, which needs no lock."""
         return self._reconciler()
 
-    def order(self, direction: Direction, *, by: str, reason: str, proxy: bool) -> dict[str, Want]:
-        """Write a sticky order for all models, and for the proxy too when ``proxy``.
+    def order(
+        self,
+        direction: Direction,
+        *,
+        by: str,
+        reason: str,
+        proxy: bool,
+        models: Collection[str] | None = None,
+    ) -> dict[str, Want]:
+        """Write a sticky order for all models (or some), and for the proxy too when ``proxy``.
 
         Returns:
             The orders that could not be written down and must be forced on each pass; empty normally. Only a
@@ -106,8 +116,10 @@ class Plane:
         Raises:
             StateError: an "up" cannot be written.
         """
-        want = Want(direction, at=self.clock(), by=by, reason=reason)
-        orders = dict.fromkeys((*self.config.models, *((PROXY,) if proxy else ())), want)
+        want, usage = Want(direction, at=self.clock(), by=by, reason=reason), self.store.usage()
+        named = self.config.models if models is None else models
+        orders = {model: replace(want, heard=latest(usage.get(model, Usage()))) for model in named}
+        orders |= {PROXY: want} if proxy else {}
         try:
             self.store.order(orders)
         except StateError:
@@ -119,8 +131,15 @@ class Plane:
     @property
     def drawer(self) -> Drawer:
         """Says what to buy, where there is a choice."""
-        assert isinstance(self.backend, RunpodPods)
-        return Drawer(self.store, self.backend.api, self.clock)
+        pods = self.pods
+        assert pods is not None
+        return Drawer(self.store, pods.api, self.clock)
+
+    @property
+    def pods(self) -> RunpodPods | None:
+        """Where machines are rented, if they are."""
+        all_of_them = self.backend.backends if isinstance(self.backend, Several) else [self.backend]
+        return next((backend for backend in all_of_them if isinstance(backend, RunpodPods)), None)
 
     @property
     def events(self) -> EventLog:
@@ -143,14 +162,20 @@ class Plane:
         return str(kept.path)
 
     def _last_lines(self, instance_id: str) -> Sequence[str]:
-        if isinstance(self.backend, RunpodPods):
-            lines = tail(self.backend.api, instance_id, LAST_LINES, LAST_WORDS_SECONDS)
+        of = self.backend.of if isinstance(self.backend, Several) else lambda _: self.backend
+        backend: object = of(instance_id)
+        if isinstance(backend, RunpodPods):
+            lines = tail(backend.api, instance_id, LAST_LINES, LAST_WORDS_SECONDS)
             return [line.text for line in lines]
         with suppress(ProviderError):
-            return self.backend.tail(instance_id, LAST_LINES) if isinstance(self.backend, Speaking) else ()
+            return backend.tail(instance_id, LAST_LINES) if isinstance(backend, Speaking) else ()
         return ()
 
-    def _managed(self, config: PodConfig) -> Managed:
+    def _managed(self, name: str, config: PodConfig) -> Managed:
+        made = self._described(config)
+        return replace(made, terms=replace(made.terms, group=self.config.group_of(name)))
+
+    def _described(self, config: PodConfig) -> Managed:
         if config.is_rented:
             drawer = self.drawer
             return managed(
@@ -180,8 +205,13 @@ class Plane:
             spend=lambda: balance(common, self.key).usd_per_hour if common.is_rented else None,
         )
         actor.memory.unsaved = self._unsaved
-        models = {name: self._managed(config) for name, config in self.config.models.items()}
+        models = {name: self._managed(name, config) for name, config in self.config.models.items()}
         return Reconciler(actor, models, self.proxy, forced=forced)
+
+
+def backend_of(config: Config, key: Secret) -> Backend:
+    """Where the models of a configuration run."""
+    return open_backend(config, key, owner=lambda name: match.owner(name, config.models))
 
 
 @contextmanager
@@ -201,7 +231,7 @@ def open_plane(
         StateError: the directory for its files cannot be used.
         ConfigError: a failpoint is set that is none.
     """
-    store, backend = Store(config.state_file, veil=veil), open_backend(config, key)
+    store, backend = Store(config.state_file, veil=veil), backend_of(config, key)
     proxy = ProxyProcess(store, PROXY_SCRIPT, proxy_environ(config, environ, store)) if with_proxy else None
     try:
         yield Plane(
@@ -224,55 +254,6 @@ def _prober(config: Config, backend: Backend) -> Prober:
     if isinstance(backend, ServerlessEndpoint):
         return ServerlessProber(backend, Machines(config.directory / "machines"), prober)
     return prober
-
-
-def managed(config: PodConfig, digest: str, draw: Callable[[Mapping[str, float]], Spec]) -> Managed:
-    """What the lifecycle needs to know of one model.
-
-    Args:
-        config: its configuration.
-        digest: names what its machines are made from.
-        draw: says what to create.
-    """
-    secret: dict[str, bool | set[str]] = {
-        "hf_token": True,
-        "schema_ref": True,
-        "notifications": True,
-        "process": {"env"},
-        "docker": {"env"},
-        "slurm": {"env"},
-    }
-    snapshot = config.model_dump(mode="json", exclude=secret, exclude_defaults=True)
-    policy = Policy(
-        runtime_seconds=config.runtime_seconds,
-        startup_timeout_seconds=config.startup_timeout_seconds,
-        max_restarts=config.max_restarts,
-        restart_backoff_seconds=config.restart_backoff_seconds,
-        unhealthy_after=config.unhealthy_after,
-        restart_vanished=config.on_vanished == "restart",
-        create_grace_seconds=config.create_grace_seconds,
-        expiring_soon_seconds=config.expiring_soon_seconds,
-        max_usd_per_hour=config.max_hourly_cost,
-        digest=digest if config.on_config_change == "replace" else "",
-    )
-    return Managed(
-        digest=digest,
-        model=config.hub_id,
-        served_name=config.served_model_name or config.hub_id.partition("@")[0],
-        policy=policy,
-        draw=draw,
-        config=snapshot,
-        key_file=_key_file(config),
-    )
-
-
-def _key_file(config: PodConfig) -> str | None:
-    """Where the key of a server is that is not ours; None: we make the key."""
-    if config.static is not None and config.backend == "static":
-        return str(config.static.api_key_file or "")
-    if config.runpod_serverless is not None and config.backend == "runpod_serverless":
-        return str(config.runpod_serverless.api_key_file)
-    return None
 
 
 def with_port(config: Config, port: int) -> Config:

@@ -3,13 +3,12 @@
 What comes out is frozen and handed down; nobody else looks at ``os.environ`` or at the JSON.
 """
 
-import difflib
 import json
 import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -29,9 +28,12 @@ from llmpod.config.credentials import (
     runpod_key,
 )
 from llmpod.config.live import FIXED, changed, needs_restart
+from llmpod.config.mistakes import explained
+from llmpod.config.model_keys import AUTO_GPU, VLLM_PRESET
 from llmpod.config.proxy import Auth, ProxySettings, base_url, proxy_settings, reached_at
-from llmpod.config.schema import AUTO_GPU, VLLM_PRESET, Budget, Notification, PodConfig
+from llmpod.config.schema import Budget, Notification, PodConfig
 from llmpod.config.settings_file import SETTINGS_VARIABLE, settings_digest
+from llmpod.config.several import mistakes, values_of
 from llmpod.config.ways import (
     DEFAULTS,
     SECTIONS,
@@ -104,17 +106,27 @@ class Config:
     """One configuration: the models by name, and what is common to all of them.
 
     ``path`` is the file it came from; relative paths inside it are already resolved against its directory. ``raw`` is
-    what stands there but for its secrets, to be kept for a day on which the file is broken.
+    what stands there but for its secrets, to be kept for a day on which the file is broken. ``default`` is the model
+    of requests that name none; ``groups`` are those of which one runs at a time.
     """
 
     path: Path
     models: Mapping[str, PodConfig]
     raw: Mapping[str, Any]
+    default: str = DEFAULT_MODEL
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def common(self) -> PodConfig:
-        """The settings that belong to the whole installation (proxy, cache, state)."""
-        return self.models[DEFAULT_MODEL]
+        """The settings of the whole installation (proxy, cache, state, account), as one of its models has them.
+
+        Where machines are rented, it is one of those: an account and its money are asked for by it.
+        """
+        return next((model for model in self.models.values() if model.is_rented), self.models[self.default])
+
+    def group_of(self, model: str) -> str:
+        """The group that a model is a member of; empty: none."""
+        return next((group for group, members in self.groups.items() if model in members), "")
 
     @property
     def state_file(self) -> Path:
@@ -173,6 +185,13 @@ def salvage(path: Path, environ: Mapping[str, str]) -> Config:
         with suppress(ConfigError):
             parse({**kept, name: raw[name]}, path=path, environ=known)
             kept[name] = raw[name]
+    if raw.get("models"):  # machines are known by the names of their models
+        needed = {
+            name: raw[name] for name in ("backend", "start", "models", "groups", *SECTIONS) if name in raw
+        }
+        several = {name: value for name, value in {**kept, **needed}.items() if name != "model"}
+        with suppress(ConfigError):
+            return parse(several, path=path, environ=environ)
     return parse(kept, path=path, environ=environ)
 
 
@@ -189,8 +208,25 @@ def parse(raw: Mapping[str, Any], *, path: Path, environ: Mapping[str, str]) -> 
     try:
         config = PodConfig.model_validate(values)
     except ValidationError as e:
-        raise _explained(e, path) from None
+        raise explained(e, path) from None
+    if config.models:
+        return _several(config, values, path=path, raw=raw)
     return Config(path, MappingProxyType({DEFAULT_MODEL: _resolved(config, path.parent)}), _open(raw))
+
+
+def _several(whole: PodConfig, values: Mapping[str, Any], *, path: Path, raw: Mapping[str, Any]) -> Config:
+    """One configuration for each of ``models``. Raises ConfigError."""
+    models = dict[str, PodConfig]()
+    for name, own in values_of(values).items():
+        try:
+            models[name] = _resolved(PodConfig.model_validate(own), path.parent)
+        except ValidationError as e:
+            raise explained(e, path, of=("models", name)) from None
+    groups = {name: group.members for name, group in whole.groups.items()}
+    default = whole.default_model or next(iter(models))
+    if wrong := list(mistakes(models, groups, default)):
+        raise ConfigError("\n  ".join((f"{path} is not valid:", *wrong)))
+    return Config(path, MappingProxyType(models), _open(raw), default, MappingProxyType(groups))
 
 
 def _of_endpoint(values: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -206,7 +242,10 @@ def _of_endpoint(values: Mapping[str, Any], environ: Mapping[str, str]) -> dict[
 
 def _open(raw: Mapping[str, Any]) -> dict[str, Any]:
     """What may be written down again: a watch goes on without the token and the webhooks."""
-    return {name: value for name, value in raw.items() if name not in ("hf_token", "notifications")}
+    kept = {name: value for name, value in raw.items() if name not in ("hf_token", "notifications")}
+    if isinstance(models := kept.get("models"), Mapping):
+        kept["models"] = {name: _open(own) for name, own in models.items() if isinstance(own, Mapping)}
+    return kept
 
 
 def _resolved(config: PodConfig, base: Path) -> PodConfig:
@@ -219,37 +258,6 @@ def _resolved(config: PodConfig, base: Path) -> PodConfig:
 def _absolute(settings: S, base: Path) -> S:
     paths = {name: value for name, value in settings if isinstance(value, Path)}
     return settings.model_copy(update={name: base / path.expanduser() for name, path in paths.items()})
-
-
-def _explained(error: ValidationError, path: Path) -> ConfigError:
-    """All mistakes at once, one a line: where, why, and what was probably meant."""
-    lines: list[str] = []
-    for item in error.errors(include_url=False, include_context=False):
-        where = ".".join(str(part) for part in item["loc"] if not str(part).startswith("function-"))
-        lines.append(_one_mistake(where, item["type"], item["msg"], item["input"]))
-    text = "\n  ".join(dict.fromkeys(lines))
-    return ConfigError(f"{path} is not valid:\n  {text}", param=str(error.errors()[0]["loc"] or ""))
-
-
-def _one_mistake(where: str, kind: str, message: str, value: object) -> str:
-    if kind == "extra_forbidden":
-        near = difflib.get_close_matches(where, _key_names(), n=1, cutoff=0.5)
-        if where.lower() in ("runpod_api_key", "api_key"):
-            return f"{where}: the key does not belong into this file; export RUNPOD_API_KEY or use a 0600 key file."
-        return f"{where}: unknown key." + (f" Did you mean `{near[0]}`?" if near else "")
-    if not where:
-        return f"{message.removeprefix('Value error, ')}."
-    shown = (
-        "***"
-        if "token" in where or where.startswith("notifications")
-        else json.dumps(value, default=str)[:60]
-    )
-    return f"{where}: {message[0].lower()}{message[1:]} (found {shown})."
-
-
-def _key_names() -> list[str]:
-    names = [field.alias or name for name, field in PodConfig.model_fields.items()]
-    return names + [f"{way}.{name}" for way, section in SECTIONS.items() for name in section.model_fields]
 
 
 def json_schema() -> str:

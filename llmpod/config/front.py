@@ -89,7 +89,7 @@ class FrontKeys(BaseModel):
     first_byte_seconds: Patience = Field(
         300.0, strict=False, description="Until the first byte of an answer's body."
     )
-    idle_seconds: Patience = Field(120.0, strict=False, description="Between two reads of an answer.")
+    silence_seconds: Patience = Field(120.0, strict=False, description="Between two reads of an answer.")
     total_seconds: Patience = Field(3600.0, strict=False, description="For a whole answer.")
     keepalive_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
         15.0, strict=False, description="How often a client is told that its answer has not begun; 0: never."

@@ -6,19 +6,23 @@ from dataclasses import fields
 from llmpod.config.proxy import VARIABLES, ProxySettings
 
 # what only a new process can have: its sockets, its directory, and what is made once at its start
-FIXED = frozenset(
-    (
-        "host",
-        "port",
-        "use_https",
-        "ssl_cert",
-        "ssl_key",
-        "cache_dir",
-        "endpoint",
-        "endpoint_key",
-        "state_file",
+FIXED = (
+    frozenset(
+        (
+            "host",
+            "port",
+            "use_https",
+            "ssl_cert",
+            "ssl_key",
+            "cache_dir",
+            "endpoint",
+            "endpoint_key",
+            "state_file",
+        )
     )
-) | {"token", "prewarm_cache", "prewarm_prompts", "prewarm_tokens", "prewarm_usd"}
+    | {"token", "prewarm_cache", "prewarm_prompts", "prewarm_tokens", "prewarm_usd"}
+    | {*("routes", "demand", "config_file", "manager_environ")}
+)
 _BOOKKEEPING = frozenset({"settings_file", "settings_digest"})
 
 

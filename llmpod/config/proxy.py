@@ -16,7 +16,9 @@ from llmpod.config.caching import (
     read_policy,
     read_ttl,
 )
+from llmpod.config.demand import FOR_THE_MANAGER, Demand, read_demand, read_loading
 from llmpod.config.rates import RateLimit, TokenPrice, read_prices, read_rates
+from llmpod.config.routes import Route, read_routes
 from llmpod.config.settings_file import SETTINGS_VARIABLE, read_settings
 from llmpod.config.words import amount, choice, count, flag, none_or_seconds, seconds, words
 from llmpod.errors import ConfigError
@@ -43,6 +45,8 @@ class ProxySettings:
     ``endpoint`` is a fixed upstream (base URL without ``/v1``); without it ``state_file`` is followed. ``models``
     are the names of one model, its own id last, ``identity`` stands for it in cache keys, and ``max_model_len`` is
     its context length; a state knows better.
+    ``routes``: the ways in to several models, the default one first. ``demand``: those that requests start, by the
+    manager of ``config_file`` with ``manager_environ`` alone; ``loading``: what clients get meanwhile, by User-Agent.
     ``cache_policy`` by path, ``*`` for the rest; ``cache_ttl_seconds`` None: for ever; ``cache_pace`` in events a
     second, 0: at once. ``own_key`` is the SHA-256 of the key of our own commands. ``rate_limits`` by pattern of path,
     ``token_prices`` by model, ``*`` for the rest.
@@ -111,6 +115,11 @@ class ProxySettings:
     tokens_per_minute: int | None = None
     rate_limits: Mapping[str, RateLimit] = field(default_factory=dict)
     token_prices: Mapping[str, TokenPrice] = field(default_factory=dict)
+    routes: tuple[Route, ...] = ()
+    demand: Mapping[str, Demand] = field(default_factory=dict)
+    loading: Mapping[str, str] = field(default_factory=lambda: {"*": "auto"})
+    config_file: Path | None = None
+    manager_environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def entry_seconds(self) -> float | None:
@@ -224,6 +233,10 @@ VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LLMPOD_ALLOWED_HOSTS": ("allowed_hosts", lambda _, text: words(text)),
     "LLMPOD_CORS_ORIGINS": ("cors_origins", lambda _, text: words(text)),
     "LLMPOD_ALLOW_INSECURE_BIND": ("allow_insecure_bind", flag),
+    "LLMPOD_ROUTES": ("routes", read_routes),
+    "LLMPOD_DEMAND": ("demand", read_demand),
+    "LLMPOD_LOADING": ("loading", read_loading),
+    "LLMPOD_CONFIG": ("config_file", lambda _, text: Path(text)),
 }
 
 
@@ -231,7 +244,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="proxy_fastapi.py",
         description="A caching OpenAI-compatible address in front of one model server.",
-        epilog="Environment: " + ", ".join(VARIABLES),
+        epilog="To start a model server with the first request: proxy_fastapi.py [options] -- COMMAND…"
+        " (`proxy_fastapi.py --help --` lists these options). Environment: " + ", ".join(VARIABLES),
     )
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default 8000)")
@@ -267,6 +281,7 @@ def proxy_settings(
     values |= {name: value for name, value in flags.items() if value is not None}
     if home and not values.get("endpoint") and not values.get("state_file"):
         values["state_file"] = _state_beside(home)
+    values["manager_environ"] = {name: environ[name] for name in FOR_THE_MANAGER if name in environ}
     settings = ProxySettings(**values)
     if settings.use_https and not (settings.ssl_cert and settings.ssl_key):
         raise ConfigError("USE_HTTPS needs SSL_CERT and SSL_KEY.", hint="Name both files.")
@@ -280,7 +295,6 @@ def _state_beside(home: Path) -> Path:
     if not state.exists():
         raise ConfigError(
             "Nothing says where the model server is.",
-            hint="Set RUNPOD_ENDPOINT=https://HOST/v1/chat/completions, or start a pod with"
-            " `python3 manage_pod.py`.",
+            hint="Set RUNPOD_ENDPOINT=https://HOST/v1/chat/completions, or run `python3 manage_pod.py`.",
         )
     return state

@@ -41,6 +41,9 @@ class Command(Section):
     api_key_env: Annotated[tuple[Name, ...], Field(strict=False)] = Field(
         KEY_VARIABLES, description="The variables in which the server gets its key (vLLM's, llama.cpp's)."
     )
+    ping_path: Annotated[str, Field(max_length=200, pattern=r"^/[\x21-\x7e]*$")] | None = Field(
+        None, description="A path that answers 200 once the server is ready (404: it has none), asked first."
+    )
     require_key: bool = Field(
         False, description="Whether a server that answers without its key is ended, as a pod would be."
     )

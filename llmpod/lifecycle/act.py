@@ -25,6 +25,7 @@ from llmpod.lifecycle.memory import Memory
 from llmpod.lifecycle.money import rate
 from llmpod.lifecycle.purse import Purse
 from llmpod.lifecycle.store import Store
+from llmpod.lifecycle.wish import Terms
 from llmpod.model import Event, Health, Instance, Offer, Phase, Record, Spec
 from llmpod.secret import Secret
 
@@ -51,6 +52,7 @@ class Managed:
         policy: its limits.
         config: the configuration's snapshot, for the state file.
         key_file: see :class:`llmpod.model.Record`.
+        terms: when requests start it.
         draw: makes the specification when one is needed; may ask the hub and the catalog and raise LlmpodError. Its
             argument says when which offer (by ``Offer.key``) could not be had a moment ago.
     """
@@ -62,6 +64,7 @@ class Managed:
     draw: Callable[[Mapping[str, float]], Spec]
     config: Mapping[str, object] = field(default_factory=dict)
     key_file: str | None = None
+    terms: Terms = field(default_factory=Terms)
 
 
 class Actor:

@@ -136,7 +136,7 @@ def tenants(records: Mapping[str, Record]) -> Callable[[Instance], Tenant]:
         for key, record in records.items():
             if match.find(record, (seen,)) is not None:
                 return Tenant(record.model or key, record.switch_at)
-        key = match.owner(seen, records) or ""
+        key = match.owner(seen.name, records) or ""
         return Tenant(records[key].model or key if key else "")
 
     return whose

@@ -6,7 +6,7 @@ name attributes a machine without guessing, and so that two installations on one
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from llmpod.model import Instance, Record
 
@@ -34,9 +34,9 @@ def of_any_installation(instance: Instance) -> bool:
     return re.match(_NAME, instance.name) is not None
 
 
-def owner(instance: Instance, models: Mapping[str, object]) -> str | None:
-    """The model that a machine of ours was made for, or None when no configured model bears that tag."""
-    found = re.match(_NAME, instance.name)
+def owner(name: str, models: Iterable[str]) -> str | None:
+    """The model that a machine of ours was made for, by its name; None when no configured model bears that tag."""
+    found = re.match(_NAME, name)
     return next((model for model in models if found and _tag(model) == found["tag"]), None)
 
 

@@ -8,7 +8,7 @@ from llmpod.lifecycle import telling
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.state import ClockMark, State
 from llmpod.lifecycle.store import Store
-from llmpod.model import Event, Record
+from llmpod.model import Event, Record, Refusal
 
 REFUSED_SECONDS = 180.0
 SKEW_SECONDS = 30.0
@@ -59,6 +59,11 @@ class Memory:
         """Epoch seconds by the provider's clock: its own times and our deadlines are compared with it."""
         return self._clock() + self.state.clock_offset
 
+    @property
+    def wall(self) -> float:
+        """Epoch seconds by this machine's own clock: the proxy's times are compared with it."""
+        return self._clock()
+
     def set_clock(self, at: float | None) -> None:
         """Take over the provider's time; what it says of itself is to the second, so small differences are none."""
         if at is None:
@@ -108,6 +113,11 @@ class Memory:
         except StateError as e:
             self.report.fail(e)
             self.state = self.unsaved = self.state.with_record(model, record)
+
+    def unwoken(self, model: str, refusal: Refusal | None) -> None:
+        """Remember why a request could not start a model, or forget it; the end of the pass writes it down."""
+        kept = {name: why for name, why in self.state.unwoken.items() if name != model}
+        self.state = replace(self.state, unwoken={**kept, **({model: refusal} if refusal else {})})
 
     def refused(self) -> dict[str, float]:
         """What could not be had so recently that asking again is of no use."""

@@ -6,7 +6,8 @@ from dataclasses import replace
 from llmpod.errors import StateError
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.want import first_order, lapsed, overruled
-from llmpod.model import Direction, Phase, Want
+from llmpod.lifecycle.wish import asleep, forgotten, heard
+from llmpod.model import Direction, Phase, Usage, Want
 
 PROXY = "@proxy"  # the name under which the proxy's own order stands
 
@@ -28,10 +29,12 @@ class Orders:
         self._actor = actor
         self._models = models
         self._forced = forced
+        self._usage: Mapping[str, Usage] = {}
 
     def read(self) -> dict[str, Want]:
         """The order in force for each model and the proxy; a first order is written down before it binds."""
         now, actor = self._actor.memory.now(), self._actor
+        self._usage = actor.store.usage()
         names = (*self._models, PROXY)
         try:
             orders = actor.store.orders()
@@ -51,10 +54,15 @@ class Orders:
         remembered = any(record.run_at is not None for record in records)
         alive = [record for record in records if record.phase not in (Phase.STOPPED, Phase.FAILED)]
         if not remembered or (model == PROXY and alive):
-            return first_order(now)
+            return self.untold(model, now)
         if self._actor.memory.record(model) in alive:
             return replace(self._as_before(model), reason="the order was lost")
         return Want(Direction.DOWN, at=now, by="lost orders", reason="the file of orders was lost")
+
+    def untold(self, model: str, now: float) -> Want:
+        """What is wanted of a model or the proxy of which nobody ever said anything."""
+        on_request = model in self._models and self._models[model].terms.on_request
+        return asleep(now) if on_request else first_order(now)
 
     def _as_before(self, model: str) -> Want:
         """The order to act on when orders cannot be read: go on with what runs, until its deadline."""
@@ -62,7 +70,8 @@ class Orders:
         return Want(Direction.UP, at=run_at or 0.0, by="the run before", reason="orders are unreadable")
 
     def in_force(self, model: str, want: Want) -> Want:
-        """The order, or the sticky "down" that its passed deadline or the used-up budget has become."""
+        """The order, or what the proxy's wish, a passed deadline or the used-up budget has made of it."""
+        want = want if model in self._forced else self._hear(model, want)
         record, now = self._actor.memory.record(model), self._actor.memory.now()
         order = overruled(want, record, self._actor.purse.allowed(now), now)
         if order is None:
@@ -73,3 +82,25 @@ class Orders:
             self._actor.report.fail(e)
         self._actor.point("expiry written")
         return order
+
+    def _hear(self, model: str, want: Want) -> Want:
+        """The order after the proxy's last wish."""
+        memory, terms = self._actor.memory, self._models[model].terms
+        record, usage = memory.record(model), self._usage.get(model, Usage())
+        found = heard(want, record, usage, terms=terms, allowed=self._actor.purse.allowed(memory.now()))
+        if found is not None:
+            memory.unwoken(model, found.refusal)
+            return self._instead(model, want, found.order)
+        quiet = forgotten(want, record, usage, terms=terms, now=memory.wall)
+        return want if quiet is None else self._instead(model, want, quiet)
+
+    def _instead(self, model: str, want: Want, order: Want) -> Want:
+        """Write an order down; a person's newer word stands. Nothing is started on one that would be forgotten."""
+        try:
+            self._actor.store.order_instead({model: want}, {model: order})
+            order = self._actor.store.orders().get(model, order)
+        except StateError as e:
+            self._actor.report.fail(e)
+            order = want if order.direction is Direction.UP else order
+        self._actor.point("wish written")
+        return lapsed(order, self._actor.memory.now())

@@ -15,7 +15,7 @@ import requests
 import urllib3.exceptions
 
 from llmpod.bounded import bounded
-from llmpod.model import Health, Instance, Phase
+from llmpod.model import ANY_NAME, Health, Instance, Phase
 from llmpod.secret import Secret
 from llmpod.text import one_line
 from llmpod.web import Session
@@ -70,14 +70,16 @@ class HttpProber:
         Args:
             seen: the machine; ``base_url`` may be None while it has no address.
             api_key: the key it was given; None: it has none.
-            served_name: the model name it must list.
+            served_name: the model name it must list; ``ANY_NAME``: whatever it lists.
             was_ready: it completed a token before, so listing the model is proof enough now.
         """
         if seen.base_url is None or not seen.container_up:
             return Health(Phase.CREATED, seen.detail or "the machine is being set up or pulls the image")
         with Session() as session:
             server = _Server(session, seen.base_url, api_key, clock=self._clock)
-            health = self._first(server, served_name, key_optional=seen.key_optional, was_ready=was_ready)
+            health = _pinged(server, seen.ping_path, self._quick) or self._first(
+                server, served_name, key_optional=seen.key_optional, was_ready=was_ready
+            )
         return replace(health, detail=one_line(health.detail, MAX_DETAIL))
 
     def _first(self, server: "_Server", served_name: str, *, key_optional: bool, was_ready: bool) -> Health:
@@ -87,6 +89,8 @@ class HttpProber:
         if bare.status == 200 and not key_optional:
             return Health(Phase.LOADING, "it answers without its key", open_to_all=True)
         if key_optional and (bare.status in _NO_LIST or (bare.status == 200 and not _names(bare))):
+            if served_name == ANY_NAME:
+                return Health(Phase.READY)  # it answers, and nobody knows by which name to ask it for more
             return self._complete(server, served_name)  # `transformers serve` lists none of its own
         if bare.status not in (200, 401):
             return Health(Phase.BOOTING, f"HTTP {bare.status} instead of 401")
@@ -99,6 +103,8 @@ class HttpProber:
         if listing.status != 200:
             return Health(Phase.LOADING, f"{MODELS} answers {listing.status}")
         names = _names(listing)
+        if served_name == ANY_NAME and names:
+            served_name = names[0]
         if served_name not in names:
             return Health(Phase.LOADING, f"it serves {', '.join(names) or 'nothing'}, not {served_name}")
         return Health(Phase.READY) if was_ready else self._complete(server, served_name)
@@ -165,6 +171,16 @@ class _Server:
             if self.clock() > limit:
                 return _ENDLESS
         return Answer(response.status_code, content)
+
+
+def _pinged(server: "_Server", path: str, within: float) -> Health | None:
+    """Why the server is not ready, by its own word on that path; None: ask further."""
+    if not path:
+        return None
+    answer = server.ask(path, within=within)
+    if isinstance(answer, str):
+        return Health(Phase.BOOTING, answer)
+    return None if answer.status in (200, 404) else Health(Phase.LOADING, f"{path} answers {answer.status}")
 
 
 def _names(listing: Answer) -> list[str]:

@@ -26,8 +26,8 @@ from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.spending import day_of
 from llmpod.lifecycle.state import ProxyRecord, SaveProxy, State, Trouble
 from llmpod.lifecycle.supervision import Notes
-from llmpod.lifecycle.want import first_order, lapsed, overruled
-from llmpod.model import Direction, Event, EventKind, Instance, Want
+from llmpod.lifecycle.want import lapsed, overruled
+from llmpod.model import Direction, Event, EventKind, Instance, Phase, Today, Want
 
 MAX_STEPS = 6
 
@@ -100,6 +100,7 @@ class Reconciler:
         self._raise_alarms()
         report.phases = {model: actor.memory.record(model).phase for model in self._models}
         self._remember_trouble()
+        self._remember_today()
         try:
             actor.memory.save(replace(actor.memory.state, last_pass=actor.memory.now()))
         except StateError as e:
@@ -118,7 +119,7 @@ class Reconciler:
         actor.purse.recall()
         now, steps = actor.memory.now(), []
         for model, managed in self._models.items():
-            want = lapsed(orders.get(model) or first_order(now), now)
+            want = lapsed(orders.get(model) or self._orders.untold(model, now), now)
             record = actor.memory.record(model)
             seen = match.find(record, instances)
             want = overruled(want, record, actor.purse.allowed(now), now) or want
@@ -149,6 +150,13 @@ class Reconciler:
         if isinstance(error, BadCredentials | NoMoney | RetiredApi):
             event = Event(EventKind.FAILED, "", str(error), now)
             memory.alarm(f"{error.code} {day_of(now)[0]:.0f}", event)
+
+    def _remember_today(self) -> None:
+        """The day's money, for whoever asks the proxy for a model that costs some."""
+        memory, purse = self._actor.memory, self._actor.purse
+        limits = purse.allowed(memory.now()).limits
+        days = [Today(round(limit.spent.usd, 4), limit.usd) for limit in limits if limit.kind == "per_day"]
+        memory.state = replace(memory.state, today=days[0] if days else None)
 
     def _miss_no_state(self) -> None:
         """Where a machine was ever bought, a state file that is not there is lost, not new. Raises StateError."""
@@ -236,8 +244,18 @@ class Reconciler:
             self._actor.destroy(model, step.targets)
         elif step.act is Act.PROBE and seen is not None:
             self._actor.probe(model, seen, self._models[model])
-        elif step.act is Act.CREATE and self._may_create and self._orders.intact:
+        elif step.act is Act.CREATE and self._may_create and self._orders.intact and self._has_place(model):
             self._create(model)
+
+    def _has_place(self, model: str) -> bool:
+        """Whether no other member of its group has a machine: together they do not fit."""
+        group, memory = self._models[model].terms.group, self._actor.memory
+        for other, managed in self._models.items():
+            there = memory.record(other).phase not in (Phase.STOPPED, Phase.FAILED)
+            if group and other != model and managed.terms.group == group and there:
+                self._actor.report.say(f"{model}: waits until {other} has ended")
+                return False
+        return True
 
     def _create(self, model: str) -> None:
         try:

@@ -4,13 +4,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llmpod.config.served import identity_of
 from llmpod.lifecycle import files
 from llmpod.lifecycle.state import Trouble
 from llmpod.lifecycle.store import Store
-from llmpod.model import Phase, Record, Usage
+from llmpod.model import Phase, Record, Refusal, Today, Usage
 from llmpod.secret import Secret
 
 
@@ -20,16 +20,19 @@ class UsageWriter:
     def __init__(self, state_file: Path) -> None:
         self._path = files.private_dir(state_file.parent / ".llmpod" / state_file.stem) / "usage.json"
 
-    def write(self, usage: Mapping[str, Usage]) -> None:
+    def write(self, usage: Mapping[str, Usage], *, durable: bool = False) -> None:
         """Raises StateError when the disk refuses."""
-        files.write_atomic(
-            self._path, json.dumps({name: asdict(u) for name, u in usage.items()}), durable=False
-        )
+        document = {name: asdict(u) for name, u in usage.items()}
+        files.write_atomic(self._path, json.dumps(document), durable=durable)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Target:
-    """Where one model answers now, as the proxy needs it. ``base_url`` has no ``/v1``."""
+    """Where one model answers now, as the proxy needs it. ``base_url`` has no ``/v1``.
+
+    ``retrying``: it failed and is tried again; ``typical_start``: median seconds of its last starts, and how many
+    these were.
+    """
 
     model_key: str
     phase: Phase
@@ -45,16 +48,26 @@ class Target:
     created_at: float | None
     ready_at: float | None
     error: str
+    gpu: str = ""
+    retrying: bool = False
+    typical_start: tuple[float, int] | None = None
+    refusal: Refusal | None = None
 
     def __repr__(self) -> str:
         return f"Target({self.model_key}: {self.phase}, {self.base_url})"
 
 
 class Seen(NamedTuple):
-    """What the state file said: the models by name, and why the manager's last pass failed (None: it did not)."""
+    """What the state file said: the models by name, why the manager's last pass failed, and the day's money."""
 
     targets: Mapping[str, Target]
     trouble: Trouble | None
+    today: Today | None = None
+
+
+def past_starts(state_file: Path) -> list[dict[str, Any]]:
+    """The measured starts, oldest first: ``gpu``, ``model``, ``seconds``; none where there is no history."""
+    return Store(state_file).starts()
 
 
 class Follower:
@@ -66,10 +79,13 @@ class Follower:
     def read(self) -> Seen:
         """What the file says; nothing when there is none. Raises StateError when it is unreadable."""
         state = self._store.load()
-        targets = {name: self._target(name, record) for name, record in state.records.items()}
-        return Seen(targets, state.trouble)
+        targets = {
+            name: self._target(name, record, state.unwoken.get(name))
+            for name, record in state.records.items()
+        }
+        return Seen(targets, state.trouble, state.today)
 
-    def _target(self, key: str, record: Record) -> Target:
+    def _target(self, key: str, record: Record, refusal: Refusal | None) -> Target:
         return Target(
             model_key=key,
             phase=record.phase,
@@ -85,4 +101,8 @@ class Follower:
             created_at=record.created_at,
             ready_at=record.ready_at,
             error=record.error or record.down_reason,
+            gpu=record.gpu,
+            retrying=record.next_try_at is not None and not record.down_reason,
+            typical_start=self._store.typical_start(record.model),
+            refusal=refusal,
         )

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from llmpod.lifecycle.typed import typed
-from llmpod.model import ProcessId, Record
+from llmpod.model import ProcessId, Record, Refusal, Today
 
 SCHEMA = 2
 
@@ -50,6 +50,7 @@ class State:
     clock that nobody can set; ``refused`` says when which offer could not be had; ``told`` when an alarm was raised,
     by its key, so that it is raised once; ``foreign`` describes the account's machines that are not ours, by id;
     ``account_at`` is when its own figure was last asked for;
+    ``unwoken`` says by model why requests could not start it; ``today`` is the daily budget, if there is one;
     ``install_id`` is the mark under which machines are made, ``old_ids`` are those from before its secret was lost.
     """
 
@@ -63,6 +64,8 @@ class State:
     foreign: Mapping[str, str] = field(default_factory=dict)
     account_at: float | None = None
     trouble: Trouble | None = None
+    unwoken: Mapping[str, Refusal] = field(default_factory=dict)
+    today: Today | None = None
     install_id: str = ""
     old_ids: tuple[str, ...] = ()
 
@@ -92,6 +95,8 @@ def encode(state: State) -> dict[str, Any]:
         "foreign": dict(state.foreign),
         "account_at": state.account_at,
         "trouble": asdict(state.trouble) if state.trouble else None,
+        "unwoken": {name: asdict(refusal) for name, refusal in state.unwoken.items()},
+        "today": asdict(state.today) if state.today else None,
         "proxy": asdict(state.proxy) if state.proxy else None,
         "models": {name: asdict(record) for name, record in state.records.items()},
     }

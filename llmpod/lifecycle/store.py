@@ -236,8 +236,14 @@ class Store:
     def typical_start(self, model: str) -> tuple[float, int] | None:
         """Median seconds of this model's last nine starts and how many these are; None without history."""
         try:
-            lines = self.starts_file.read_text(encoding="utf-8").splitlines()
-            starts = [s["seconds"] for s in map(json.loads, lines) if s["model"] == model][-9:]
-        except (OSError, ValueError, KeyError, TypeError):
+            starts = [start["seconds"] for start in self.starts() if start["model"] == model][-9:]
+        except (KeyError, TypeError):
             return None
         return (float(median(starts)), len(starts)) if starts else None
+
+    def starts(self) -> list[dict[str, Any]]:
+        """The measured starts, oldest first; none when the file is not there or damaged (it is only a statistic)."""
+        try:
+            return [json.loads(line) for line in self.starts_file.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError):
+            return []

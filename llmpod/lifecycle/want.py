@@ -5,10 +5,12 @@ from dataclasses import replace
 from llmpod.lifecycle.money import Allowance, dollars
 from llmpod.model import Direction, Record, Want
 
+FIRST_RUN = "first run"
+
 
 def first_order(now: float) -> Want:
     """What an installation wants that was never told anything: the model up."""
-    return Want(Direction.UP, at=now, by="first run", reason="no order was ever given")
+    return Want(Direction.UP, at=now, by=FIRST_RUN, reason="no order was ever given")
 
 
 def expired(record: Record, want: Want, now: float) -> Want | None:
@@ -21,7 +23,7 @@ def expired(record: Record, want: Want, now: float) -> Want | None:
         return None
     if record.run_at is not None and want.at != record.run_at:
         return None
-    return Want(Direction.DOWN, at=now, by="expiry", reason="the runtime limit was reached")
+    return Want(Direction.DOWN, at=now, by="expiry", reason="the runtime limit was reached", heard=want.heard)
 
 
 def lapsed(want: Want, now: float) -> Want:
@@ -43,4 +45,5 @@ def overspent(want: Want, allowed: Allowance, now: float) -> Want | None:
     if want.direction is Direction.DOWN or limit is None or not allowed.exhausted:
         return None
     spent = f"{dollars(limit.spent.usd)} of {dollars(limit.usd)} for {limit.period}"
-    return Want(Direction.DOWN, at=now, by="budget", reason=f"the budget is used up ({spent})")
+    reason = f"the budget is used up ({spent})"
+    return Want(Direction.DOWN, at=now, by="budget", reason=reason, heard=want.heard)

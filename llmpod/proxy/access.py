@@ -20,11 +20,19 @@ class Need(StrEnum):
 
 ROUTES: Final[Mapping[str, Need]] = {
     "/livez": Need.NOTHING,
+    "/healthz": Need.NOTHING,
     "/readyz": Need.NOTHING,
     "/health": Need.NOTHING,  # without its details for who has no key
     "/metrics": Need.METRICS,
     "/dashboard": Need.METRICS,
+    "/routes": Need.METRICS,
+    "/stats": Need.METRICS,
     "/debug/cache": Need.ADMIN,
+    "/admin/start": Need.ADMIN,
+    "/admin/stop": Need.ADMIN,
+    "/admin/inflight": Need.ADMIN,
+    "/admin/cancel": Need.ADMIN,
+    "/admin/starts": Need.ADMIN,
 }
 
 

@@ -94,6 +94,11 @@ class Answer:
         self.when_clear: Callable[[], object] | None = None
 
     @property
+    def seconds(self) -> float:
+        """Since the request came."""
+        return perf_counter() - self._since
+
+    @property
     def congested(self) -> bool:
         return self._wire.congested
 

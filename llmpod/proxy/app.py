@@ -16,7 +16,9 @@ from llmpod.config import ProxySettings
 from llmpod.observe import Journal, Log, Metrics
 from llmpod.observe.dashboard import load_page
 from llmpod.proxy.accounts import Accounts, tally_of
+from llmpod.proxy.admin import Admin, admin_routes
 from llmpod.proxy.bounds import connections
+from llmpod.proxy.demand import Demand
 from llmpod.proxy.dispatch import Dispatch
 from llmpod.proxy.gate import Gate
 from llmpod.proxy.house import House
@@ -86,13 +88,7 @@ class Front:
         journal = Journal(self._log, metrics)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(_flushed(journal))
-            cache = await Cache.open(
-                settings.cache_dir,
-                max_entries=settings.max_cache_size,
-                max_bytes=settings.max_cache_bytes,
-                ttl_seconds=settings.entry_seconds,
-            )
-            stack.push_async_callback(cache.aclose)
+            cache = await self._cache(stack)
             upstream = Upstream(patience_of(settings), metrics)
             stack.push_async_callback(upstream.aclose)
             pacer = Pacer(upstream, places=settings.max_queue, patience=settings.queue_seconds)
@@ -105,7 +101,10 @@ class Front:
             dispatch = Dispatch(
                 settings, cache=cache, keeper=keeper, pacer=pacer, journal=journal, warmth=self._warmth
             )
-            self.ops = Ops(settings, cache, keeper, journal, upstream, pacer)
+            demand = await self._demand(stack, keeper)
+            self.ops = Ops(
+                settings, cache, keeper, journal, upstream, pacer, would_start=lambda: demand.would_start
+            )
             self._web.include_router(routes(self.ops, load_page()))
             accounts = Accounts(tally_of(settings), self._log)
             accounts.start()
@@ -114,11 +113,14 @@ class Front:
             memory = MemoryWatch(settings.memory_bytes, self._log, relieve=cache.relieve)
             self.ops.memory, slots.full = memory, lambda: memory.full
             sweep = self._sweep(slots, memory, cache)
+            self._web.include_router(admin_routes(Admin(settings, keeper, demand, sweep.answers)))
             stack.callback(sweep.close)
             stack.callback(self._watchdog.close)
             room = Room(room_bytes(settings))
             limiter = Limiter(settings, accounts, spares=self._warmth.is_ours)
-            cellar = Cellar(cache, keeper, upstream, pacer, dispatch, self._warmth, accounts, self.ops)
+            cellar = Cellar(
+                cache, keeper, upstream, pacer, dispatch, demand, self._warmth, accounts, self.ops
+            )
             desk, relay = cellar.rooms(settings)
             self.ops.door = door = self._door()
             self.ops.alarms = self._alarms
@@ -130,6 +132,25 @@ class Front:
     def drain_seconds(self) -> float:
         """How long answers may go on when the server is told to end."""
         return (self.ops.settings if self.ops is not None else self._settings).drain_seconds
+
+    async def _cache(self, stack: AsyncExitStack) -> Cache:
+        """What is stored; closed with the lifespan."""
+        settings = self._settings
+        cache = await Cache.open(
+            settings.cache_dir,
+            max_entries=settings.max_cache_size,
+            max_bytes=settings.max_cache_bytes,
+            ttl_seconds=settings.entry_seconds,
+        )
+        stack.push_async_callback(cache.aclose)
+        return cache
+
+    async def _demand(self, stack: AsyncExitStack, keeper: Keeper) -> Demand:
+        """Who starts models; ends with the lifespan."""
+        demand = Demand(self._settings, keeper, self._log)
+        await demand.start()
+        stack.push_async_callback(demand.aclose)
+        return demand
 
     def reload(self) -> None:
         """Read settings, keys and certificates anew, now."""

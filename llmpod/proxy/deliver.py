@@ -75,7 +75,7 @@ class Delivery:
         self._instead = instead
         self._parts: list[bytes] | None = None  # gathered for an answer in another form
         self._filter: UsageFilter | None = None
-        self._led = False  # the answer was begun by a keepalive, before the model server had said anything
+        self._led = answer.started  # it was begun before the model server had said anything
         self._quiet = fill.flight.quiet
         self._listener = fill.flight.follow(self._go_on)
 

@@ -75,7 +75,7 @@ class Desk:
                 identity=destination.identity,
                 content_type=ask.content_type,
             )
-        check_model(ask, ask.key)
+        check_model(ask, ask.key, destination)
         return ask.key
 
     def refused(self, error: LlmpodError, cause: BaseException | None) -> None:
@@ -88,7 +88,7 @@ class Desk:
 
     def _key_of(self, ask: Ask) -> RequestKey | None:
         destinations = self._keeper.destinations
-        if len(ask.body) > BIG_BODY or len(destinations) != 1:
+        if len(ask.body) > BIG_BODY or len(destinations) != 1 or not destinations[0].plain:
             return None
         facts = ask.facts
         if facts.plain is None:
@@ -112,9 +112,10 @@ def _is_plain(headers: Headers) -> bool:
     return serves_type(content_type)
 
 
-def check_model(ask: Ask, key: RequestKey) -> None:
-    """Raises Forbidden when the caller's key is not for the model that is asked for."""
-    if ask.leave.models and key.model not in ask.leave.models:
+def check_model(ask: Ask, key: RequestKey, destination: Destination) -> None:
+    """Raises Forbidden when the caller's key is not for the model that is asked for, by any of its names."""
+    names = destination.names if destination.route is not None else ()
+    if ask.leave.models and not {key.model, *names}.intersection(ask.leave.models):
         raise Forbidden(
             "This key may not ask for this model.", hint=f"It may: {', '.join(ask.leave.models)}."
         )

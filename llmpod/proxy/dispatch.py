@@ -12,6 +12,7 @@ from llmpod.cache.jsontext import compact
 from llmpod.cache.paths import converts, counts_on_request
 from llmpod.config import ProxySettings
 from llmpod.observe import Journal
+from llmpod.proxy import models
 from llmpod.proxy.ask import Ask, key_policy, partition
 from llmpod.proxy.desk import BIG_BODY
 from llmpod.proxy.fill import Fill, Form
@@ -125,7 +126,7 @@ class Dispatch:
             flight,
             path,
             asked=asked,
-            use=self._keeper.use(job.destination.model_key) if self._warmth.is_use(job.ask) else Use(),
+            use=self._keeper.use(job.destination.model_key) if self._is_use(job.ask) else Use(),
             journal=self._journal,
             store=(job.keep or self.store) if job.shared else None,
             question=self._question(job, path) if job.shared else b"",
@@ -135,6 +136,11 @@ class Dispatch:
         )
         fill.call = self._pacer.call(request, fill)
         return fill
+
+    def _is_use(self, ask: Ask) -> bool:
+        """Whether somebody uses the model; who lists models or warms one up does not."""
+        listing = ask.method != "POST" and ask.path.startswith(models.PATH)
+        return not listing and self._warmth.is_use(ask)
 
     def _question(self, job: Job, path: str) -> bytes:
         """The key of a body that was seen lately comes without it; large bodies have keys of their own each time."""

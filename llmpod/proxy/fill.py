@@ -119,8 +119,7 @@ class Fill:
         self._unframed = False
         self._scanner: FrameScanner | None = None
         self._settled = False
-        use.in_flight += 1
-        use.requests += 1
+        use.begin()
         self._metrics.in_flight += 1
 
     # --- from upstream ------------------------------------------------------------------------------------
@@ -279,7 +278,7 @@ class Fill:
             self.flight.fail(UpstreamUnreachable("Everybody who wanted this answer has left."))
 
     def _over(self) -> None:
-        self._use.in_flight -= 1
         self._metrics.in_flight -= 1
         self.call = None  # it holds us as its sink: without this, only the collector would free both
         self._owner.over(self)
+        self._use.end()

@@ -6,23 +6,25 @@ unreadable file changes nothing here: the last known truth stays (F45).
 
 import asyncio
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from llmpod.config import ProxySettings
 from llmpod.errors import ModelNotReady, StateError
 from llmpod.lifecycle.share import Follower, UsageWriter
-from llmpod.model import Phase, Usage
+from llmpod.model import Phase, Today, Usage
 from llmpod.observe import Log
 from llmpod.observe.logs import iso
 from llmpod.proxy.exposure import warn_of_clear
-from llmpod.proxy.route import Destination, choose, fixed, followed
+from llmpod.proxy.route import Destination, fixed, followed
 
 LOOK_SECONDS: Final = 0.25
 WRITE_SECONDS: Final = 1.0
+SIGN_OF_LIFE_SECONDS: Final = 30.0  # else the manager takes the proxy for dead, and what it counts for over
 _STARTING: Final = {
     Phase.INTENT: "A machine is being ordered",
     Phase.UNKNOWN: "A machine was ordered and is being looked for",
@@ -30,6 +32,10 @@ _STARTING: Final = {
     Phase.BOOTING: "The machine is up and its server is starting",
     Phase.LOADING: "The server is loading the model",
 }
+
+
+def _nothing() -> None:
+    """Nobody waits for it."""
 
 
 @dataclass(slots=True)
@@ -40,9 +46,22 @@ class Use:
     requests: int = 0
     last_byte: float | None = None
     wake_wanted: float | None = None
+    rest_wanted: float | None = None
+    when_free: Callable[[], object] = _nothing
+
+    def begin(self) -> None:
+        """A request is sent to the model."""
+        self.in_flight += 1
+        self.requests += 1
+
+    def end(self) -> None:
+        """Its answer is over, however it ended."""
+        self.in_flight -= 1
+        if not self.in_flight:
+            self.when_free()
 
     def frozen(self) -> Usage:
-        return Usage(self.last_byte, self.in_flight, self.wake_wanted, self.requests)
+        return Usage(self.last_byte, self.in_flight, self.wake_wanted, self.requests, self.rest_wanted)
 
 
 class Keeper:
@@ -73,6 +92,11 @@ class Keeper:
         """Why the manager's passes fail, and since when; empty while they do not."""
         self._use: dict[str, Use] = {}
         self._written: dict[str, Usage] = {}
+        self._written_at = 0.0
+        self._pen = asyncio.Lock()
+        self._observers: list[Callable[[], None]] = []
+        self.today: Today | None = None
+        """What was spent today, and what may be; None without a budget."""
         self._task: asyncio.Task[None] | None = None
         self.destinations: tuple[Destination, ...] = (
             (fixed(settings),) if settings.endpoint else followed({}, settings)
@@ -92,7 +116,7 @@ class Keeper:
     async def start(self) -> None:
         """Read the state once, then go on in the background."""
         if self.follows:
-            await self._look()
+            await self.look()
             self._task = asyncio.create_task(self._run())
 
     async def aclose(self) -> None:
@@ -102,16 +126,25 @@ class Keeper:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
-            await self._write()
+            await self.write()
 
-    def destination(self, model: str | None) -> Destination:
-        """The model a request is for. Raises ModelNotReady when none is known at all."""
-        found = choose(self.destinations, model)
-        if found is None:
-            raise ModelNotReady(
-                "No model server is known.", hint="Start one: python3 manage_pod.py up", retry_after=30
-            )
-        return found
+    def on_change(self, observer: Callable[[], None]) -> None:
+        """Have somebody told when a model server came, went or changed its phase."""
+        self._observers.append(observer)
+
+    def by_key(self, model_key: str) -> Destination | None:
+        """The model under whose name usage is counted."""
+        return next((d for d in self.destinations if d.model_key == model_key), None)
+
+    def wish(self, model_key: str, *, wake: bool) -> None:
+        """Note that a model should be started, or stopped; each wish has a time of its own, later than the last."""
+        use = self.use(model_key)
+        last = max(use.wake_wanted or 0.0, use.rest_wanted or 0.0)
+        at = max(self._clock(), math.nextafter(last, math.inf))
+        if wake:
+            use.wake_wanted = at
+        else:
+            use.rest_wanted = at
 
     def use(self, model_key: str) -> Use:
         """The counters of one model; the caller changes them."""
@@ -120,7 +153,7 @@ class Keeper:
     def not_ready(self, destination: Destination, *, wished: bool = True) -> ModelNotReady:
         """Why nothing can answer now and what to do; notes that somebody wished for the model, if so."""
         if wished:
-            self.use(destination.model_key).wake_wanted = self._clock()
+            self.wish(destination.model_key, wake=True)
         name = destination.names[0] if destination.names else destination.identity
         if (doing := _STARTING.get(destination.phase or Phase.STOPPED)) is not None:
             return ModelNotReady(f"{doing} for {name}.", hint="Try again in a moment.", retry_after=10)
@@ -135,12 +168,13 @@ class Keeper:
         written = self._clock()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            await self._look()
+            await self.look()
             if self._clock() - written >= WRITE_SECONDS:
                 written = self._clock()
-                await self._write()
+                await self.write()
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Read the state if it has changed."""
         path = self._settings.state_file
         assert path is not None
         try:
@@ -158,10 +192,13 @@ class Keeper:
         self._stamp = stamp
         self._complaint = ""
         self.trouble = f"{seen.trouble.text} (since {iso(seen.trouble.since)})" if seen.trouble else ""
+        self.today = seen.today
         self._log.veil.learn(*(target.api_key for target in seen.targets.values()))
         before, self.destinations = self.destinations, followed(seen.targets, self._settings)
         if before != self.destinations:
             self._changed()
+            for observer in self._observers:
+                observer()
             for d in self.destinations:
                 self._log.info("target", model=d.identity, phase=d.phase, origin=d.origin)
                 if d.origin is not None:
@@ -172,14 +209,22 @@ class Keeper:
             self._complaint = text
             self._log.warning("state_unreadable", reason=text)
 
-    async def _write(self) -> None:
+    async def write(self, *, durable: bool = False) -> bool:
+        """Tell the manager what was used and what is wished; whether it stands in the file."""
+        async with self._pen:  # what is written last must be what is true last
+            return await self._write(durable=durable)
+
+    async def _write(self, *, durable: bool) -> bool:
         usage = {key: use.frozen() for key, use in self._use.items()}
-        path = self._settings.state_file
-        if usage == self._written or path is None:
-            return
+        path, now = self._settings.state_file, self._clock()
+        still_true = abs(now - self._written_at) < SIGN_OF_LIFE_SECONDS or not self._settings.demand
+        if path is None or (usage == self._written and still_true and not durable):
+            return path is not None
+        signed = {key: replace(one, at=now) for key, one in usage.items()}
         try:
-            await asyncio.to_thread(lambda: UsageWriter(path).write(usage))
+            await asyncio.to_thread(lambda: UsageWriter(path).write(signed, durable=durable))
         except (StateError, OSError) as e:
             self._complain(f"The use of the model cannot be written: {e}")
-            return
-        self._written = usage
+            return False
+        self._written, self._written_at = usage, now
+        return True

@@ -71,7 +71,7 @@ def _entry(destination: Destination, now: float) -> dict[str, Any]:
     name = destination.names[0]
     created = int(destination.created_at or now)
     base = {"id": name, "object": "model", "created": created, "owned_by": "llmpod"}
-    return {**base, "root": destination.names[-1], **_ours(destination, name)}
+    return {**base, "root": destination.own_id, **_ours(destination, name)}
 
 
 def _ours(destination: Destination, name: str) -> dict[str, Any]:

@@ -46,6 +46,7 @@ class Ops:
         alarms: what is wrong with its keys and certificates, for people.
         config_error: why the settings that came last were not taken over; empty when they were.
         clock: seconds since the epoch.
+        would_start: whether a request that comes now would have a model started.
     """
 
     settings: ProxySettings
@@ -56,6 +57,7 @@ class Ops:
     pacer: Pacer
     clock: Callable[[], float] = time.time
     draining: bool = False
+    would_start: Callable[[], bool] = lambda: False
     config_error: str = ""
     memory: MemoryWatch | None = None
     door: Door | None = None
@@ -127,6 +129,8 @@ class Ops:
         origins = self._origins()
         if any(not self.upstream.refuses(origin) for origin in origins):
             return True, ""
+        if not origins and self.would_start():
+            return True, "a request starts the model"
         if origins:
             return False, f"the model server cannot be reached ({', '.join(map(str, origins))})"
         phases = ", ".join(str(d.phase) for d in self.keeper.destinations)
@@ -161,7 +165,7 @@ def _model(d: Destination, now: float) -> dict[str, Any]:
     began = d.created_at
     hours = max(0.0, now - began) / 3600 if began and d.phase not in (Phase.STOPPED, Phase.FAILED) else None
     return {
-        "model": d.names[-1] if d.names else d.identity,
+        "model": d.own_id,
         "names": list(d.names),
         "phase": str(d.phase) if d.phase else "fixed endpoint",
         "endpoint": _endpoint(d),

@@ -60,7 +60,7 @@ class EdgeProtocol(Intake):
         self._server_state = server_state
         self._app_state = app_state
         self._waiting: deque[Ask] = deque()
-        self._current: Answer | RequestResponseCycle | None = None
+        self.current: Answer | RequestResponseCycle | None = None
         self._leave_now = OPEN  # of the request that is being answered
         self._serving = False
         self._closing = False  # told to stop: after the answers that are owed
@@ -100,7 +100,7 @@ class EdgeProtocol(Intake):
         self._server_state.connections.discard(self)
         self._deaf = True
         self._waiting.clear()
-        current = self._current
+        current = self.current
         if isinstance(current, Answer):
             current.gone()
         elif current is not None:
@@ -116,29 +116,29 @@ class EdgeProtocol(Intake):
         self._stalled_at = 0.0
         self.congested = False
         self._flow.resume_writing()
-        if isinstance(self._current, Answer) and self._current.when_clear is not None:
-            self._current.when_clear()
+        if isinstance(self.current, Answer) and self.current.when_clear is not None:
+            self.current.when_clear()
 
     def shutdown(self) -> None:
         """The server stops: close when idle, else after the answers that are owed."""
         self._closing = True
-        if isinstance(self._current, RequestResponseCycle) and not self._waiting:
-            self._current.keep_alive = False
-        elif self._current is None:
+        if isinstance(self.current, RequestResponseCycle) and not self._waiting:
+            self.current.keep_alive = False
+        elif self.current is None:
             self._transport.close()
 
     def interrupt(self) -> None:
         """The grace is over. The application's answers are tasks of the server, which cancels them itself."""
         self._waiting.clear()
-        if isinstance(self._current, Answer):
-            self._house.relay.interrupt(self._current)
+        if isinstance(self.current, Answer):
+            self._house.relay.interrupt(self.current)
 
     def look(self, now: float) -> None:
         """Close if the client takes too long with what it sends or takes; see :class:`~llmpod.proxy.sweep.Sweep`."""
         if self._stalls(now):
             self._cut()
             return
-        if self._current is not None or self._refused is not None or self._transport.is_closing():
+        if self.current is not None or self._refused is not None or self._transport.is_closing():
             return
         late = self.overdue(now, self._house.sweep.deadlines)
         if isinstance(late, LlmpodError):
@@ -180,12 +180,12 @@ class EdgeProtocol(Intake):
     def refuse(self, error: LlmpodError, cause: BaseException | None) -> None:
         """Say no and hang up when the answers that are owed have been given."""
         self._house.desk.refused(error, cause)
-        if self._current is None:
+        if self.current is None:
             self._house.room.free(self)
             self._say_no(error)
 
     def expected(self) -> None:
-        if self._current is None:
+        if self.current is None:
             self._go_on()
 
     def _say_no(self, error: LlmpodError) -> None:
@@ -211,15 +211,15 @@ class EdgeProtocol(Intake):
             return
         self._serving = True
         try:
-            while self._waiting and self._current is None and not self._transport.is_closing():
+            while self._waiting and self.current is None and not self._transport.is_closing():
                 self._serve(self._waiting.popleft())
         finally:
             self._serving = False
         if self._waiting:
             self._flow.pause_reading()
-        elif self._current is None and self._refused is not None:
+        elif self.current is None and self._refused is not None:
             self._say_no(self._refused)
-        elif self._current is None:
+        elif self.current is None:
             if self._expects:
                 self._expects = False
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -230,7 +230,7 @@ class EdgeProtocol(Intake):
         plain = ask.keep and ask.method == "POST" and not self.congested and not self._closing
         if not is_model_path(ask.path) and ask.method != "OPTIONS":
             ask.keep = ask.keep and not self.last
-            self._current = self._stage.run(ask, lambda: self.answered(keep=ask.keep))
+            self.current = self._stage.run(ask, lambda: self.answered(keep=ask.keep))
             return
         limiter = self._house.limiter
         if limiter.always or leave.key is not None:
@@ -251,7 +251,7 @@ class EdgeProtocol(Intake):
             self._work(ask, answer)
 
     def _begin(self, ask: Ask) -> Answer:
-        self._current = answer = Answer(self, ask, self._house.desk.journal)
+        self.current = answer = Answer(self, ask, self._house.desk.journal)
         return answer
 
     def _work(self, ask: Ask, answer: Answer) -> None:
@@ -279,7 +279,7 @@ class EdgeProtocol(Intake):
 
     def answered(self, *, keep: bool) -> None:
         """An answer is over; the connection goes on if it can and may."""
-        current, self._current = self._current, None
+        current, self.current = self.current, None
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
             self._house.slots.leave(ticket)

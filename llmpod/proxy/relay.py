@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from llmpod.cache import Cache, RequestKey
 from llmpod.cache.items import EMBEDDINGS
-from llmpod.cache.jsontext import NotJSON, read
 from llmpod.cache.key import request_key
 from llmpod.config import ProxySettings
 from llmpod.errors import Overloaded
@@ -27,10 +26,12 @@ from llmpod.proxy.headers import NOSNIFF
 from llmpod.proxy.hits import Hits
 from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.keeper import Keeper
+from llmpod.proxy.loading import Lobby
 from llmpod.proxy.origin import Origin
 from llmpod.proxy.replies import JSON_TYPE
-from llmpod.proxy.route import Destination
+from llmpod.proxy.route import Destination, choose, own_address
 from llmpod.proxy.stored import Hit, Stored
+from llmpod.proxy.ways_in import find_way
 from llmpod.proxy.wish import ANYTHING, REPLAY_ONLY, Wish, under, wish_of
 
 Turn = Callable[[bytes], bytes]
@@ -49,6 +50,7 @@ class Relay:
         keeper: Keeper,
         dispatch: Dispatch,
         keepalive: Keepalive,
+        lobby: Lobby,
     ) -> None:
         self._mode = settings.cache_mode
         self._desk = desk
@@ -58,6 +60,7 @@ class Relay:
         self._cache = cache
         self._keeper = keeper
         self._dispatch = dispatch
+        self._lobby = lobby
         self._tasks: set[asyncio.Task[None]] = set()
 
     def serve(self, ask: Ask, answer: Answer) -> None:
@@ -72,18 +75,30 @@ class Relay:
         answer.fail(Overloaded("The proxy is being stopped.", retry_after=5))
 
     def _serve(self, ask: Ask, answer: Answer) -> None:
+        known = self._keeper.destinations
+        if len(known) == 1 and known[0].plain and not own_address(ask.path):
+            self._sent_to(known[0], ask, answer)
+        elif len(ask.body) > BIG_BODY:
+            self._later(self._find_way(ask, answer), answer)
+        else:
+            ask, destination = find_way(ask, known)
+            self._sent_to(destination, ask, answer)
+
+    async def _find_way(self, ask: Ask, answer: Answer) -> None:
+        """As ``_large``."""
+        ask, destination = await asyncio.to_thread(find_way, ask, self._keeper.destinations)
+        self._sent_to(destination, ask, answer)
+
+    def _sent_to(self, destination: Destination, ask: Ask, answer: Answer) -> None:
         if not ask.facts.checked:
             guard.check(ask.method, ask.target.partition(b"?")[0], ask.headers, has_body=ask.has_body)
             ask.facts.checked = True
         if ask.method != "POST":
-            self._plain(ask, answer)
-            return
-        if ask.key is None and len(ask.body) > BIG_BODY:
-            self._later(self._large(ask, answer), answer)
-            return
-        known = self._keeper.destinations
-        destination = known[0] if len(known) == 1 else self._keeper.destination(self._named_model(ask))
-        self._answer(ask, self._desk.key(ask, destination), destination, answer)
+            self._plain(ask, destination, answer)
+        elif ask.key is None and len(ask.body) > BIG_BODY:
+            self._later(self._large(ask, destination, answer), answer)
+        else:
+            self._answer(ask, self._desk.key(ask, destination), destination, answer)
 
     def _answer(self, ask: Ask, key: RequestKey, destination: Destination, answer: Answer) -> None:
         answer.model = key.model or ""
@@ -97,16 +112,6 @@ class Relay:
             self._later(self._from_store(job, wish, answer), answer)
         else:
             self._ask_upstream(job, wish, answer, "new")
-
-    def _named_model(self, ask: Ask) -> str | None:
-        """The body's model, where there is more than one to choose from."""
-        if len(self._keeper.destinations) < 2:
-            return None
-        try:
-            named = read(ask.body)["model"]
-        except (NotJSON, KeyError, TypeError):
-            return None
-        return named if isinstance(named, str) else None
 
     # --- what takes a while -------------------------------------------------------------------------------
     def _later(self, work: Coroutine[None, None, None], answer: Answer) -> None:
@@ -123,9 +128,8 @@ class Relay:
         task.add_done_callback(self._tasks.discard)
         answer.when_over = task.cancel
 
-    async def _large(self, ask: Ask, answer: Answer) -> None:
+    async def _large(self, ask: Ask, destination: Destination, answer: Answer) -> None:
         """Many megabytes take long to parse: not on the event loop."""
-        destination = self._keeper.destination(await asyncio.to_thread(self._named_model, ask))
         ask.key = await asyncio.to_thread(
             request_key,
             ask.target.decode("latin-1"),
@@ -135,7 +139,7 @@ class Relay:
             content_type=ask.content_type,
             policy=self._desk.policy,
         )
-        check_model(ask, ask.key)
+        check_model(ask, ask.key, destination)
         self._answer(ask, ask.key, destination, answer)
 
     async def _from_store(self, job: Job, wish: Wish, answer: Answer) -> None:
@@ -155,19 +159,22 @@ class Relay:
             self._ask_upstream(plan.job, wish, answer, reason, turn=plan.turn if plan.stored else None)
 
     # --- from upstream ------------------------------------------------------------------------------------
-    def _plain(self, ask: Ask, answer: Answer) -> None:
+    def _plain(self, ask: Ask, destination: Destination, answer: Answer) -> None:
         """Everything that is not a POST: forwarded, never stored."""
         name = models.names_one(ask.path)
         if ask.method in ("GET", "HEAD") and (ask.path == models.PATH or name is not None):
-            self._models(ask, name, answer)
+            alone = answer.ask is not ask  # asked for at its own address
+            self._models(ask, name, answer, (destination,) if alone else self._keeper.destinations)
         elif self._mode == REPLAY_ONLY:
             raise under(self._mode, ANYTHING).not_cached()
         else:
-            self._fetch(Job(ask, self._keeper.destination(None)), answer)
+            self._fetch(Job(ask, destination), answer)
 
-    def _models(self, ask: Ask, name: str | None, answer: Answer) -> None:
+    def _models(
+        self, ask: Ask, name: str | None, answer: Answer, destinations: tuple[Destination, ...]
+    ) -> None:
         """The list of models or one of it; vLLM itself has only the list."""
-        destinations, now = self._keeper.destinations, time.time()
+        now = time.time()
 
         def from_server(body: bytes) -> bytes:
             return one(models.merged(body, destinations, now=now))
@@ -178,7 +185,7 @@ class Relay:
         def one(listing: bytes) -> bytes:
             return listing if name is None else models.picked(listing, name)
 
-        destination = self._keeper.destination(name)
+        destination = choose(destinations, name) or destinations[0]
         if destination.origin is None or self._mode == REPLAY_ONLY:
             answer.whole(200, [JSON_TYPE, NOSNIFF], from_us())
             return
@@ -205,6 +212,20 @@ class Relay:
         *,
         turn: Turn | None = None,
         instead: Callable[[], bytes] | None = None,
+    ) -> None:
+        """Have the answer brought; where its model must be started first, wait for that."""
+        if self._lobby.is_for(job):
+
+            def go() -> None:
+                job.destination = self._lobby.now_of(job)
+                self._listen(job, answer, turn=turn, instead=instead)
+
+            self._lobby.enter(job, answer, go, whole=turn is not None)
+        else:
+            self._listen(job, answer, turn=turn, instead=instead)
+
+    def _listen(
+        self, job: Job, answer: Answer, *, turn: Turn | None, instead: Callable[[], bytes] | None
     ) -> None:
         """Listen to the call that brings the answer; the last one to leave ends it."""
         if answer.meter is not None:

@@ -15,6 +15,7 @@ from llmpod.observe.logs import LEVELS
 from llmpod.proxy import exposure
 from llmpod.proxy.accounts import Accounts, tally_of
 from llmpod.proxy.bounds import connections
+from llmpod.proxy.demand import Demand
 from llmpod.proxy.desk import Desk
 from llmpod.proxy.dispatch import Dispatch
 from llmpod.proxy.gate import Gate
@@ -22,6 +23,7 @@ from llmpod.proxy.hits import Hits
 from llmpod.proxy.house import House
 from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.keeper import Keeper
+from llmpod.proxy.loading import Lobby
 from llmpod.proxy.ops import Ops
 from llmpod.proxy.pacer import Pacer
 from llmpod.proxy.prewarm import Warmth
@@ -40,6 +42,7 @@ class Cellar:
     upstream: Upstream
     pacer: Pacer
     dispatch: Dispatch
+    demand: Demand
     warmth: Warmth
     accounts: Accounts
     ops: Ops
@@ -47,7 +50,10 @@ class Cellar:
     def rooms(self, settings: ProxySettings) -> tuple[Desk, Relay]:
         """What a request meets under these settings."""
         journal, hits = self.ops.journal, Hits(self.cache)
-        desk = Desk(settings, self.keeper, hits, journal)
+        desk, keepalive = Desk(settings, self.keeper, hits, journal), Keepalive(settings, clock=journal.clock)
+        lobby = Lobby(
+            settings, self.demand, self.keeper, keepalive=keepalive, warmth=self.warmth, clock=journal.clock
+        )
         relay = Relay(
             settings,
             desk,
@@ -55,7 +61,8 @@ class Cellar:
             cache=self.cache,
             keeper=self.keeper,
             dispatch=self.dispatch,
-            keepalive=Keepalive(settings, clock=journal.clock),
+            keepalive=keepalive,
+            lobby=lobby,
         )
         return desk, relay
 

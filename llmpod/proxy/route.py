@@ -1,12 +1,14 @@
 """Not a connection and not a file: which model server a request is for. Pure."""
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from llmpod.config import ProxySettings
+from llmpod.config.routes import Route
 from llmpod.lifecycle.share import Target
-from llmpod.model import Phase
+from llmpod.model import ANY_NAME, Phase, Refusal
 from llmpod.proxy.origin import Origin
 from llmpod.secret import Secret
 
@@ -32,9 +34,18 @@ _AT_ROOT: Final = frozenset(
 )
 
 
+_OWN: Final = re.compile(r"/[A-Za-z0-9][A-Za-z0-9_.-]*(?=/v1/)")
+
+
 def is_model_path(path: str) -> bool:
-    """Whether a path is the model server's, and not one of our own pages."""
-    return path.startswith("/v1/") or path in _AT_ROOT
+    """Whether a path is a model server's, and not one of our own pages; its own address may stand before it."""
+    return path.startswith("/v1/") or path in _AT_ROOT or _OWN.match(path) is not None
+
+
+def own_address(path: str) -> str:
+    """What stands before ``/v1``; empty for a path that is everybody's."""
+    found = None if path.startswith("/v1/") else _OWN.match(path)
+    return found[0] if found else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,23 @@ class Destination:
     created_at: float | None = None
     ready_at: float | None = None
     error: str = ""
+    gpu: str = ""
+    retrying: bool = False
+    typical_start: tuple[float, int] | None = None
+    refusal: Refusal | None = None
+    route: Route | None = None
+
+    @property
+    def own_id(self) -> str:
+        """What the model is, whatever it is called here."""
+        if self.route is not None:
+            return self.route.model
+        return self.names[-1] if self.names else self.identity
+
+    @property
+    def plain(self) -> bool:
+        """Whether requests go to it as they are, wherever it is the only one."""
+        return self.route is None
 
 
 def fixed(settings: ProxySettings) -> Destination:
@@ -83,12 +111,55 @@ def fixed(settings: ProxySettings) -> Destination:
 
 
 def followed(targets: Mapping[str, Target], settings: ProxySettings) -> tuple[Destination, ...]:
-    """The models of the state file; with no record at all, the one the configuration names."""
+    """The models of the state file; one that was never started is described by the configuration alone."""
+    if settings.routes:
+        return tuple(_on_route(route, targets.get(route.model_key), settings) for route in settings.routes)
     if not targets and settings.models:
-        names, length = settings.models, settings.max_model_len
-        identity = settings.identity or names[-1]
-        return (Destination(identity=identity, names=names, phase=Phase.STOPPED, max_model_len=length),)
-    return tuple(_from_target(target) for target in targets.values())
+        return (_untold(settings),)
+    return tuple(
+        _from_target(target) if target.model or not settings.models else _never_started(target, settings)
+        for target in targets.values()
+    )
+
+
+def _on_route(route: Route, target: Target | None, settings: ProxySettings) -> Destination:
+    """One model with its ways in, whether or not it was ever started."""
+    never = Destination(
+        identity=route.identity,
+        model_key=route.model_key,
+        phase=Phase.STOPPED,
+        max_model_len=route.max_model_len,
+    )
+    if target is None:
+        found = never
+    elif target.model:
+        found = _from_target(target)
+    else:
+        found = replace(
+            _never_started(target, settings),
+            names=(),
+            identity=never.identity,
+            max_model_len=never.max_model_len,
+        )
+    return replace(found, names=tuple(dict.fromkeys((*found.names, *route.names))), route=route)
+
+
+def _untold(settings: ProxySettings) -> Destination:
+    names, length = settings.models, settings.max_model_len
+    identity = settings.identity or names[-1]
+    return Destination(identity=identity, names=names, phase=Phase.STOPPED, max_model_len=length)
+
+
+def _never_started(target: Target, settings: ProxySettings) -> Destination:
+    """What the manager says of a model that it has not described yet."""
+    return replace(
+        _untold(settings),
+        model_key=target.model_key,
+        phase=target.phase,
+        error=target.error,
+        retrying=target.retrying,
+        refusal=target.refusal,
+    )
 
 
 def choose(destinations: Iterable[Destination], model: str | None) -> Destination | None:
@@ -126,7 +197,7 @@ def _from_target(target: Target) -> Destination:
         origin=origin,
         api_key=target.api_key,
         cuts_silence=origin is not None and _cuts_silence(origin),
-        names=tuple(dict.fromkeys((target.served_name, target.model))),
+        names=tuple(dict.fromkeys(name for name in (target.served_name, target.model) if name != ANY_NAME)),
         phase=target.phase,
         deadline=target.deadline,
         usd_per_hour=target.usd_per_hour,
@@ -134,6 +205,10 @@ def _from_target(target: Target) -> Destination:
         created_at=target.created_at,
         ready_at=target.ready_at,
         error=target.error,
+        gpu=target.gpu,
+        retrying=target.retrying,
+        typical_start=target.typical_start,
+        refusal=target.refusal,
     )
 
 

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from typing import Final, Protocol
 
 from llmpod.config import ProxySettings
+from llmpod.proxy.answer import Answer
 
 SLOTS: Final = 8
 ROUND_SECONDS: Final = (0.1, 2.0)  # one look at everybody takes between these
@@ -54,7 +55,10 @@ class Deadlines:
 
 
 class Watched(Protocol):
-    """A connection, as the sweep sees it."""
+    """A connection, as the sweep sees it. ``current`` is what it answers now."""
+
+    @property
+    def current(self) -> object: ...
 
     def look(self, now: float) -> None:
         """Close yourself if something is overdue; ``now`` is the loop's time."""
@@ -106,6 +110,11 @@ class Sweep:
         for slot in self._slots:
             for watched in slot:
                 watched.forget()
+
+    def answers(self) -> list[Answer]:
+        """All that are being given now."""
+        watched = [one for slot in self._slots for one in slot]
+        return [one.current for one in watched if isinstance(one.current, Answer)]
 
     def close(self) -> None:
         self._timer.cancel()

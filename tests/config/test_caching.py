@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from llmpod import config
+from llmpod.cli.managing import managed
 from llmpod.cli.proxyenv import proxy_environ
-from llmpod.cli.wiring import managed
 from llmpod.config.served import identity_of
 from llmpod.errors import ConfigError
 from llmpod.lifecycle.store import Store

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from llmpod.lifecycle.wish import Terms
 from llmpod.model import Direction, Observed, Phase
 from tests.lifecycle.cloud import Cloud
 from tests.lifecycle.cluster import Cluster
@@ -43,11 +44,12 @@ class LifecycleMachine(RuleBasedStateMachine):
     steps = 0
     passes = 0
     provider: ClassVar[Callable[[Clock, Path], Provider]] = Cloud.made
+    terms: ClassVar[Terms] = Terms()
 
     @initialize(lag=st.sampled_from([0.0, 5.0, MAX_LAG]), delete_lag=st.sampled_from([0.0, 15.0]))
     def begin(self, lag: float, delete_lag: float) -> None:
         self.directory = TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None)
-        self.world = World(Path(self.directory.name), provider=type(self).provider)
+        self.world = World(Path(self.directory.name), provider=type(self).provider, terms=type(self).terms)
         self.world.cloud.lag, self.world.cloud.delete_lag = lag, delete_lag
 
     def teardown(self) -> None:

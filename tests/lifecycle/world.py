@@ -6,7 +6,7 @@ A kill is an exception that nothing of ours may catch. Real processes and real k
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from llmpod.lifecycle.purse import Purse
 from llmpod.lifecycle.reconcile import Reconciler
 from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.store import Store
-from llmpod.model import Direction, Offer, Phase, Record, Spec, Want
+from llmpod.lifecycle.wish import Terms, latest
+from llmpod.model import Direction, Offer, Phase, Record, Spec, Usage, Want
 from tests.lifecycle.cloud import Cloud
 from tests.lifecycle.provider import Clock, Provider
 
@@ -70,6 +71,7 @@ class World:
         budget: the limits, or None.
         digest: names the configuration.
         provider: makes the provider, from the true time and a directory for files.
+        terms: when requests start the model.
     """
 
     directory: Path
@@ -79,6 +81,7 @@ class World:
     budget: Budget | None = None
     digest: str = "d"
     provider: Callable[[Clock, Path], Provider] = Cloud.made
+    terms: Terms = field(default_factory=Terms)
 
     def __post_init__(self) -> None:
         self.cloud = self.provider(lambda: self.now, self.directory)
@@ -127,7 +130,9 @@ class World:
 
     def _managed(self) -> Managed:
         spec, policy = replace(SPEC, digest=self.digest), replace(POLICY, digest=self.digest)
-        return replace(MANAGED, digest=self.digest, policy=policy, draw=lambda _refused: spec)
+        return replace(
+            MANAGED, digest=self.digest, policy=policy, draw=lambda _refused: spec, terms=self.terms
+        )
 
     def _point(self, _name: str) -> None:
         happens = self._at_effect.get(self._effects)
@@ -139,7 +144,8 @@ class World:
     def order(self, direction: Direction) -> None:
         """A person's word, a second after the last; on a full disk they are told that it was not heard."""
         self.now += 1.0
-        want = Want(direction, at=self.now + self.wrong_by, by="test")
+        heard = latest(self.store.usage().get(MODEL, Usage()))  # as the command line gives it
+        want = Want(direction, at=self.now + self.wrong_by, by="test", heard=heard)
         with suppress(StateError):
             self.store.order({MODEL: want, PROXY: want})
 

@@ -66,18 +66,27 @@ MAY: dict[str, set[Need]] = {
 }
 
 
+POSTED = ("/admin/start", "/admin/stop", "/admin/cancel")  # here asked by GET
+
+
 def test_every_route_and_what_it_needs(keyed: tuple[Proxy, Stub, Path]) -> None:
     """The whole table, and every route the application has is in it: a new one is closed until it is listed."""
-    assert ROUTES == {
+    assert {
         "/livez": Need.NOTHING,
+        "/healthz": Need.NOTHING,
         "/readyz": Need.NOTHING,
         "/health": Need.NOTHING,
         "/metrics": Need.METRICS,
         "/dashboard": Need.METRICS,
+        "/routes": Need.METRICS,
+        "/stats": Need.METRICS,
         "/debug/cache": Need.ADMIN,
-    }
+        "/admin/inflight": Need.ADMIN,
+        "/admin/starts": Need.ADMIN,
+        **dict.fromkeys(POSTED, Need.ADMIN),
+    } == ROUTES
     assert need("/v1/anything") is Need.INFER
-    source = (ROOT / "llmpod/proxy/ops.py").read_text()
+    source = "".join((ROOT / f"llmpod/proxy/{name}.py").read_text() for name in ("ops", "admin"))
     served = {line.split('"')[1] for line in source.splitlines() if "@router." in line}
     assert served == set(ROUTES)
 
@@ -91,10 +100,8 @@ def test_matrix_of_routes_forms_and_rights(keyed: tuple[Proxy, Stub, Path], who:
         for headers in [{}] if who is None else forms(KEYS.get(who, "sk-local-wrong")):
             reply = call(front, path, headers)
             if wanted is Need.NOTHING or wanted in MAY.get(who or "", set()):
-                assert reply.status in (200, 503) if path == "/readyz" else reply.status == 200, (
-                    path,
-                    headers,
-                )
+                good = {"/readyz": (200, 503), **dict.fromkeys(POSTED, (405,))}.get(path, (200,))
+                assert reply.status in good, (path, headers)
                 continue
             refused += 1
             known = who in MAY and who != "expired"

@@ -123,7 +123,13 @@ PARTS: Mapping[str, Part] = {
     "llmpod.cli.cache_*": Part(
         ours=(
             *_LIFECYCLE,
-            *("llmpod.proxy.ask", "llmpod.proxy.hits", "llmpod.proxy.route", "llmpod.cache"),
+            *(
+                "llmpod.proxy.ask",
+                "llmpod.proxy.hits",
+                "llmpod.proxy.route",
+                "llmpod.proxy.ways_in",
+                "llmpod.cache",
+            ),
             *("llmpod.cli", "llmpod.cli.*"),
         ),
         libraries=("rich",),

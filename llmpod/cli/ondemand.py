@@ -1,0 +1,227 @@
+"""Not a second way to start models: ``proxy_fastapi.py … -- COMMAND…`` as an installation of its own.
+
+The words become a configuration with ``start: "on_request"`` in a private directory beside the program, one for each
+port; the proxy and the manager do the rest as ever. At the end the model is ordered down and seen gone. What a killed
+run left behind is ended by the next one on that port.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from llmpod import config as configuration
+from llmpod.cli.command import port
+from llmpod.cli.endings import Endings
+from llmpod.cli.follow import Follower
+from llmpod.cli.proxyenv import on_demand_environ
+from llmpod.cli.wiring import Plane, open_plane
+from llmpod.config import (
+    KEYS_FILE,
+    CallerKey,
+    Config,
+    ProxySettings,
+    Scope,
+    digest_of,
+    proxy_settings,
+    written,
+)
+from llmpod.errors import Busy, LlmpodError
+from llmpod.lifecycle import files
+from llmpod.model import Direction
+
+DEFAULT_PORT: Final = 8100
+GONE_SECONDS: Final = 60.0
+# options of model servers that say what they serve: vLLM, SGLang, llama.cpp, transformers
+_NAMES: Final = ("--served-model-name", "--alias", "--model", "--model-path", "--hf-repo", "-hf", "-m")
+# all of the environment but the cloud's keys, our own settings, and names that no shell would take
+_SHARED: Final = re.compile(r"(?!RUNPOD_|LLMPOD_)[A-Za-z_][A-Za-z0-9_]*")
+_MODEL: Final = re.compile(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?")
+Serve = Callable[[Callable[[], ProxySettings]], int]
+
+
+def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
+    """From the command line to the exit code, when nothing is left behind.
+
+    Args:
+        argv: the words after the program's name; one of them is ``--``.
+        home: the program's directory.
+        serve: runs the proxy until it is told to stop, by the settings that it is given a way to read.
+    """
+    at = list(argv).index("--")
+    options, command = _parser().parse_args(argv[:at]), list(argv[at + 1 :])
+    if not command:
+        _parser().error("what is to be started? Write the command after `--`.")
+    if options.use_slurm and not (options.loopback_user and options.loopback_host):
+        _parser().error("--use-slurm needs --loopback-user and --loopback-host, for the tunnel back to here.")
+    environ = configuration.environment()
+    try:
+        with _room(home, options.port) as room:
+            return _run(room, options, command, environ=environ, serve=serve)
+    except LlmpodError as e:
+        sys.stderr.write(f"{e}\n")
+        return e.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="proxy_fastapi.py",
+        usage="proxy_fastapi.py [options] -- COMMAND…",
+        description="Start COMMAND with the first /v1 request, stop it when it is idle, start it again when needed."
+        " COMMAND gets --host and --port, or {host} and {port} are filled in.",
+    )
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=_port_or_any, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}")
+    parser.add_argument(
+        "--target-port", type=port, help="COMMAND's port (default: a free one from 8101 upwards)"
+    )
+    parser.add_argument("--idle-timeout", type=int, default=1800, metavar="SECONDS", help="default 1800")
+    parser.add_argument(
+        "--ping-path", default="/ping", help="answers 200 when COMMAND is ready (default /ping)"
+    )
+    parser.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
+    parser.add_argument(
+        "--api-key", metavar="KEY", help="what callers must send as `Authorization: Bearer …`"
+    )
+    parser.add_argument("--use-slurm", action="store_true", help="run COMMAND as a SLURM job")
+    parser.add_argument("--srun-cmd", default="srun --mem=30G --gres=gpu:1", help="its options, as for srun")
+    parser.add_argument("--loopback-user", help="account on this machine for the job's SSH tunnel")
+    parser.add_argument("--loopback-host", help="this machine, as the job's node reaches it")
+    return parser
+
+
+def _port_or_any(text: str) -> int:
+    return 0 if text == "0" else port(text)
+
+
+@contextmanager
+def _room(home: Path, number: int) -> Iterator[Path]:
+    """The private directory, which is this run's alone and gone afterwards.
+
+    Raises:
+        Busy: another run has this port.
+    """
+    above = files.private_dir(home / ".llmpod")
+    room = above / f"on-demand-{number or f'p{os.getpid()}'}"
+    lock = above / f"{room.name}.lock"
+    try:
+        with files.locked(lock):
+            yield room
+            shutil.rmtree(room, ignore_errors=True)
+            if not number:  # nobody else will ever want this name
+                lock.unlink(missing_ok=True)
+    except Busy:
+        raise Busy(f"Another one runs on port {number} already.", hint="Choose another --port.") from None
+
+
+def _run(
+    room: Path, options: argparse.Namespace, command: list[str], *, environ: Mapping[str, str], serve: Serve
+) -> int:
+    console = Console(stderr=True, soft_wrap=True)
+    if room.exists():
+        _end_leftovers(room, environ, console)
+    files.private_dir(room)
+    path = room / "pod_config.json"
+    files.write_atomic(path, json.dumps(_document(options, command, environ)))
+    config = configuration.load(path, environ)
+    try:
+        return serve(lambda: _settings(config, options, environ))
+    finally:
+        Endings().disarm()  # from here on nothing interrupts the cleaning up
+        _end(config, environ, console)
+
+
+def _document(
+    options: argparse.Namespace, command: Sequence[str], environ: Mapping[str, str]
+) -> dict[str, Any]:
+    """The configuration that the words stand for. A local command gets the environment in which it was typed."""
+    own = {"command": command, "ping_path": options.ping_path, "port": options.target_port}
+    if options.use_slurm:
+        tunnel = {"loopback_user": options.loopback_user, "loopback_host": options.loopback_host}
+        section = {"slurm": {**own, **tunnel, "srun": options.srun_cmd}}
+    else:
+        shared = {name: text for name, text in environ.items() if _SHARED.fullmatch(name)}
+        section = {"process": {**own, "cwd": str(Path.cwd()), "env": shared}}
+    return {
+        "model": model_of(command),
+        "served_model_name": "*",
+        "backend": next(iter(section)),
+        **section,
+        "start": "on_request",
+        "idle_seconds": options.idle_timeout,
+        "max_restarts": 1,  # its port may have been taken by somebody else between our look and its start
+        "restart_backoff_seconds": 0,
+    }
+
+
+def _settings(config: Config, options: argparse.Namespace, environ: Mapping[str, str]) -> ProxySettings:
+    """The proxy's: what the environment says as ever, but for where the model is.
+
+    Raises:
+        ConfigError: a variable is wrong.
+    """
+    values = {name: text for name, text in environ.items() if name != "RUNPOD_ENDPOINT"}
+    values |= on_demand_environ(config)
+    if options.api_key:
+        keys = config.directory / KEYS_FILE
+        files.private_dir(keys.parent)
+        caller = CallerKey("1", "api-key", digest_of(options.api_key), tuple(Scope), created=time.time())
+        files.write_atomic(keys, written([caller]))
+        values |= {"LLMPOD_AUTH": "keys", "LLMPOD_KEYS_FILE": str(keys)}
+    words = ["--port", str(options.port), "--log-level", options.log_level]
+    return proxy_settings([*words, *(("--host", options.host) if options.host else ())], values)
+
+
+def _end_leftovers(room: Path, environ: Mapping[str, str], console: Console) -> None:
+    """End what a killed run left; it is known by that run's own directory."""
+    with suppress(LlmpodError):
+        _end(configuration.load(room / "pod_config.json", environ), environ, console)
+    shutil.rmtree(room, ignore_errors=True)
+
+
+def _end(config: Config, environ: Mapping[str, str], console: Console) -> None:
+    """Order the model down and see it gone; whatever fails is said, for it may still run."""
+    key = configuration.provider_key(config.common.backend, environ)
+    try:
+        with open_plane(config, key, environ=environ, with_proxy=False) as plane:
+            gone = _gone(plane)
+    except LlmpodError as e:
+        console.print(f"The model server may still run: {e}", highlight=False, markup=False)
+        return
+    if not gone:
+        console.print(
+            f"The model server may still run; its files are in {config.directory}.", highlight=False
+        )
+
+
+def _gone(plane: Plane) -> bool:
+    forced = plane.order(Direction.DOWN, by="on demand", reason="the proxy was ended", proxy=False)
+    return Follower(plane, Console(quiet=True)).until_gone(limit_seconds=GONE_SECONDS, forced=forced)
+
+
+def model_of(command: Sequence[str]) -> str:
+    """The model that a command serves, by its options or its ``serve MODEL``; else the program's own name."""
+    for name in _NAMES:
+        for word, following in zip(command, [*command[1:], ""], strict=True):
+            if word == name and following:
+                return _as_id(following)
+            if word.startswith(f"{name}="):
+                return _as_id(word.partition("=")[2])
+    if "serve" in command[:-1] and not command[command.index("serve") + 1].startswith("-"):
+        return _as_id(command[command.index("serve") + 1])
+    return _as_id(Path(command[0]).name)
+
+
+def _as_id(text: str) -> str:
+    if _MODEL.fullmatch(text):
+        return text
+    return re.sub(r"[^\w.\-]", "-", Path(text).stem).lstrip("-._") or "model"

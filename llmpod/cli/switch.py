@@ -1,0 +1,124 @@
+"""Not the proxy's own changing of places: ``switch MODEL``, by which a person says which one of several runs now.
+
+The others of its group (without a group: all others) are ordered down, as silence would: a request may start them
+again, where requests do that. Answers in flight are waited for first.
+"""
+
+import argparse
+import difflib
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+from llmpod.cli.command import Command, Invocation
+from llmpod.cli.follow import LOCK_SECONDS, Follower
+from llmpod.cli.show import ALIVE
+from llmpod.cli.wiring import Plane
+from llmpod.config import Config
+from llmpod.errors import Busy, LlmpodError, NotRouted
+from llmpod.lifecycle.wish import IDLE, SILENT_SECONDS, latest
+from llmpod.model import Direction, Phase, Usage, Want
+
+POLL_SECONDS = 0.5
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, and how long to wait for others."""
+    parser.add_argument("model", help="its name in `models`, or an alias")
+    parser.add_argument(
+        "--wait", type=int, default=300, metavar="SECONDS", help="for answers in flight (300); 0: cut them"
+    )
+
+
+def switch(call: Invocation) -> int:
+    """One model up, the others down; follows it until it is ready.
+
+    Raises:
+        NotRouted: there is no such model.
+        Busy: the others are at work for longer than we wait.
+        LlmpodError: it does not start.
+    """
+    with call.plane() as plane:
+        name = named(plane.config, call.options.model)
+        others = rivals(plane.config, name)
+        if call.options.wait:
+            _await_silence(plane, others, call.options.wait)
+        _order(plane, name, others)
+        follower = Follower(plane, call.console, verbose=call.verbose)
+        await_end(plane, others, call.options.wait)
+        record = follower.until_ready(name)
+        if record.phase is not Phase.READY:
+            raise LlmpodError(f"{name} is {record.phase}: {record.error or record.down_reason}")
+        call.say(f"{name} runs" + (f"; {', '.join(others)} stopped" if others else ""))
+        return 0
+
+
+def named(config: Config, wanted: str) -> str:
+    """The model of that name or alias. Raises NotRouted, with the nearest."""
+    for name, model in config.models.items():
+        if wanted in (name, model.hub_id, model.served_model_name, *model.aliases):
+            return name
+    near = difflib.get_close_matches(wanted, config.models, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(config.models)}."
+    raise NotRouted(f"There is no model {wanted!r} in the configuration.", hint=hint)
+
+
+def rivals(config: Config, name: str) -> list[str]:
+    """Those that are to stop for a model: its group's others, or all where it is in none."""
+    group = config.groups.get(config.group_of(name), tuple(config.models))
+    return [other for other in group if other != name]
+
+
+def _order(plane: Plane, name: str, others: Collection[str]) -> None:
+    now, usage, models = plane.clock(), plane.store.usage(), plane.config.models
+    reason = f"switched to {name}"
+    orders = {name: Want(Direction.UP, at=now, by="switch", reason="ordered by hand")}
+    for other in others:
+        by = IDLE if models[other].on_request else "switch"
+        orders[other] = Want(Direction.DOWN, at=now, by=by, reason=reason)
+    plane.store.order(
+        {model: replace(want, heard=latest(usage.get(model, Usage()))) for model, want in orders.items()}
+    )
+
+
+def _await_silence(plane: Plane, others: Collection[str], seconds: float) -> None:
+    """Raises Busy: they are at work for longer."""
+
+    def working() -> list[str]:
+        usage, now = plane.store.usage(), plane.clock()
+        known = {name: usage[name] for name in others if name in usage}
+        return [
+            n for n, use in known.items() if use.in_flight and abs(now - (use.at or 0.0)) < SILENT_SECONDS
+        ]
+
+    if not _until(lambda: not working(), seconds):
+        raise Busy(
+            f"{', '.join(working())}: still at work after {seconds:g} s.", hint="`--wait 0` cuts the answers."
+        )
+
+
+def await_end(plane: Plane, others: Collection[str], seconds: float) -> None:
+    """Passes until these are gone. Raises Busy: they are not; a later pass goes on."""
+
+    def gone() -> bool:
+        phases = plane.run_pass(wait_seconds=LOCK_SECONDS).phases
+        return not any(phases.get(other) in ALIVE for other in others)
+
+    if not _until(gone, max(seconds, 60.0)):
+        raise Busy(
+            f"{', '.join(others)}: not gone yet.", hint="The orders stand; further passes carry them out."
+        )
+
+
+def _until(true: Callable[[], bool], seconds: float) -> bool:
+    limit = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > limit:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+COMMAND = Command(
+    "switch", "run this one of several models, and stop the others of its group", switch, arguments
+)

@@ -1,0 +1,58 @@
+"""Not a check: what a check found, in words for the person who wrote the configuration."""
+
+import difflib
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from llmpod.config.model_keys import ModelKeys
+from llmpod.config.schema import PodConfig
+from llmpod.config.ways import SECTIONS
+from llmpod.errors import ConfigError
+
+
+def explained(error: ValidationError, path: Path, *, of: tuple[str, ...] = ()) -> ConfigError:
+    """All mistakes at once, one a line: where, why, and what was probably meant."""
+    lines: list[str] = []
+    for item in error.errors(include_url=False, include_context=False):
+        parts = [str(part) for part in item["loc"] if not str(part).startswith("function-")]
+        said = _one_mistake(
+            ".".join((*of, *parts)) if parts else "", item["type"], item["msg"], item["input"]
+        )
+        lines.append(said if parts or not of else f"{'.'.join(of)}: {said}")
+    text = "\n  ".join(dict.fromkeys(lines))
+    return ConfigError(f"{path} is not valid:\n  {text}", param=str(error.errors()[0]["loc"] or ""))
+
+
+def _one_mistake(where: str, kind: str, message: str, value: object) -> str:
+    if kind == "extra_forbidden":
+        near = _nearest(where)
+        if where.lower() in ("runpod_api_key", "api_key"):
+            return f"{where}: the key does not belong into this file; export RUNPOD_API_KEY or use a 0600 key file."
+        return f"{where}: unknown key." + (f" Did you mean `{near[0]}`?" if near else "")
+    message = message.removeprefix("Value error, ")
+    if not where:
+        return f"{message}."
+    shown = (
+        "***"
+        if "token" in where or where.startswith("notifications")
+        else json.dumps(value, default=str)[:60]
+    )
+    return f"{where}: {message[0].lower()}{message[1:]} (found {shown})."
+
+
+def _nearest(where: str) -> list[str]:
+    """The key that was probably meant; in a section of ``models``, one of its own."""
+    head, _, rest = where.partition(".")
+    if head != "models" or "." not in rest:
+        return difflib.get_close_matches(where, _key_names(), n=1, cutoff=0.5)
+    name, _, key = rest.partition(".")
+    return [
+        f"models.{name}.{k}" for k in difflib.get_close_matches(key, ModelKeys.model_fields, n=1, cutoff=0.5)
+    ]
+
+
+def _key_names() -> list[str]:
+    names = [field.alias or name for name, field in PodConfig.model_fields.items()]
+    return names + [f"{way}.{name}" for way, section in SECTIONS.items() for name in section.model_fields]

@@ -1,0 +1,226 @@
+"""Not the scheduler: its eyes and hands. What it wishes is written down and the manager told; what the manager made
+of it is read from the state file.
+
+A wish is settled when a pass that began after it was on disk has ended, and the state was read after that. Until then
+nothing is concluded from the state: it may show what was before.
+"""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Final
+
+from llmpod.config import ProxySettings
+from llmpod.errors import LlmpodError, ModelNotReady, NoMoney
+from llmpod.model import Phase
+from llmpod.observe import Log
+from llmpod.proxy.keeper import Keeper
+from llmpod.proxy.passes import Passes
+from llmpod.proxy.route import Destination
+from llmpod.proxy.scheduler import Scheduler
+from llmpod.proxy.states import Model, Sight, State, Ticket
+
+TICK_SECONDS: Final = 0.25
+UNKNOWN_START_SECONDS: Final = 30.0  # said of a start that was never measured
+
+
+class Demand:
+    """The models that start with requests.
+
+    Args:
+        settings: which they are.
+        keeper: knows where they answer, and writes down what is wished.
+        log: told of wishes and failures.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        settings: ProxySettings,
+        keeper: Keeper,
+        log: Log,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._timeouts = {name: one.start_timeout_seconds for name, one in settings.demand.items()}
+        self._preloaded = [name for name, one in settings.demand.items() if one.preload]
+        self._keeper = keeper
+        self._log = log
+        self._clock = clock
+        self._passes = Passes(settings, log, said=self._passed)
+        self._told: dict[str, float] = {}  # by model: when its last wish was told to the manager
+        self._wishes = 0
+        self._last: dict[str, int] = {}
+        self._began = 0.0
+        self._error = ""
+        self._ghosts: dict[str, Ticket] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticker: asyncio.Task[None] | None = None
+        models = [
+            Model(name, keeper.use(name), one.idle_seconds, group=one.group, priority=one.priority)
+            for name, one in settings.demand.items()
+        ]
+        self.scheduler = Scheduler(models, self)
+
+    async def start(self) -> None:
+        """Look, and go on looking."""
+        if not self._timeouts:
+            return
+        for name in self._timeouts:
+            self._keeper.use(name).when_free = partial(self._released, name)
+        self._keeper.on_change(self._observe)
+        self._passes.start()
+        self._observe()
+        for name in self._preloaded:
+            self.scheduler.prefer(name, self._clock())
+        self._ticker = asyncio.create_task(self._tick())
+
+    async def aclose(self) -> None:
+        """Leave all as it is: what runs goes on, and the manager ends it when nobody uses it."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._ticker
+        await self._passes.aclose()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- for requests ---------------------------------------------------------------------------------------
+    def manages(self, model_key: str) -> bool:
+        """Whether this model starts with requests."""
+        return model_key in self._timeouts
+
+    def ask(self, model_key: str, ticket: Ticket) -> bool:
+        """See ``Scheduler.ask``."""
+        return self.scheduler.ask(model_key, ticket, self._clock())
+
+    def leave(self, model_key: str, ticket: Ticket) -> None:
+        """See ``Scheduler.leave``."""
+        self.scheduler.leave(model_key, ticket, self._clock())
+
+    def until(self, model_key: str) -> float:
+        """When somebody who comes now stops waiting."""
+        return self._clock() + self._timeouts[model_key]
+
+    def call(self, model_key: str) -> bool:
+        """Have a model started for somebody who will come again instead of waiting; whether it is there already.
+
+        Raises:
+            LlmpodError: why it cannot be.
+        """
+        ghost = self._ghosts.get(model_key)
+        if ghost is not None and ghost in self.scheduler.model(model_key).line:
+            return False
+        ghost = Ticket(lambda: None, lambda _: None, self.until(model_key))
+        self._ghosts[model_key] = ghost
+        return self.ask(model_key, ghost)
+
+    def dismiss(self, model_key: str) -> bool:
+        """Have a model stopped if nothing is in flight; whether it is being stopped or down."""
+        return self.scheduler.dismiss(model_key, self._clock())
+
+    def state(self, model_key: str) -> str:
+        """What the model is in, as operators read it."""
+        return self.scheduler.model(model_key).state.name.lower()
+
+    def waiting(self, model_key: str) -> int:
+        """How many requests wait for it."""
+        return len(self.scheduler.model(model_key).line)
+
+    def left(self, destination: Destination) -> float:
+        """Seconds until a model is likely to answer, by its last starts."""
+        model = self.scheduler.model(destination.model_key)
+        took = destination.typical_start[0] if destination.typical_start else UNKNOWN_START_SECONDS
+        spent = self._clock() - model.since if model.state is State.WAKING else 0.0
+        return max(1.0, took - spent)
+
+    @property
+    def would_start(self) -> bool:
+        """Whether a request that comes now would have a model started, as far as is known."""
+        now = self._clock()
+        models = [self.scheduler.model(name) for name in self._timeouts]
+        return any(model.trouble is None or model.hold_until <= now for model in models)
+
+    # --- the scheduler's hands ------------------------------------------------------------------------------
+    def wake(self, model: str) -> None:
+        """Wish that a model be started."""
+        self._keeper.wish(model, wake=True)
+        self._tell(model, "wake")
+
+    def rest(self, model: str) -> None:
+        """Wish that a model be stopped."""
+        self._keeper.wish(model, wake=False)
+        self._tell(model, "rest")
+
+    def _released(self, model: str) -> None:
+        self.scheduler.released(model, self._clock())
+
+    def _tell(self, model: str, wish: str) -> None:
+        self._log.info("demand", model=model, wish=wish)
+        self._told[model] = math.inf
+        self._wishes += 1
+        self._last[model] = self._wishes
+        self._do(self._write(model, self._wishes))
+
+    async def _write(self, model: str, number: int) -> None:
+        """A wish is on disk before the manager is told; one that the disk refuses has failed."""
+        written = await self._keeper.write(durable=True)
+        if self._last[model] != number:  # another one came meanwhile, which may not be on disk yet
+            return
+        if written:
+            self._told[model] = self._passes.ask()
+        else:
+            self._told[model] = -math.inf
+            self._error = "The wish cannot be written down; see the proxy's log."
+            self._observe()
+
+    # --- its eyes -------------------------------------------------------------------------------------------
+    def _passed(self, began: float, error: str) -> None:
+        self._do(self._look(began, error))
+
+    async def _look(self, began: float, error: str) -> None:
+        await self._keeper.look()
+        self._began, self._error = max(began, self._began), error
+        self._observe()
+
+    def _observe(self) -> None:
+        """Tell the scheduler how each model looks."""
+        for name in self._timeouts:
+            destination = self._keeper.by_key(name)
+            settled = self._began >= self._told.get(name, -math.inf)
+            sight, why = _sight(destination), self._why(name, destination)
+            self.scheduler.seen(name, sight, self._clock(), settled=settled, why=why)
+
+    def _why(self, name: str, destination: Destination | None) -> LlmpodError:
+        """What to tell those who wait, should the model be down."""
+        refusal = destination.refusal if destination else None
+        if refusal is not None and refusal.at == self._keeper.use(name).wake_wanted:
+            kind = NoMoney if refusal.status == NoMoney.status else ModelNotReady
+            wait = max(1.0, refusal.retry_at - time.time()) if refusal.retry_at else None
+            return kind(refusal.text, hint=refusal.hint, retry_after=wait)
+        said = (destination.error if destination else "") or self._error or "the manager does not say why"
+        called = destination.names[0] if destination and destination.names else name
+        return ModelNotReady(
+            f"{called} could not be started: {said}.", hint="See: python3 manage_pod.py logs"
+        )
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self.scheduler.tick(self._clock())
+
+    def _do(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _sight(destination: Destination | None) -> Sight:
+    if destination is None:
+        return Sight.DOWN
+    if destination.origin is not None:
+        return Sight.READY
+    at_rest = destination.phase in (Phase.STOPPED, Phase.FAILED, None)
+    return Sight.DOWN if at_rest and not destination.retrying else Sight.MOVING

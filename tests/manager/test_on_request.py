@@ -1,0 +1,183 @@
+"""Models that start with the first request, through the front door: wake, idle stop, wake again, and who may not."""
+
+import json
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import requests
+
+from llmpod.sim.launch import Simulator
+from tests.proxy.front import Client, Reply
+from tests.support.desk import MODEL, Desk
+from tests.support.install import FAST, Install
+from tests.support.net import listens
+from tests.support.wait import eventually
+
+SERVER = [sys.executable, "-m", "llmpod.sim.vllm", "--model", MODEL]
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture
+def desk(state_dir: Path, env: dict[str, str]) -> Iterator[Desk]:
+    made = Desk(state_dir, env)
+    yield made
+    made.manage("--shutdown").expect()
+
+
+def begin(desk: Desk, command: list[str] | None = None, **changes: object) -> None:
+    """A proxy that listens, and nothing else."""
+    desk.write(command or SERVER, start="on_request", **changes)
+    desk.manage().expect()
+    eventually(lambda: listens(desk.port), within=20)
+
+
+def body(text: str, **more: object) -> bytes:
+    question = {"model": MODEL, "messages": [{"role": "user", "content": text}], "max_tokens": 8}
+    return json.dumps({**question, **more}).encode()
+
+
+def ask(desk: Desk, text: str, agent: str = "test", **more: object) -> Reply:
+    with Client(desk.port, timeout=60.0) as client:
+        client.send("POST", CHAT, body(text, **more), {"User-Agent": agent})
+        return client.reply()
+
+
+def get(desk: Desk, path: str) -> Reply:
+    with Client(desk.port) as client:
+        client.send("GET", path)
+        return client.reply("GET")
+
+
+def starts(desk: Desk) -> int:
+    """How often a machine was made ready."""
+    path = desk.directory / ".llmpod" / "pod_state" / "starts.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_the_first_request_starts_it_silence_stops_it_and_a_persons_down_stays(desk: Desk) -> None:
+    begin(desk, idle_seconds=1)
+    assert [m["id"] for m in get(desk, "/v1/models").json["data"]] == [MODEL]
+    assert get(desk, "/health").status == 200
+    assert get(desk, "/readyz").status == 200, "a request that came now would be served"
+    assert not any("sim.vllm" in p.command for p in desk.servers())
+    assert desk.state()["phase"] == "stopped"
+    first = ask(desk, "one")
+    assert (first.status, first.cache) == (200, "MISS")
+    eventually(lambda: desk.state()["phase"] == "stopped", within=30)
+    assert "idle" in desk.manage("status").expect().out
+    assert ask(desk, "one").cache == "HIT"
+    assert get(desk, "/v1/models").status == 200
+    assert desk.state()["phase"] == "stopped"
+    assert starts(desk) == 1, "neither a hit nor a listing starts anything"
+    assert ask(desk, "two").status == 200
+    assert starts(desk) == 2
+    desk.manage("down").expect()
+    reply = ask(desk, "three")
+    assert reply.status == 503
+    assert "ordered down" in reply.json["error"]["message"]
+    assert ask(desk, "one").cache == "HIT"
+    assert desk.state()["phase"] == "stopped"
+
+
+def test_many_who_wait_make_one_start_and_a_stream_is_not_cut_by_its_idle_time(desk: Desk) -> None:
+    slow = [*SERVER, "--first-token-seconds", "0.1", "--tokens-per-second", "3"]
+    begin(desk, slow, idle_seconds=1, keepalive_seconds=0.2)
+    replies: list[Reply] = []
+
+    def one(number: int) -> None:
+        replies.append(ask(desk, f"question {number}", stream=True, max_tokens=10))
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [reply.status for reply in replies] == [200] * 8
+    assert all(reply.body.endswith(b"data: [DONE]\n\n") and not reply.cut for reply in replies)
+    assert all(reply.body.startswith(b": keepalive") for reply in replies), "they heard of it meanwhile"
+    assert starts(desk) == 1
+
+
+def test_a_start_that_fails_is_told_in_the_stream_that_was_kept_alive_and_to_the_next_ones(
+    desk: Desk,
+) -> None:
+    late = [sys.executable, "-c", "import sys, time; time.sleep(0.5); print('out of memory'); sys.exit(3)"]
+    begin(desk, late, max_restarts=0, keepalive_seconds=0.1)
+    reply = ask(desk, "hi", stream=True)
+    assert reply.status == 200
+    assert reply.cut, "what has begun must not end cleanly"
+    event = reply.body.rstrip().rpartition(b"data: ")[2]
+    assert "out of memory" in json.loads(event)["error"]["message"]
+    again = ask(desk, "hi")
+    assert (again.status, again.json["error"]["code"]) == (503, "model_not_ready")
+    assert "out of memory" in again.json["error"]["message"]
+    assert int(again.headers["retry-after"]) > 0
+
+
+def test_clients_get_what_they_can_live_with(desk: Desk) -> None:
+    slow = [*SERVER, "--load-seconds", "2"]
+    begin(desk, slow, idle_seconds=60, loading={"*": "hold", "reader": "text", "batch": "refuse"})
+    refused = ask(desk, "batch", agent="batch/1.0")
+    assert (refused.status, int(refused.headers["retry-after"]) >= 1) == (503, True)
+    assert "is being started" in refused.json["error"]["message"]
+    read = ask(desk, "reader", agent="Reader/2.0", stream=True)
+    thoughts = [
+        json.loads(line[6:])["choices"][0]["delta"].get("reasoning_content", "")
+        for line in read.body.splitlines()
+        if line.startswith(b"data: {")
+    ]
+    text = "".join(thoughts)
+    assert text.startswith(f"Starting {MODEL}")
+    assert "Ready after" in text
+    assert read.body.endswith(b"data: [DONE]\n\n")
+    assert ask(desk, "reader", agent="other", stream=True).body.startswith(b'data: {"id":"chatcmpl')
+    assert ask(desk, "batch", agent="batch/1.0").status == 200
+    assert starts(desk) == 1
+
+
+@pytest.fixture
+def install(state_dir: Path, env: dict[str, str]) -> Iterator[Install]:
+    with Simulator.start(pods="inline", behavior=FAST) as simulator:
+        made = Install(state_dir, simulator, env, proxy=True)
+        yield made
+        made.manage("--shutdown", within=90)
+
+
+def begun(install: Install, env: Mapping[str, str], **changes: object) -> None:
+    """With the key where cron finds it, too: the environment of the manager is not the proxy's."""
+    key = Path(env["HOME"]) / ".config" / "llmpod" / "runpod_api_key"
+    key.parent.mkdir(parents=True)
+    key.touch(mode=0o600)
+    key.write_text(install.sim.key)
+    install.write(start="on_request", budget={"per_day_usd": 5}, **changes)
+    install.manage().expect()
+    eventually(lambda: listens(install.port), within=20)
+
+
+def request(install: Install, text: str) -> requests.Response:
+    question = {"model": "org/tiny-chat", "messages": [{"role": "user", "content": text}], "max_tokens": 5}
+    return requests.post(f"http://127.0.0.1:{install.port}{CHAT}", json=question, timeout=60)
+
+
+def test_what_costs_money_is_started_if_that_is_allowed_and_within_the_budget(
+    install: Install, env: dict[str, str]
+) -> None:
+    begun(install, env)
+    answer = request(install, "hi")
+    assert answer.status_code == 402, answer.text
+    assert "$0.00 of $5.00" in answer.json()["error"]["message"]
+    assert install.sim.alive() == []
+    install.write(wake_on_request=True)  # the manager reads it anew
+    eventually(lambda: request(install, "hi").status_code == 200, within=60, every=0.5)
+    assert len(install.sim.alive()) == 1
+    install.write(budget={"per_day_usd": 0.000001})
+    install.manage("--no-proxy")
+    eventually(lambda: install.sim.alive() == [], within=20)
+    eventually(lambda: request(install, "more").status_code == 402, within=60, every=0.5)
+    refused = request(install, "more")
+    assert "budget" in refused.json()["error"]["message"]
+    assert int(refused.headers["Retry-After"]) > 0
+    assert install.sim.alive() == []

@@ -1,0 +1,96 @@
+"""`proxy_fastapi.py … -- COMMAND…`: starts at once, the command with the first request, and nothing is left."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from llmpod.cli.ondemand import model_of
+from tests.proxy.front import SCRIPT, Proxy, chat_body, proxy
+from tests.support import procfs
+from tests.support.process import PYTHON, run
+from tests.support.source import ROOT
+from tests.support.wait import eventually
+
+SERVER = (sys.executable, "-m", "llmpod.sim.vllm", "--model", "org/typed")
+KEY = {"Authorization": "Bearer secret"}
+
+
+@contextmanager
+def started(env: dict[str, str], cache: Path, *options: str) -> Iterator[Proxy]:
+    """With a port of its choice; the room is the repository's, one for each run."""
+    environ = {**env, "CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT), "RUNPOD_API_KEY": "rpa_canary"}
+    words = ("--port", "0", "--log-level", "DEBUG", "--api-key", "secret", *options, "--", *SERVER)
+    with proxy(environ, *words) as front:
+        yield front
+
+
+def servers() -> list[procfs.Process]:
+    """What runs of COMMAND."""
+    everyone = procfs.descendants(os.getpid())
+    return [p for p in everyone if "org/typed" in p.command and "proxy_fastapi" not in p.command]
+
+
+def rooms(pid: int) -> list[Path]:
+    return list((ROOT / ".llmpod").glob(f"on-demand-p{pid}*"))
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_it_starts_with_the_first_request_and_leaves_nothing(
+    env: dict[str, str], tmp_path: Path, ending: signal.Signals
+) -> None:
+    with started(
+        env, tmp_path / "cache", "--idle-timeout", "1" if ending is signal.SIGINT else "600"
+    ) as front:
+        assert front.ask(chat_body()).status == 401
+        assert [m["id"] for m in front.get("/v1/models", KEY).json["data"]] == ["org/typed"]
+        assert servers() == []
+        body = {**chat_body("hello"), "model": "org/typed"}
+        with front.client() as client:
+            client.sock.settimeout(60)
+            client.send("POST", "/v1/chat/completions", json.dumps(body).encode(), KEY)
+            assert client.reply().status == 200
+        running = servers()
+        assert running or ending is signal.SIGINT
+        assert all(
+            "rpa_canary" not in Path(f"/proc/{p.pid}/environ").read_text(errors="replace") for p in running
+        )
+        if ending is signal.SIGINT:
+            eventually(lambda: not servers(), within=30)
+            assert front.ask(body, headers=KEY).cache == "HIT"
+            assert servers() == []
+        os.kill(front.process.pid, ending)
+        eventually(lambda: front.process.code is not None, within=40)
+        assert front.process.code == 0, front.process.err
+        assert servers() == []
+        assert rooms(front.process.pid) == []
+
+
+def test_what_is_wrong_is_said_before_anything_starts(env: dict[str, str]) -> None:
+    nothing = run([PYTHON, str(SCRIPT), "--port", "0", "--"], env=env)
+    assert (nothing.code, "Write the command" in nothing.err) == (2, True)
+    tunnel = run([PYTHON, str(SCRIPT), "--use-slurm", "--", "vllm"], env=env)
+    assert (tunnel.code, "--loopback-user" in tunnel.err) == (2, True)
+    listed = run([PYTHON, str(SCRIPT), "--help", "--"], env=env).expect().out
+    for option in ("--target-port", "--idle-timeout", "--ping-path", "--srun-cmd", "--loopback-host"):
+        assert option in listed
+
+
+@pytest.mark.parametrize(
+    ("command", "model"),
+    [
+        ("vllm serve Qwen/Qwen2.5-7B-Instruct --max-model-len 4096", "Qwen/Qwen2.5-7B-Instruct"),
+        ("python -m vllm.entrypoints.openai.api_server --model tiiuae/falcon3", "tiiuae/falcon3"),
+        ("llama-server -m /models/tiny model.gguf --alias tiny", "tiny"),
+        ("llama-server --model=/models/Tiny-Q4.gguf", "Tiny-Q4"),
+        ("/opt/bin/my-server --fast", "my-server"),
+        ("vllm serve --port {port}", "vllm"),
+    ],
+)
+def test_the_model_is_read_from_the_command(command: str, model: str) -> None:
+    assert model_of(command.split()) == model
