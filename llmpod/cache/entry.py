@@ -29,6 +29,8 @@ from functools import cached_property, lru_cache
 from hashlib import sha256
 from typing import Final
 
+from llmpod.memo import LONGEST
+
 MAGIC: Final = b"LPR2"
 DEAD, LIVE, MOVED = 0, 1, 2
 ENTRY, USES = 1, 2
@@ -119,8 +121,14 @@ def padded(length: int) -> int:
     return length + 7 & ~7
 
 
-@lru_cache(maxsize=1024)
 def _header(path: str, content_type: str, model: str, *flags: bool) -> bytes:
+    """What stands before a body; the server chooses the name of the model."""
+    short = len(path) + len(content_type) + len(model) <= LONGEST
+    return (_spelled if short else _spelled.__wrapped__)(path, content_type, model, *flags)
+
+
+@lru_cache(maxsize=1024)
+def _spelled(path: str, content_type: str, model: str, *flags: bool) -> bytes:
     """Kept because few differ: one for each path, form and model."""
     stream, has_usage, *more = flags
     fields = {

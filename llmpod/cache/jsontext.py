@@ -6,6 +6,7 @@ Strict means that no two readers can understand the body differently: UTF-8, no 
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
@@ -29,8 +30,7 @@ class NotJSON(ValueError):
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise NotJSON(f"the key {twice[:64]!r} occurs twice in one object, which servers read differently")
     return members
 

@@ -21,6 +21,7 @@ from llmpod.cache.masks import masked
 from llmpod.cache.paths import Shape, converts, not_stored_because, shape_of
 from llmpod.cache.policy import POLICY, KeyPolicy
 from llmpod.errors import BadRequest
+from llmpod.memo import LONGEST, remembered
 
 SCHEMA: Final = (
     b"llmpod-key-2"  # change it when the same request must no longer find what older versions stored
@@ -151,7 +152,7 @@ def _question(body: dict[str, Any], path: str, policy: KeyPolicy) -> dict[str, A
     return question
 
 
-@lru_cache(maxsize=256)
+@remembered(256)
 def _is_json(content_type: str) -> bool:
     kind = content_type.partition(";")[0].strip().lower()
     return kind == "application/json" or kind.endswith("+json")
@@ -215,7 +216,8 @@ def request_key(
             a path that is cached, one that is no object.
     """
     shape, json_body = shape_of(path), _is_json(content_type)
-    context = _context(b"" if policy.shared else partition, identity, path)
+    spell = _context if len(path) <= LONGEST else _context.__wrapped__
+    context = spell(b"" if policy.shared else partition, identity, path)
     if shape is Shape.OPAQUE or not json_body:
         reason = not_stored_because(path) if shape is Shape.OPAQUE else "the request is not JSON"
         context += _spelled((content_type.encode(),))
@@ -255,7 +257,7 @@ def question_of(path: str, body: bytes, *, policy: KeyPolicy = POLICY) -> bytes:
 class AliasTable:
     """Remembers the keys of bodies seen lately, so that a byte-identical repeat costs one SHA-256 and no parse.
 
-    Least recently used first out. One entry takes about 0.5 KB; prompts are not kept.
+    Least recently used first out. One entry takes about 0.5 KB; prompts are not kept, nor what has long names.
     """
 
     def __init__(self, max_entries: int = 4096, *, policy: KeyPolicy = POLICY) -> None:
@@ -289,6 +291,8 @@ class AliasTable:
             content_type=content_type,
             policy=self._policy,
         )
+        if len(path) + len(content_type) + len(key.model or "") > 2 * LONGEST:
+            return key
         self._keys[alias] = RequestKey(*key[:-1])  # without the question, which is the last field
         if len(self._keys) > self._max_entries:
             self._keys.popitem(last=False)

@@ -4,8 +4,9 @@ The key, the verdict and the two conversions all ask this table, so a path is de
 """
 
 from enum import Enum
-from functools import lru_cache
 from typing import Final
+
+from llmpod.memo import remembered
 
 
 class Shape(Enum):
@@ -55,7 +56,7 @@ def bare(path: str) -> str:
     return plain[3:] if plain.startswith(("/v1/", "/v2/")) else plain
 
 
-@lru_cache(maxsize=256)
+@remembered(256)
 def shape_of(path: str) -> Shape:
     """The kind of answer a POST to this path gets."""
     return _SHAPES.get(bare(path), Shape.OPAQUE)
@@ -70,13 +71,13 @@ def not_stored_because(path: str) -> str:
     return "not a path whose answers are known to repeat"
 
 
-@lru_cache(maxsize=256)
+@remembered(256)
 def converts(path: str) -> bool:
     """True where one stored entry serves both clients that stream and clients that do not."""
     return shape_of(path) in {Shape.CHAT, Shape.TEXT, Shape.RESPONSES, Shape.MESSAGES}
 
 
-@lru_cache(maxsize=256)
+@remembered(256)
 def counts_on_request(path: str) -> bool:
     """True where a stream says how many tokens were used only if that was asked for."""
     return shape_of(path) in {Shape.CHAT, Shape.TEXT}

@@ -9,9 +9,9 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from llmpod.memo import remembered
 from llmpod.observe.logs import FIELD_CHARS, LEVELS, Log, iso
 from llmpod.observe.metrics import Metrics
 from llmpod.veil import Veil
@@ -39,7 +39,7 @@ class Seen(NamedTuple):
 
 def _quoting(veil: Veil) -> Callable[[str], str]:
     """Text as a JSON string without secrets; remembered, since names and paths repeat."""
-    return lru_cache(maxsize=4096)(lambda text: json.dumps(veil.mask(text)[:FIELD_CHARS]))
+    return remembered(4096)(lambda text: json.dumps(veil.mask(text)[:FIELD_CHARS]))
 
 
 def line(seen: Seen, quoted: Callable[[str], str]) -> str:
@@ -68,6 +68,8 @@ class Journal:
 
     def add(self, seen: Seen) -> None:
         """Take one answered request; constant time, no I/O."""
+        if len(seen.model) > FIELD_CHARS:  # a client may write megabytes there
+            seen = seen._replace(model=seen.model[:FIELD_CHARS])
         self.metrics.request(seen.status, seen.cache, seen.seconds)
         self.metrics.bytes_out += seen.bytes
         if seen.model:

@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 
+from llmpod.memo import LONGEST
+
 MAX_MODELS: Final = 32
 CACHE_RESULTS: Final = ("HIT", "MISS", "JOIN", "BYPASS")
 STATUS_CLASSES: Final = ("1xx", "2xx", "3xx", "4xx", "5xx")
@@ -104,8 +106,8 @@ class Metrics:
         self.upstream_failures[code] = self.upstream_failures.get(code, 0) + 1
 
     def model(self, name: str) -> None:
-        """Count a request for a model; beyond :data:`MAX_MODELS` names it counts as ``other``."""
-        if name not in self.models and len(self.models) >= MAX_MODELS:
+        """Count a request for a model; beyond :data:`MAX_MODELS` names, and with a long one, as ``other``."""
+        if name not in self.models and (len(self.models) >= MAX_MODELS or len(name) > LONGEST):
             name = "other"
         self.models[name] = self.models.get(name, 0) + 1
 

@@ -5,11 +5,11 @@ functions; what is added here holds for both.
 """
 
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import ClassVar, Final
 from urllib.parse import unquote_to_bytes
 
 from llmpod.errors import BadRequest
+from llmpod.memo import remembered
 from llmpod.proxy.headers import is_json, media_type
 
 MAX_FIELDS: Final = 100
@@ -39,13 +39,13 @@ class MethodNotAllowed(BadRequest):
     code: ClassVar[str] = "method_not_allowed"
 
 
-@lru_cache(maxsize=256)
+@remembered(256)
 def serves_type(content_type: bytes) -> bool:
     """Whether a request body may be of this type: JSON, or multipart for audio and files."""
     return is_json(content_type) or media_type(content_type) == b"multipart/form-data"
 
 
-@lru_cache(maxsize=1024)
+@remembered(1024)
 def check_path(raw_path: bytes) -> None:
     """Refuse paths that could mean another path to the model server than they do to us.
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
+from llmpod.memo import remembered
+
 Header = tuple[bytes, bytes]
 Headers = list[Header]
 
@@ -79,36 +81,36 @@ def fault(status: int, headers: Iterable[tuple[bytes, bytes]]) -> str:
     return ""
 
 
-@lru_cache(maxsize=512)
+@remembered(512)
 def _goes_upstream(name: bytes) -> bool:
     return name in _TO_UPSTREAM or name.startswith(_TO_UPSTREAM_PREFIXES)
 
 
-@lru_cache(maxsize=512)
+@remembered(512)
 def _goes_to_client(name: bytes) -> bool:
     return name in _TO_CLIENT or name.startswith(_TO_CLIENT_PREFIXES)
 
 
-@lru_cache(maxsize=256)
+@remembered(256)
 def media_type(value: bytes) -> bytes:
     """``application/json`` out of ``Application/JSON; charset=utf-8``."""
     return value.partition(b";")[0].strip().lower()
 
 
-@lru_cache(maxsize=256)
+@remembered(256)
 def is_json(value: bytes) -> bool:
     """Whether a content type is JSON or a ``+json`` type."""
     kind = media_type(value)
     return kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json"))
 
 
-@lru_cache(maxsize=256)
+@remembered(256)
 def is_stream(value: bytes) -> bool:
     """Whether a content type is a stream of events."""
     return media_type(value) == b"text/event-stream"
 
 
-@lru_cache(maxsize=256)
+@remembered(256)
 def safe_type(value: bytes) -> bytes:
     """The content type itself, or ``application/octet-stream`` for one that a browser might run."""
     kind = media_type(value)

@@ -16,6 +16,7 @@ from llmpod.config import CallerKey, ProxySettings
 from llmpod.config.rates import Per, RateLimit
 from llmpod.errors import Overloaded
 from llmpod.lifecycle.tally import Used
+from llmpod.memo import LONGEST
 from llmpod.proxy.accounts import DAY, Accounts
 from llmpod.proxy.ask import Ask
 from llmpod.proxy.costs import Bill, Book
@@ -206,7 +207,9 @@ class Limiter:
             if len(self._by_path) >= MAX_PATHS:
                 self._by_path.clear()
             plain = re.sub("/+", "/", unquote(path)).rstrip("/")
-            found = self._by_path[path] = tuple(rule for rule in self._rules if rule.matches(plain))
+            found = tuple(rule for rule in self._rules if rule.matches(plain))
+            if len(path) <= LONGEST:
+                self._by_path[path] = found
         return found
 
     def _those_of(self, ask: Ask, now: float) -> list[_Account]:

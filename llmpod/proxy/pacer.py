@@ -23,6 +23,7 @@ from llmpod.proxy.wire import Call, Sink
 
 PAUSE_SECONDS: Final = 1.0  # where a 429 does not say how long
 LONGEST_PAUSE: Final = 300.0  # then one call finds out whether it is over
+ROUNDING: Final = 0.001  # uvloop counts in milliseconds: a timer may fire half of one early
 MAX_LANES: Final = 1000  # a client chooses model names
 
 
@@ -130,7 +131,7 @@ class Pacer:
             lane = self._lanes[name] = Lane(name)
         lane.window = 1
         lane.until = max(lane.until, self._loop.time() + min(seconds, LONGEST_PAUSE))
-        self._loop.call_at(lane.until, self._go, lane)
+        self._loop.call_at(lane.until + ROUNDING, self._go, lane)
 
     def _go(self, lane: Lane) -> None:
         """Let out who may go; forget a lane that nobody needs."""

@@ -11,6 +11,7 @@ from typing import ClassVar, Final
 import httptools
 
 from llmpod.errors import BadRequest, LlmpodError
+from llmpod.memo import LONGEST
 from llmpod.proxy.guard import MAX_FIELDS, HeaderTooLarge, MethodNotAllowed, check_path
 from llmpod.proxy.headers import Headers
 
@@ -92,7 +93,8 @@ def check_head(method: bytes, version: str, url: bytes, headers: Headers) -> byt
         raise BadRequest("A request has exactly one Host field.")
     if hosts:
         check_host(hosts[0])
-    return origin_form(method, url, hosts[0] if hosts else b"")
+    form = origin_form if len(url) <= LONGEST else origin_form.__wrapped__
+    return form(method, url, hosts[0] if hosts else b"")
 
 
 def _check_coding(value: bytes, version: str) -> None:

@@ -8,10 +8,10 @@ because to these paths a POST is a query, which the RFC's 412 for other methods 
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import ClassVar, Final
 
 from llmpod.errors import BadRequest, LlmpodError
+from llmpod.memo import remembered
 
 MOST_EVENTS: Final = 10_000
 PACE_FIELD: Final = b"x-cache-pace"
@@ -66,7 +66,7 @@ def under(mode: str, wish: Wish) -> Wish:
     return _REPLAY if mode == REPLAY_ONLY else wish
 
 
-@lru_cache(maxsize=128)
+@remembered(128)
 def parse(cache_control: bytes) -> Wish:
     """The wish in one field's value; unknown and malformed directives are ignored, as the RFC asks."""
     words = [word.strip().lower() for word in cache_control.decode("latin-1").split(",")]

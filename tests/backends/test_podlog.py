@@ -139,7 +139,7 @@ def test_every_line_once_wherever_it_is_cut(*, cuts: list[int], chunk: int, incl
         log, got = PodLog(api, "p1"), list[Line]()
         for _ in range(len(cuts) + 1):
             try:
-                for line in log.more(quiet_seconds=0.25):
+                for line in log.more(quiet_seconds=0.5):
                     got.append(line)
                 break
             except ProviderUnavailable:
@@ -174,7 +174,7 @@ def test_more_goes_on_after_the_past() -> None:
         log = PodLog(api, "p1")
         assert len(log.past(quiet_seconds=0.25)) == 2
         stream.frames.append(frame(3, "größer ✓"))
-        assert texts(list(log.more(quiet_seconds=0.25))) == ["größer ✓"]
+        assert texts(list(log.more(quiet_seconds=0.5))) == ["größer ✓"]
         assert list(log.more(quiet_seconds=0.1)) == []
 
 

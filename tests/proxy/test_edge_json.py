@@ -146,6 +146,7 @@ SIZE = 8 * 2**20
 HEAVY: dict[str, tuple[bytes, int]] = {
     "floats": (b'{"model":"m","input":[' + b"1.5," * (SIZE // 4) + b"0]}", 400),
     "strings": (b'{"model":"m","input":[' + b'"a",' * (SIZE // 4) + b'""]}', 400),
+    "a name twice": (b'{"model":"m"' + b"".join(b',"%x":1' % n for n in range(20_000)) + b',"4e1f":1}', 400),
     "digits": (b'{"model":"m","input":[' + (b"9" * 4000 + b",") * (SIZE // 4001) + b"0]}", 400),
     "half a million": (b'{"model":"m","input":[' + b"1.5," * (2**19 - 9) + b"0]}", 200),
     "text": (b'{"model":"m","input":"' + b"1, " * (SIZE // 3) + b'"}', 200),

@@ -127,6 +127,25 @@ def test_f11_the_line_is_bounded_in_length_and_time(cache_dir: Path, env: dict[s
         assert front.ask(say("again")).status == 429
 
 
+def test_f11_each_line_moves_when_its_pause_is_over(front: Proxy, server: Stub, say: Say) -> None:
+    """Found by a review: the loop counts in whole milliseconds, and a line that woke half of one early slept on."""
+    seen: set[str] = set()
+
+    def script(turn: Turn) -> None:
+        if (model := turn.json["model"]) in seen:
+            turn.reply(chat())
+            return
+        seen.add(model)
+        turn.reply(b"{}", "retry-after-ms: 1500.4", status="429 Too Many Requests")
+
+    server.script = script
+    models = [say("x")["model"] + str(n) for n in range(16)]
+    for text, status in (("first", 429), ("second", 200)):
+        with ThreadPoolExecutor(16) as pool:
+            replies = pool.map(lambda model: front.ask(chat_body(text, model=model)), models)  # noqa: B023
+            assert [reply.status for reply in replies] == [status] * 16
+
+
 def test_f11_patience_ends(cache_dir: Path, env: dict[str, str], say: Say) -> None:
     """The one before it is worked on for longer than this one may wait."""
     with (

@@ -27,6 +27,7 @@ _NOUNS = (
     "llmpod.model",
     "llmpod.bounded",
     "llmpod.identity",
+    "llmpod.memo",
     "llmpod.nocore",
     "llmpod.places",
     "llmpod.secret",
@@ -54,6 +55,7 @@ PARTS: Mapping[str, Part] = {
     # the nouns
     "llmpod": Part(),
     "llmpod.errors": Part(sync=True),
+    "llmpod.memo": Part(sync=True),
     "llmpod.model": Part(ours=("llmpod.errors",), sync=True),
     "llmpod.bounded": Part(sync=True),
     "llmpod.identity": Part(ours=("llmpod.model",), sync=True),
@@ -88,10 +90,11 @@ PARTS: Mapping[str, Part] = {
     "llmpod.lifecycle*": Part(ours=_LIFECYCLE, sync=True),
     # the data plane: never a backend, never a provider; of the manager only the files between the planes
     "llmpod.cache*": Part(
-        ours=("llmpod", "llmpod.errors", "llmpod.cache", "llmpod.cache.*"), libraries=("aiofiles", "redis")
+        ours=("llmpod", "llmpod.errors", "llmpod.memo", "llmpod.cache", "llmpod.cache.*"),
+        libraries=("aiofiles", "redis"),
     ),
     "llmpod.observe*": Part(
-        ours=("llmpod", "llmpod.errors", "llmpod.veil", "llmpod.observe", "llmpod.observe.*"),
+        ours=("llmpod", "llmpod.errors", "llmpod.memo", "llmpod.veil", "llmpod.observe", "llmpod.observe.*"),
         libraries=("prometheus_client",),
     ),
     "llmpod.proxy*": Part(
