@@ -14,6 +14,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from llmpod.proxy.house import House
+from llmpod.proxy.peer import unmapped
 from llmpod.proxy.protocol import EdgeProtocol
 
 PAUSE_SECONDS: Final = 0.1  # when the system gives no more sockets (EMFILE)
@@ -77,7 +78,7 @@ class Reception:
             except OSError:
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
-            source = str(address[0])
+            source = unmapped(str(address[0]))
             if not self._house.door.enter(source):
                 sock.close()
                 continue
