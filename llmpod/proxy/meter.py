@@ -29,12 +29,16 @@ class Meter:
 
     Args:
         bill: what it costs; None where that does not count.
+
+    Attributes:
+        begun: a model server was asked; before that nothing was taken.
     """
 
-    __slots__ = ("_bytes", "_events", "_said", "_tail", "bill")
+    __slots__ = ("_bytes", "_events", "_said", "_tail", "begun", "bill")
 
     def __init__(self, bill: Bill | None = None) -> None:
         self.bill = bill
+        self.begun = False
         self._tail = b""
         self._bytes = 0
         self._events = 0
@@ -44,6 +48,7 @@ class Meter:
         """A model server is asked from now on. Raises BudgetSpent."""
         if self.bill is not None:
             self.bill.begin(destination, model)
+        self.begun = True
 
     def hear(self, counts: bytes) -> None:
         """What the server said of it, and the client is not given."""

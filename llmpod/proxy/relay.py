@@ -161,6 +161,8 @@ class Relay:
     # --- from upstream ------------------------------------------------------------------------------------
     def _plain(self, ask: Ask, destination: Destination, answer: Answer) -> None:
         """Everything that is not a POST: forwarded, never stored."""
+        if ask.body and ask.leave.key is not None:
+            raise guard.MethodNotAllowed("With a key only a POST may carry a body: what it asks for counts.")
         name = models.names_one(ask.path)
         if ask.method in ("GET", "HEAD") and (ask.path == models.PATH or name is not None):
             alone = answer.ask is not ask  # asked for at its own address
