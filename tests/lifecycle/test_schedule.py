@@ -258,6 +258,27 @@ def test_a_nightly_shutdown_has_units_of_its_own() -> None:
     assert '"--shutdown"' in made[f"llmpod-{ID}-shutdown.service"]
 
 
+def test_the_unit_of_proxy_and_models_orders_them_down_when_it_stops() -> None:
+    assert schedule.models_unit(ID) not in schedule.units(job())
+    made = schedule.units(job(with_models=True, key_file=Path("/home/ann/key")))
+    assert set(made) == {f"llmpod-{ID}.service", f"llmpod-{ID}.timer", f"llmpod-{ID}-models.service"}
+    unit = made[f"llmpod-{ID}-models.service"]
+    for setting in (
+        *("Type=oneshot", "RemainAfterExit=yes", "KillMode=process", "NoNewPrivileges=yes", "UMask=0077"),
+        *(
+            "Restart=on-failure",
+            "TimeoutStopSec=360",
+            "RestartPreventExitStatus=77 78",
+            "WantedBy=default.target",
+        ),
+        "LoadCredential=runpod_api_key:/home/ann/key",
+    ):
+        assert f"\n{setting}\n" in unit
+    stop = next(line for line in unit.splitlines() if line.startswith("ExecStop="))
+    assert stop.endswith('"service" "stop"')
+    assert "PrivateTmp" not in unit, "the cache is there for all"
+
+
 @pytest.mark.component
 @pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here (apt: systemd)"
@@ -276,20 +297,23 @@ def test_units_pass_systemd_analyze_verify(tmp_path: Path) -> None:
             config=home / "pod_config.json",
             key_file=home / "key",
             shutdown_at=(0, 0),
+            with_models=True,
         )
     )
     paths = [tmp_path / name for name in made]
     for path in paths:
         path.write_text(made[path.name])
-    done = subprocess.run(
-        ["systemd-analyze", "verify", *map(str, paths)], capture_output=True, text=True, check=False
-    )
+    done = _verified(tmp_path, paths)
     assert (done.returncode, [line for line in done.stderr.splitlines() if "llmpod" in line]) == (0, [])
     paths[0].write_text(made[paths[0].name].replace("Type=oneshot", "Typ=oneshot"))
-    bad = subprocess.run(
-        ["systemd-analyze", "verify", str(paths[0])], capture_output=True, text=True, check=False
-    )
-    assert "Typ" in bad.stderr, "the check itself can fail"
+    assert "Typ" in _verified(tmp_path, paths[:1]).stderr, "the check itself can fail"
+
+
+def _verified(home: Path, paths: list[Path]) -> "subprocess.CompletedProcess[str]":
+    """What a user's systemd would say of these units."""
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(home), "XDG_RUNTIME_DIR": str(home)}
+    argv = ["systemd-analyze", "--user", "verify", *map(str, paths)]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, env=environ)
 
 
 def test_a_command_line_is_quoted_as_systemd_reads_it() -> None:
