@@ -26,6 +26,7 @@ _PLACES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "logs": ("logs", "COMMAND"),
         "bench": ("bench", "COMMAND"),
         "schedule": ("schedule", "COMMAND"),
+        "service": ("service", "COMMAND"),
         "doctor": ("doctor", "COMMAND"),
         "panic": ("panic", "COMMAND"),
         "connect": ("connect", "COMMAND"),

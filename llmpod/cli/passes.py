@@ -33,7 +33,7 @@ SETTLED = (Phase.READY, Phase.STOPPED, Phase.FAILED)
 def one_pass(call: Invocation) -> int:
     """The default: what cron runs; at a terminal it also follows the start."""
     if not interactive():
-        return linger.stay(call, partial(_watchdog, call))
+        return linger.stay(call, partial(watchdog, call))
     with call.plane() as plane:
         _rearm(plane)
         if all(model.on_request for model in plane.config.models.values()):
@@ -41,7 +41,7 @@ def one_pass(call: Invocation) -> int:
         return _follow(plane, call, [n for n, model in plane.config.models.items() if not model.on_request])
 
 
-def _watchdog(call: Invocation) -> int:
+def watchdog(call: Invocation) -> int:
     """Nobody looks on: a configuration that is being edited must not end the watch over what runs."""
     loaded, wrong = call.config_or_last()
     with call.plane(loaded=loaded) as plane:

@@ -40,6 +40,7 @@ def _job(call: Invocation, install_id: str, *, systemd: bool) -> Job:
         log_file=log_directory(call.environ) / f"{install_id}.log",
         key_file=found or (usual if systemd and usual.exists() else None),
         shutdown_at=call.options.shutdown_at,
+        with_models=call.options.with_models,
     )
 
 
@@ -57,6 +58,11 @@ def run(call: Invocation) -> int:
 def _install(call: Invocation) -> int:
     there = look(call, identity(call))
     systemd = call.options.kind == "systemd"
+    if call.options.with_models and not systemd:
+        raise LlmpodError(
+            "Cron cannot start and stop a proxy.",
+            hint=f"Run: {manage(call, 'schedule install systemd --proxy')}",
+        )
     job = _job(call, there.install_id, systemd=systemd)
     _refuse_both(call, there, systemd=systemd)
     if not systemd and there.table is None:
@@ -122,6 +128,9 @@ def _install_units(call: Invocation, job: Job) -> int:
             call.say(f"  {command}")
     else:
         call.say(f"systemd now runs a pass every {schedule.EVERY_MINUTES} minutes{_nightly(job)}.")
+    if job.with_models:
+        unit = schedule.models_unit(job.install_id)
+        call.say(f"Proxy and models start and stop with your session:  systemctl --user status {unit}")
     call.say(
         f"Watch it:  journalctl --user -f -u {name}\n"
         f"           systemctl --user list-timers '{name}*'\n"
@@ -193,6 +202,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--shutdown-at", type=_time_of_day, metavar="HH:MM", help="also --shutdown every night then"
+    )
+    parser.add_argument(
+        "--proxy",
+        dest="with_models",
+        action="store_true",
+        help="systemd: also a unit that starts the proxy, and stops it and all models when it stops",
     )
     # a destination of its own: the program's --dry-run is another thing
     parser.add_argument(

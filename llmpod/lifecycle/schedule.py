@@ -16,6 +16,9 @@ STAY_SECONDS = 270  # what falls due between two runs is seen to by the first of
 PASS_SECONDS = 295  # below the interval; a pass that is cut off anywhere is continued by the next one
 SHUTDOWN_SECONDS = 360  # `--shutdown` waits up to 300 s for the pods' end
 TEMPORARY = 75  # the exit code for trouble that goes away by itself
+LATER = (69, TEMPORARY, 76)  # ends of a pass that leave nothing to do but to wait for the next one
+NEVER = (77, 78)  # no key, or a wrong configuration: another try would only say so again
+RETRY_SECONDS = 30
 SHUTDOWN = "--shutdown"
 PASS = ("pass", "--for", str(STAY_SECONDS))
 KEY_FILE = "RUNPOD_API_KEY_FILE"
@@ -33,6 +36,7 @@ class Job:
         log_file: where cron's output goes; systemd has its journal.
         key_file: a file with the RunPod key that is not found by itself, or None.
         shutdown_at: hour and minute of a nightly ``--shutdown`` (local time), or None.
+        with_models: whether proxy and models also start and stop with the user's session (systemd only).
 
     Raises:
         ConfigError: a path is not absolute or cannot be spelled in a crontab or unit.
@@ -45,6 +49,7 @@ class Job:
     log_file: Path
     key_file: Path | None = None
     shutdown_at: tuple[int, int] | None = None
+    with_models: bool = False
 
     def __post_init__(self) -> None:
         for path in (self.python, self.script, self.config, self.log_file, self.key_file):
@@ -103,12 +108,19 @@ def unit_name(install_id: str, *, shutdown: bool = False) -> str:
     return f"llmpod-{install_id}-shutdown" if shutdown else f"llmpod-{install_id}"
 
 
+def models_unit(install_id: str) -> str:
+    """The unit that is active while proxy and models are wanted."""
+    return f"{unit_name(install_id)}-models.service"
+
+
 def units(job: Job) -> dict[str, str]:
     """The text of each user unit by file name."""
     made = _pair(job, calendar=f"*:0/{EVERY_MINUTES}", shutdown=False)
     if job.shutdown_at:
         hour, minute = job.shutdown_at
         made |= _pair(job, calendar=f"*-*-* {hour:02d}:{minute:02d}:00", shutdown=True)
+    if job.with_models:
+        made[models_unit(job.install_id)] = _models(job)
     return made
 
 
@@ -131,13 +143,42 @@ def _service(job: Job, *, title: str, shutdown: bool) -> str:
     nothing else behind, and systemd's note of the left-over process is the price. A oneshot has no time limit
     unless it is given one (systemd.service(5)).
     """
-    credential = f"LoadCredential=runpod_api_key:{_percent(str(job.key_file))}\n" if job.key_file else ""
     return (
         f"{_NOTE}[Unit]\nDescription={title}\n\n[Service]\nType=oneshot\n"
         f"ExecStart={_exec_line(job.argv(*((SHUTDOWN,) if shutdown else PASS)))}\n"
         f"TimeoutStartSec={SHUTDOWN_SECONDS if shutdown else PASS_SECONDS}\n"
-        f"KillMode=process\nSuccessExitStatus={TEMPORARY}\nNoNewPrivileges=yes\nUMask=0077\n{credential}"
+        f"KillMode=process\nSuccessExitStatus={TEMPORARY}\n{_confined(job)}"
     )
+
+
+def _models(job: Job) -> str:
+    """Proxy and models while a session lasts, or from boot to shutdown where the user lingers.
+
+    It stays active without a process of its own, and its stop is the command that orders everything down: what to stop
+    need not be a process of this machine. ``ExecStop`` does not run after a failed start, which has started nothing.
+    ``KillMode=process`` as above. A ``PrivateTmp`` would hide the cache from the passes of cron and of people.
+    """
+    title = f"llmpod proxy and models of {job.config}".replace("%", "%%")
+    return (
+        f"{_NOTE}[Unit]\nDescription={title}\n\n[Service]\nType=oneshot\nRemainAfterExit=yes\n"
+        f"ExecStart={_exec_line(job.argv('service', 'start'))}\n"
+        f"ExecReload={_exec_line(job.argv('pass'))}\n"
+        f"ExecStop={_exec_line(job.argv('service', 'stop'))}\n"
+        f"TimeoutStartSec={PASS_SECONDS}\nTimeoutStopSec={SHUTDOWN_SECONDS}\nKillMode=process\n"
+        f"Restart=on-failure\nRestartSec={RETRY_SECONDS}\n"
+        f"SuccessExitStatus={_codes(LATER)}\nRestartPreventExitStatus={_codes(NEVER)}\n"
+        f"{_confined(job)}\n[Install]\nWantedBy=default.target\n"
+    )
+
+
+def _codes(codes: tuple[int, ...]) -> str:
+    return " ".join(map(str, codes))
+
+
+def _confined(job: Job) -> str:
+    """What each of our services may not do, and the key that it gets."""
+    credential = f"LoadCredential=runpod_api_key:{_percent(str(job.key_file))}\n" if job.key_file else ""
+    return f"NoNewPrivileges=yes\nUMask=0077\n{credential}"
 
 
 def _timer(title: str, calendar: str) -> str:

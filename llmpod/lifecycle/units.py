@@ -11,7 +11,7 @@ from pathlib import Path
 from llmpod.config.children import SYSTEMD, child_environ
 from llmpod.errors import StateError
 from llmpod.lifecycle.files import write_atomic
-from llmpod.lifecycle.schedule import unit_name
+from llmpod.lifecycle.schedule import models_unit, unit_name
 
 LIMIT_SECONDS = 60
 SYSTEMCTL = ("systemctl", "--user")
@@ -43,7 +43,9 @@ class UserUnits:
             raise StateError(f"Cannot read the units in {self.directory}: {e}.") from None
 
     def install(self, units: Mapping[str, str]) -> list[str]:
-        """Write the units, remove those of ours that are not among them, enable and start the timers.
+        """Write the units, remove those of ours that are not among them, enable and start them.
+
+        The unit of proxy and models is started without waiting, and left alone where it is active.
 
         Returns:
             The commands that are left to type, in their order; empty when everything is done.
@@ -52,6 +54,7 @@ class UserUnits:
             StateError: a file cannot be written.
         """
         timers = sorted(name for name in units if name.endswith(".timer"))
+        models = [name for name in units if name == models_unit(self._id)]
         self._drop([path.name for path in self._files() if path.name not in units])
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -59,10 +62,11 @@ class UserUnits:
             raise StateError(f"Cannot make {self.directory}: {e.strerror}.") from None
         for name, text in units.items():
             write_atomic(self.directory / name, text)
-        return self._do([["enable", *timers], ["daemon-reload"], ["restart", *timers]])
+        start = [["start", "--no-block", *models]] if models else []
+        return self._do([["enable", *timers, *models], ["daemon-reload"], ["restart", *timers], *start])
 
     def remove(self) -> list[str]:
-        """Stop the timers and leave nothing behind. A pass that runs is not cut off.
+        """Stop the timers and leave nothing behind. A pass that runs is not cut off, and models go on.
 
         Returns:
             The commands that are left to type.
@@ -79,6 +83,18 @@ class UserUnits:
         said = done.stdout.strip() if done else ""
         return said == "active" if said in ("active", "inactive", "failed", "activating", "unknown") else None
 
+    def has_models(self) -> bool:
+        """Whether the unit of proxy and models is installed."""
+        return (self.directory / models_unit(self._id)).exists()
+
+    def restarts(self) -> bool:
+        """Whether the unit of proxy and models is stopped only to be started again at once.
+
+        A service is not told (systemd.exec(5) has no variable for it), but its job is listed until it ended.
+        """
+        done = self._call("list-jobs", "--no-legend", "--plain", models_unit(self._id))
+        return done is not None and done.returncode == 0 and "restart" in done.stdout.split()
+
     def _files(self) -> list[Path]:
         return sorted(
             path
@@ -89,16 +105,25 @@ class UserUnits:
     def _drop(self, names: list[str]) -> None:
         """Without systemd too, nothing of these units must come back with the next login."""
         timers = [name for name in names if name.endswith(".timer")]
+        models = [name for name in names if name == models_unit(self._id)]
         if timers:
             self._call("disable", "--now", *timers)
-        wants = self.directory / "timers.target.wants"
+        if models:
+            self._call("disable", *models)
+        wants = [self.directory / f"{target}.target.wants" for target in ("timers", "default")]
         try:
             for name in names:
-                for path in (self.directory / name, wants / name, self._stamps / f"stamp-{name}"):
+                for path in (
+                    self.directory / name,
+                    *(w / name for w in wants),
+                    self._stamps / f"stamp-{name}",
+                ):
                     path.unlink(missing_ok=True)
         except OSError as e:
             raise StateError(f"Cannot remove a unit: {e}.") from None
-        for directory in (wants, self.directory, self.directory.parent):
+        if models:  # its stop sees that the file has gone, and orders nothing
+            self._call("stop", *models)
+        for directory in (*wants, self.directory, self.directory.parent):
             if directory.is_dir() and not any(directory.iterdir()):
                 directory.rmdir()
 

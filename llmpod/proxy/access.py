@@ -30,6 +30,7 @@ ROUTES: Final[Mapping[str, Need]] = {
     "/debug/cache": Need.ADMIN,
     "/admin/start": Need.ADMIN,
     "/admin/stop": Need.ADMIN,
+    "/admin/restart": Need.ADMIN,
     "/admin/inflight": Need.ADMIN,
     "/admin/cancel": Need.ADMIN,
     "/admin/starts": Need.ADMIN,

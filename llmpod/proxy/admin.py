@@ -81,13 +81,11 @@ class Admin:
 
     def stop(self, name: str) -> dict[str, Any]:
         """Wish that a model be stopped. Raises LlmpodError: it is at work, or it is not ours to stop."""
-        destination = self._managed(name)
-        if not self.demand.dismiss(destination.model_key):
-            busy = self.keeper.use(destination.model_key).in_flight
-            raise Conflict(
-                f"{name} is at work ({busy} in flight); nothing was stopped.", hint="See /admin/inflight."
-            )
-        return {"model": destination.model_key, "state": self.demand.state(destination.model_key)}
+        return self._stopped(name, self.demand.dismiss)
+
+    def restart(self, name: str) -> dict[str, Any]:
+        """Wish that a model be stopped and started again. Raises LlmpodError: as for both."""
+        return self._stopped(name, self.demand.renew)
 
     def in_flight(self) -> list[dict[str, Any]]:
         """The answers that are being given. No text of any request."""
@@ -118,6 +116,15 @@ class Admin:
         """The measured starts, oldest first."""
         path = self.settings.state_file
         return past_starts(path) if path is not None else []
+
+    def _stopped(self, name: str, way: Callable[[str], bool]) -> dict[str, Any]:
+        destination = self._managed(name)
+        if not way(destination.model_key):
+            busy = self.keeper.use(destination.model_key).in_flight
+            raise Conflict(
+                f"{name} is at work ({busy} in flight); nothing was stopped.", hint="See /admin/inflight."
+            )
+        return {"model": destination.model_key, "state": self.demand.state(destination.model_key)}
 
     def _managed(self, name: str) -> Destination:
         found = next((d for d in self.keeper.destinations if name in (d.model_key, *d.names)), None)
@@ -176,6 +183,10 @@ def admin_routes(admin: Admin) -> APIRouter:
     @router.post("/admin/stop")
     async def stop(request: Request) -> JSONResponse:
         return await _done(request, "model", admin.stop)
+
+    @router.post("/admin/restart")
+    async def restart(request: Request) -> JSONResponse:
+        return await _done(request, "model", admin.restart)
 
     @router.post("/admin/cancel")
     async def cancel(request: Request) -> JSONResponse:

@@ -121,6 +121,17 @@ class Demand:
         """Have a model stopped if nothing is in flight; whether it is being stopped or down."""
         return self.scheduler.dismiss(model_key, self._clock())
 
+    def renew(self, model_key: str) -> bool:
+        """Have a model started anew, or started where it is not up; False when it is at work.
+
+        Raises:
+            LlmpodError: why it cannot be started.
+        """
+        if self.scheduler.model(model_key).state in (State.ASLEEP, State.WAKING):
+            self.call(model_key)
+            return True
+        return self.scheduler.renew(model_key, self._clock())
+
     def state(self, model_key: str) -> str:
         """What the model is in, as operators read it."""
         return self.scheduler.model(model_key).state.name.lower()

@@ -71,6 +71,14 @@ class Scheduler:
         self._happen(model, Event.UNUSED, now)
         return True
 
+    def renew(self, name: str, now: float) -> bool:
+        """Have a model that is up, or on its way down, stopped and started again; False when somebody uses it."""
+        model = self._models[name]
+        if model.busy or model.line:
+            return False
+        self._happen(model, Event.RENEWED, now)
+        return True
+
     def leave(self, name: str, ticket: Ticket, now: float) -> None:
         """A waiting request is no more. Who has left starts nothing: a wish that nobody acted on is taken back."""
         model = self._models[name]

@@ -2,17 +2,18 @@
 
 One for each model that starts with requests; only the scheduler changes it:
 
-| state   | WANTED        | READY        | GONE                  | UNUSED        |
-|---------|---------------|--------------|-----------------------|---------------|
-| ASLEEP  | wish → WAKING | open → AWAKE |                       |               |
-| WAKING  |               | open → AWAKE | refuse all → ASLEEP   | wish → RESTING|
-| AWAKE   |               |              | → ASLEEP              | wish → RESTING|
-| RESTING | wish → WAKING | open → AWAKE | → ASLEEP              |               |
+| state    | WANTED        | READY        | GONE                  | UNUSED        | RENEWED          |
+|----------|---------------|--------------|-----------------------|---------------|------------------|
+| ASLEEP   | wish → WAKING | open → AWAKE |                       |               |                  |
+| WAKING   |               | open → AWAKE | refuse all → ASLEEP   | wish → RESTING|                  |
+| AWAKE    |               |              | → ASLEEP              | wish → RESTING| wish → RENEWING  |
+| RESTING  | wish → WAKING | open → AWAKE | → ASLEEP              |               | → RENEWING       |
+| RENEWING |               | open → AWAKE | wish → WAKING         | → RESTING     |                  |
 
 WANTED: it is the model's turn and somebody waits. UNUSED: nobody used it for its time, or its place is another one's.
-READY and GONE are what the manager made of the last wish. A model in RESTING gets nothing more, so a stop meets
-nobody; one with a request in flight never gets there.
-
+RENEWED: an operator wants it to be started anew. READY and GONE are what the manager made of the last wish. A model in
+RESTING or RENEWING gets nothing more, so a stop meets nobody; one with a request in flight never gets there. Who asks
+for one in RENEWING waits, and does not take its stop back.
 """
 
 from collections import deque
@@ -31,6 +32,7 @@ class State(Enum):
     WAKING = auto()  # its start is wished
     AWAKE = auto()  # requests are sent to it
     RESTING = auto()  # its stop is wished
+    RENEWING = auto()  # its stop is wished, and its start after that
 
 
 class Event(Enum):
@@ -40,6 +42,7 @@ class Event(Enum):
     READY = auto()
     GONE = auto()
     UNUSED = auto()
+    RENEWED = auto()
 
 
 class Act(Enum):
@@ -67,11 +70,21 @@ TABLE: Final[Mapping[State, Mapping[Event, tuple[State, Act]]]] = {
         Event.GONE: (State.ASLEEP, Act.REFUSE),
         Event.UNUSED: (State.RESTING, Act.REST),
     },
-    State.AWAKE: {Event.GONE: (State.ASLEEP, Act.LET), Event.UNUSED: (State.RESTING, Act.REST)},
+    State.AWAKE: {
+        Event.GONE: (State.ASLEEP, Act.LET),
+        Event.UNUSED: (State.RESTING, Act.REST),
+        Event.RENEWED: (State.RENEWING, Act.REST),
+    },
     State.RESTING: {
         Event.WANTED: (State.WAKING, Act.WAKE),
         Event.READY: (State.AWAKE, Act.OPEN),
         Event.GONE: (State.ASLEEP, Act.LET),
+        Event.RENEWED: (State.RENEWING, Act.LET),
+    },
+    State.RENEWING: {
+        Event.READY: (State.AWAKE, Act.OPEN),
+        Event.GONE: (State.WAKING, Act.WAKE),
+        Event.UNUSED: (State.RESTING, Act.LET),
     },
 }
 

@@ -1,7 +1,5 @@
 """What is written for cron and systemd, and that nothing else in a crontab moves by a byte."""
 
-import shlex
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,21 +10,9 @@ from hypothesis import strategies as st
 from llmpod.errors import ConfigError, StateError
 from llmpod.lifecycle import crontab, schedule
 from llmpod.lifecycle.crontab import Crontab, Entry
-from llmpod.lifecycle.schedule import Job
+from tests.lifecycle.jobs import ID, job
 
-ID, OTHER = "0123abcd", "fedc9876"
-
-
-def job(**changes: object) -> Job:
-    values: dict[str, object] = {
-        "install_id": ID,
-        "python": Path("/opt/llm pod/.venv/bin/python"),
-        "script": Path("/opt/llm pod/manage_pod.py"),
-        "config": Path("/home/ann/50% off's/pod_config.json"),
-        "log_file": Path("/home/ann/.local/state/llmpod/0123abcd.log"),
-        **changes,
-    }
-    return Job(**values)  # type: ignore[arg-type]
+OTHER = "fedc9876"
 
 
 def entry_of(block: str) -> Entry:
@@ -234,66 +220,3 @@ def test_a_refusal_and_a_loss_are_said(tmp_path: Path) -> None:
 
 def test_without_the_program_there_is_no_table(tmp_path: Path) -> None:
     assert Crontab({"PATH": str(tmp_path)}).read() is None
-
-
-# --- units
-def test_units_say_what_they_must() -> None:
-    made = schedule.units(job(key_file=Path("/home/ann/100% key")))
-    assert set(made) == {f"llmpod-{ID}.service", f"llmpod-{ID}.timer"}
-    service, timer = made[f"llmpod-{ID}.service"], made[f"llmpod-{ID}.timer"]
-    for setting in ("Type=oneshot", "TimeoutStartSec=295", "KillMode=process", "NoNewPrivileges=yes"):
-        assert f"\n{setting}\n" in service
-    assert "\nLoadCredential=runpod_api_key:/home/ann/100%% key\n" in service
-    assert "--log-file" not in service
-    for setting in ("OnCalendar=*:0/5", "Persistent=yes", "AccuracySec=1s", "WantedBy=timers.target"):
-        assert f"\n{setting}\n" in timer
-    assert '"pass" "--for" "270"\n' in service
-    assert schedule.STAY_SECONDS < schedule.PASS_SECONDS < schedule.EVERY_MINUTES * 60
-
-
-def test_a_nightly_shutdown_has_units_of_its_own() -> None:
-    made = schedule.units(job(shutdown_at=(0, 30)))
-    assert len(made) == 4
-    assert "OnCalendar=*-*-* 00:30:00" in made[f"llmpod-{ID}-shutdown.timer"]
-    assert '"--shutdown"' in made[f"llmpod-{ID}-shutdown.service"]
-
-
-@pytest.mark.component
-@pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here (apt: systemd)"
-)
-def test_units_pass_systemd_analyze_verify(tmp_path: Path) -> None:
-    """With real files behind every path, in a place whose name needs every kind of quoting."""
-    home = tmp_path / '50% off\'s "best" $HOME'
-    home.mkdir()
-    for name in ("python", "manage_pod.py", "pod_config.json", "key"):
-        (home / name).touch(mode=0o755)
-    (tmp_path / "python").touch(mode=0o755)
-    made = schedule.units(
-        job(
-            python=tmp_path / "python",
-            script=home / "manage_pod.py",
-            config=home / "pod_config.json",
-            key_file=home / "key",
-            shutdown_at=(0, 0),
-        )
-    )
-    paths = [tmp_path / name for name in made]
-    for path in paths:
-        path.write_text(made[path.name])
-    done = subprocess.run(
-        ["systemd-analyze", "verify", *map(str, paths)], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, [line for line in done.stderr.splitlines() if "llmpod" in line]) == (0, [])
-    paths[0].write_text(made[paths[0].name].replace("Type=oneshot", "Typ=oneshot"))
-    bad = subprocess.run(
-        ["systemd-analyze", "verify", str(paths[0])], capture_output=True, text=True, check=False
-    )
-    assert "Typ" in bad.stderr, "the check itself can fail"
-
-
-def test_a_command_line_is_quoted_as_systemd_reads_it() -> None:
-    service = schedule.units(job(config=Path('/a $x "y" 5%/c')))[f"llmpod-{ID}.service"]
-    line = next(line for line in service.splitlines() if line.startswith("ExecStart="))
-    assert '"--config" "/a $$x \\"y\\" 5%%/c" "pass"' in line
-    assert shlex.split(line.partition("=")[2])[0] == "/opt/llm pod/.venv/bin/python"

@@ -113,6 +113,32 @@ def test_systemd_units_are_written_and_what_is_left_to_type_is_said(ann: Account
     assert not ann.units.exists()
 
 
+def test_a_unit_for_proxy_and_models_comes_and_goes(ann: Account) -> None:
+    before = files_of(ann)
+    shown = ann.manage("schedule", "install", "systemd", "--proxy", "--dry-run").expect().out
+    assert '"service" "stop"' in shown
+    assert files_of(ann) == before
+    said = ann.manage("schedule", "install", "systemd", "--proxy").expect(75).out
+    (unit,) = ann.units.glob("*-models.service")
+    assert f"systemctl --user start --no-block {unit.name}" in said
+    assert '"service" "stop"' in ann.manage("schedule", "show").expect().out
+    wanted = ann.units / "default.target.wants" / unit.name  # what a real systemd makes of it
+    for again in ([], ["--proxy"]):
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        wanted.touch()
+        ann.manage("schedule", "install", "systemd", *again).expect(75)
+        assert unit.exists() == wanted.exists() == bool(again), "what is not asked for any more goes"
+    ann.manage("schedule", "remove").expect()
+    assert files_of(ann) == before
+    assert not ann.units.exists()
+
+
+def test_cron_has_no_unit_for_the_proxy(ann: Account) -> None:
+    refused = ann.manage("schedule", "install", "cron", "--proxy").expect(1)
+    assert "schedule install systemd --proxy" in refused.err
+    assert ann.table.read_text() == ann.foreign
+
+
 @pytest.mark.parametrize("kind", ["cron", "systemd"])
 def test_a_dry_run_shows_and_writes_nothing(ann: Account, kind: str) -> None:
     before, table = files_of(ann), ann.table.read_text()

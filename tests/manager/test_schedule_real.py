@@ -252,6 +252,33 @@ def test_the_units_run_passes_and_the_proxy_outlives_them(systemd: UserManager, 
     assert proxy_of(ann) == proxy
 
 
+def test_the_stop_of_its_unit_ends_all_and_a_restart_only_the_proxy(systemd: UserManager) -> None:
+    ann = systemd.ann
+    systemd.manage("schedule", "install", "systemd", "--proxy").expect()
+    unit = next(ann.units.glob("*-models.service")).name
+    systemd.systemctl("stop", unit.replace("-models.service", ".timer")).expect()  # passes of ours only
+    systemd.systemctl("start", unit).expect()  # waits for the start that was ordered already
+    (pod,), proxy = ann.install.sim.alive(), proxy_of(ann)
+    assert proxy is not None
+    systemd.systemctl("restart", unit).expect()
+    again = proxy_of(ann)
+    assert again is not None
+    assert again.pid != proxy.pid
+    assert [left["id"] for left in ann.install.sim.alive()] == [pod["id"]]
+    systemd.systemctl("stop", unit).expect()
+    assert ann.install.sim.alive() == []
+    assert (left := read(again.pid)) is None or left.is_zombie
+    systemd.systemctl("start", unit).expect()
+    assert proxy_of(ann) is not None
+    assert ann.install.sim.alive() == [], "what costs money waits for a person"
+    systemd.manage("up").expect()
+    assert len(ann.install.sim.alive()) == 1
+    systemd.manage("schedule", "remove").expect()
+    assert systemd.systemctl("is-active", unit).out.strip() == "inactive"
+    assert len(ann.install.sim.alive()) == 1, "to be removed is no stop"
+    systemd.manage("--shutdown").expect()
+
+
 def test_with_the_usual_kill_mode_it_would_not(systemd: UserManager, scheduled: str) -> None:
     """The negative control: what the unit's KillMode is for."""
     path = systemd.ann.units / f"{scheduled}.service"

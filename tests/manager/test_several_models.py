@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.proxy.described import check
 from tests.proxy.front import Client, Reply
 from tests.support.desk import Desk
 from tests.support.net import listens
@@ -122,7 +123,9 @@ def admin(desk: Desk, what: str, body: object = None) -> Reply:
         client.send(
             "GET" if body is None else "POST", what, b"" if body is None else json.dumps(body).encode()
         )
-        return client.reply("GET" if body is None else "POST")
+        reply = client.reply("GET" if body is None else "POST")
+    check(reply, what, "GET" if body is None else "POST")
+    return reply
 
 
 def test_operators_see_start_stop_and_cancel(desk: Desk) -> None:
@@ -157,6 +160,19 @@ def test_operators_see_start_stop_and_cancel(desk: Desk) -> None:
     assert admin(desk, "/admin/stop", {"model": "b"}).json["state"] == "resting"
     eventually(lambda: admin(desk, "/stats").json["models"][1]["state"] == "asleep", within=30)
     assert [start["model"] for start in admin(desk, "/admin/starts").json["starts"]] == ["org/b"]
+
+
+def test_an_operator_restarts_one(desk: Desk) -> None:
+    begin(desk)
+    assert admin(desk, "/admin/restart", {"model": "nobody"}).status == 404
+    assert admin(desk, "/admin/restart", {"model": "a"}).json["state"] == "waking", "it was not up"
+    assert ask(desk, "a", "one").status == 200
+    (before,) = [p.pid for p in desk.servers() if "org/a" in p.command and "warden" not in p.command]
+    assert admin(desk, "/admin/restart", {"model": "org/a"}).json["state"] == "renewing"
+    assert ask(desk, "a", "two").status == 200, "who comes meanwhile waits"
+    (after,) = [p.pid for p in desk.servers() if "org/a" in p.command and "warden" not in p.command]
+    assert after != before
+    assert starts(desk) == {"org/a": 2}
 
 
 def test_a_person_switches(desk: Desk) -> None:

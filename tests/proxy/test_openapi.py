@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from itertools import product
 from urllib.parse import quote
 
 import jsonschema
@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from llmpod.proxy.access import ROUTES
 from tests.proxy import front as fronts
+from tests.proxy.described import DOCUMENT, check, schema_of
 from tests.proxy.front import Client, Proxy, Reply, chat_body, proxy
 from tests.proxy.stub import Stub, stub
-from tests.support.source import ROOT
 
-DOCUMENT: dict[str, Any] = json.loads((ROOT / "docs/openapi.json").read_text())
+PATHS = DOCUMENT["paths"]
+PAGES = sorted(path for path in PATHS if "get" in PATHS[path])
+ACTS = sorted(set(PATHS) - set(PAGES))
 MANY = [
     pytest.param(60, id="sample"),
     pytest.param(20_000, id="long", marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
@@ -71,38 +73,19 @@ def ask(front: Proxy, method: str, path: str, headers: dict[str, str]) -> Reply:
         return client.reply(method)
 
 
-def schema_of(reply: Reply, path: str, method: str) -> Any:
-    """What the document says of such an answer. Raises AssertionError when it says nothing."""
-    answers = DOCUMENT["paths"][path][method.lower()]["responses"]
-    assert str(reply.status) in answers, (path, reply)
-    content = answers[str(reply.status)]["content"]
-    kind = reply.headers["content-type"].partition(";")[0]
-    assert kind in content, (path, kind)
-    return content[kind]["schema"]
-
-
-def check(reply: Reply, path: str, method: str) -> None:
-    schema = schema_of(reply, path, method)
-    assert reply.headers["x-content-type-options"] == "nosniff"
-    if method == "GET" and "$ref" in schema:
-        whole = {"components": DOCUMENT["components"], **schema}
-        jsonschema.validate(reply.json, whole, format_checker=jsonschema.FormatChecker())
-
-
 def test_it_names_our_addresses_and_no_other() -> None:
-    assert set(DOCUMENT["paths"]) == set(ROUTES)
-    for path, methods in DOCUMENT["paths"].items():
-        assert set(methods) == {"get", "head"}
-        scopes = {scope for entry in methods["get"].get("security", []) for scope in entry.get("key", [])}
-        assert (scopes or {"nothing"}) == {str(ROUTES[path])}
+    assert set(PATHS) == set(ROUTES)
+    for path, methods in PATHS.items():
+        assert set(methods) in ({"get", "head"}, {"post"})
+        for said in methods.values():
+            scopes = {scope for entry in said.get("security", []) for scope in entry.get("key", [])}
+            assert (scopes or {"nothing"}) == {str(ROUTES[path])}
 
 
 @pytest.mark.parametrize("count", MANY)
 def test_every_answer_is_one_that_it_names(asked: Proxy, count: int) -> None:
     @settings(max_examples=count, suppress_health_check=[HealthCheck.too_slow])
-    @given(
-        st.sampled_from(sorted(ROUTES)), st.sampled_from(["GET", "HEAD"]), st.sampled_from(ACCEPTS), FIELDS
-    )
+    @given(st.sampled_from(PAGES), st.sampled_from(["GET", "HEAD"]), st.sampled_from(ACCEPTS), FIELDS)
     def run(target: str, method: str, accept: str, fields: dict[str, str]) -> None:
         query = fields.pop("query", "")
         asking = target + ("?" + quote(query, safe="=&") if query else "")
@@ -111,9 +94,21 @@ def test_every_answer_is_one_that_it_names(asked: Proxy, count: int) -> None:
     run()
 
 
+@pytest.mark.parametrize("path", ACTS)
+def test_every_answer_to_an_operators_word_is_one_that_it_names(asked: Proxy, path: str) -> None:
+    (field,) = DOCUMENT["components"]["schemas"]["OfAnswer" if "cancel" in path else "OfModel"]["required"]
+    bodies = [json.dumps({field: name}) for name in ("m", "nobody", "", 1)]
+    for kind, body in product(("application/json", "text/plain"), (*bodies, f'["{field}"]', "{", "")):
+        with Client(asked.port) as client:
+            client.send("POST", path, body.encode(), {"Content-Type": kind})
+            reply = client.reply()
+        check(reply, path, "POST")
+        assert reply.status >= 400, "nothing here starts with requests"
+
+
 @pytest.mark.parametrize("path", sorted(ROUTES))
 def test_other_methods_are_refused_in_the_same_shape(asked: Proxy, path: str) -> None:
-    for method in ("POST", "PUT", "PATCH", "DELETE"):
+    for method in sorted({"GET", "POST", "PUT", "PATCH", "DELETE"} - {word.upper() for word in PATHS[path]}):
         reply = ask(asked, method, path, {})
         assert reply.status == 405
         jsonschema.validate(

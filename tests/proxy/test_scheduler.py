@@ -122,6 +122,35 @@ def test_it_rests_after_its_idle_time_and_the_next_request_wakes_it_again() -> N
     assert house.went == [0, 1]
 
 
+def test_who_asks_for_a_model_that_is_restarted_waits_for_the_new_one() -> None:
+    house = House()
+    house.ask(number=1)
+    house.seen(Sight.READY)
+    assert not house.scheduler.renew("a", house.now), "it is at work"
+    house.end()
+    assert house.scheduler.renew("a", house.now)
+    house.ask(number=2)
+    house.seen(Sight.READY, settled=False)
+    assert (house.wishes, house.went) == (["wake a", "rest a"], [1])
+    house.seen(Sight.DOWN)
+    assert house.wishes == ["wake a", "rest a", "wake a"]
+    house.seen(Sight.DOWN, settled=False)
+    assert house.state() is State.WAKING
+    house.seen(Sight.READY)
+    assert house.went == [1, 2]
+
+
+def test_a_restart_gives_way_to_who_waits_for_another_model() -> None:
+    house = House(group="gpu", names=("a", "b"))
+    house.ask("a")
+    house.seen(Sight.READY, "a")
+    house.end("a")
+    assert house.scheduler.renew("a", house.now)
+    house.ask("b", 2)
+    house.seen(Sight.DOWN, "a")
+    assert (house.state("a"), house.state("b")) == (State.ASLEEP, State.WAKING)
+
+
 def test_a_stream_of_ten_minutes_is_never_cut() -> None:
     house = House(idle_seconds=5.0)
     house.ask()
