@@ -1,4 +1,4 @@
-"""Not a router: what kind of right each address needs. One table; what is not in it does not exist. Pure."""
+"""Not a router: what kind of right each address needs. What is in no table here does not exist. Pure."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -35,12 +35,22 @@ ROUTES: Final[Mapping[str, Need]] = {
     "/admin/cancel": Need.ADMIN,
     "/admin/starts": Need.ADMIN,
 }
+# A model server's addresses, by method. All others change or delete what is there, by the owner's authority.
+MODEL_ROUTES: Final[Mapping[str, Need]] = dict.fromkeys(("GET", "HEAD", "POST"), Need.INFER)
 
 
-def need(path: str) -> Need:
-    """What a request to ``path`` needs. Raises NotRouted when nothing is there."""
+def need(method: str, path: str) -> Need:
+    """What a request needs.
+
+    Args:
+        method: upper case.
+        path: as received, without query.
+
+    Raises:
+        NotRouted: nothing is there.
+    """
     if is_model_path(path):
-        return Need.INFER
+        return MODEL_ROUTES.get(method, Need.ADMIN)
     found = ROUTES.get(path)
     if found is None:
         raise NotRouted(

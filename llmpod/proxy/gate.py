@@ -90,7 +90,7 @@ class Gate:
         fields = tuple(self._pages.check(headers, local=visitor.ends.local, tls=visitor.tls))
         if method == "OPTIONS":  # a preflight carries no credential, by its nature (Fetch 4.8)
             return Leave(fields=fields)
-        wanted = need(path)
+        wanted = need(method, path)
         if self._auth is Auth.OPEN:
             return Leave(fields=fields) if fields else OPEN
         if self._auth is Auth.SAME_USER:
@@ -118,7 +118,7 @@ class Gate:
                 return anonymous
             raise
         if wanted is not Need.NOTHING and not _allows(key, wanted):
-            raise Forbidden(f"This key is not for this address; it lacks the scope `{wanted}`.")
+            raise Forbidden(f"This key may not do that here; it lacks the scope `{wanted}`.")
         headers[:] = [item for item in headers if item[0] not in SECRETS]
         return Leave(key.id, key.models, fields, key)
 

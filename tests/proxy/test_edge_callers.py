@@ -66,7 +66,10 @@ MAY: dict[str, set[Need]] = {
 }
 
 
-POSTED = ("/admin/start", "/admin/stop", "/admin/cancel")  # here asked by GET
+POSTED = ("/admin/start", "/admin/stop", "/admin/restart", "/admin/cancel")  # here asked by GET
+
+READING = ("GET", "HEAD", "POST")
+CHANGING = ("PUT", "PATCH", "DELETE")
 
 
 def test_every_route_and_what_it_needs(keyed: tuple[Proxy, Stub, Path]) -> None:
@@ -85,7 +88,9 @@ def test_every_route_and_what_it_needs(keyed: tuple[Proxy, Stub, Path]) -> None:
         "/admin/starts": Need.ADMIN,
         **dict.fromkeys(POSTED, Need.ADMIN),
     } == ROUTES
-    assert need("/v1/anything") is Need.INFER
+    for path in ("/v1/anything", "/coder/v1/anything", "/score"):
+        assert {need(method, path) for method in READING} == {Need.INFER}
+        assert {need(method, path) for method in (*CHANGING, "MERGE")} == {Need.ADMIN}
     source = "".join((ROOT / f"llmpod/proxy/{name}.py").read_text() for name in ("ops", "admin"))
     served = {line.split('"')[1] for line in source.splitlines() if "@router." in line}
     assert served == set(ROUTES)
@@ -111,6 +116,26 @@ def test_matrix_of_routes_forms_and_rights(keyed: tuple[Proxy, Stub, Path], who:
                 assert reply.json["error"]["type"] == "authentication_error"
     assert bool(server.turns) == (Need.INFER in MAY.get(who or "", set()))
     assert refused or who == "admin"
+
+
+@pytest.mark.parametrize("who", [None, "wrong", "coder", *MAY])
+def test_who_may_change_and_delete_on_the_model_server(
+    keyed: tuple[Proxy, Stub, Path], who: str | None
+) -> None:
+    """Found by a review: whoever could ask for an answer could delete what is there, by the owner's authority."""
+    front, server, _ = keyed
+    server.turns.clear()
+    headers = {} if who is None else {"x-api-key": KEYS.get(who, "sk-local-wrong")}
+    for path, method in itertools.product(("/v1/models/z", "/v1/files/f", "/coder/v1/x", "/score"), CHANGING):
+        with Client(front.port) as client:
+            client.send(method, path, headers=headers)
+            reply = client.reply()
+        if who == "admin":
+            assert reply.status not in (401, 403, 429), (method, path)
+            continue
+        assert reply.status in ((403,) if who in KEYS and who != "expired" else (401, 429)), (method, path)
+    asked = {turn.method for turn in server.turns}
+    assert asked == (set(CHANGING) if who == "admin" else set())
 
 
 def spelled(key: str) -> list[bytes]:
@@ -180,7 +205,7 @@ def test_what_a_key_asks_for_is_asked_by_post(keyed: tuple[Proxy, Stub, Path], m
     """Found by a review: any other method with a body passed by the models and the budgets of a key."""
     front, server, _ = keyed
     server.turns.clear()
-    headers = {"Authorization": f"Bearer {KEYS['coder']}"}
+    headers = {"Authorization": f"Bearer {KEYS['coder' if method in READING else 'admin']}"}
     assert front.ask(chat_body(model="other"), method=method, headers=headers).status == 405
     assert not server.turns
 
