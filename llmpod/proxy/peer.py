@@ -1,16 +1,20 @@
-"""Not a credential: which user's program is at the other end of a loopback connection, from the kernel's table."""
+"""Not a credential: which user's program is at the other end of a loopback connection, by the kernel's word."""
 
 import asyncio
-import ipaddress
 import os
 import sys
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
+from llmpod.proxy import sockdiag
+from llmpod.proxy.sockdiag import End, Found
+
 _UID, _INODE = 7, 9  # columns of a line
-_TABLES: Final = {4: Path("/proc/net/tcp"), 6: Path("/proc/net/tcp6")}
+_V4: Final = Path("/proc/net/tcp")
+_V6: Final = Path("/proc/net/tcp6")
 
 
 class Ends(NamedTuple):
@@ -31,26 +35,45 @@ def ends_of(transport: asyncio.Transport) -> Ends:
 
 def known() -> bool:
     """Whether this system says whose connection one is."""
-    return _TABLES[4].exists()
+    return _V4.exists()
 
 
 def owner(ends: Ends) -> int | None:
     """The uid of the program at the client's end; None when it is not on this machine or already gone.
 
-    The table (proc(5)) holds for each socket its own end, the far one, in the eighth column the uid and in the tenth
-    the inode. A socket that its program has closed belongs to nobody: its inode is 0, and its uid, then 0, too, is
-    not that of root.
+    A socket that its program has closed belongs to nobody: its inode is 0, and its uid, then 0, too, is not that of
+    root.
     """
     try:
-        mine, far = (_spelled(*ends[:2]), _spelled(*ends[2:]))
-        table = _TABLES[4 if len(mine) < 20 else 6].read_bytes()
-    except (OSError, ValueError):
+        own, far = _end(ends.client, ends.client_port), _end(ends.local, ends.local_port)
+    except ValueError:
         return None
-    at = table.find(b": %b %b " % (mine, far))
-    if at < 0:
-        return None
-    columns = table[at : table.find(b"\n", at)].split()
-    return int(columns[_UID]) if int(columns[_INODE]) else None
+    try:
+        found = sockdiag.find(own, far)
+    except OSError:
+        found = in_table(own, far)
+    return found.uid if found is not None and found.inode else None
+
+
+def in_table(own: End, far: End) -> Found | None:
+    """The connected socket with these ends in the kernel's table, where the kernel answers no questions (sockdiag.py).
+
+    The table (proc(5)) holds for each socket its own end, the far one, in the eighth column the uid and in the tenth
+    the inode. It is read as a whole: 60 ms for 4,000 connections (measured).
+    """
+    mapped = b"0000000000000000" + _words(b"\0\0\xff\xff")  # an IPv4 address on a socket for both kinds
+    kinds = {_V4: b"", _V6: mapped} if own.address.version == 4 else {_V6: b""}
+    for table, before in kinds.items():
+        mine, theirs = (before + _words(end.address.packed) + b":%04X" % end.port for end in (own, far))
+        try:
+            lines = table.read_bytes()
+        except OSError:
+            continue
+        at = lines.find(b": %b %b " % (mine, theirs))
+        if at >= 0:
+            columns = lines[at : lines.find(b"\n", at)].split()
+            return Found(int(columns[_UID]), int(columns[_INODE]))
+    return None
 
 
 def is_same_user(ends: Ends) -> bool:
@@ -63,9 +86,13 @@ def unmapped(address: str) -> str:
     return address.removeprefix("::ffff:") if "." in address else address
 
 
-def _spelled(address: str, port: int) -> bytes:
-    """An end as the table spells it: words of 32 bits in the machine's byte order, and the port, in hex."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    packed = (getattr(parsed, "ipv4_mapped", None) or parsed).packed
+def _end(address: str, port: int) -> End:
+    """Raises ValueError: there is no such address, as when the other end has gone."""
+    parsed = ip_address(address.partition("%")[0])
+    return End(parsed if isinstance(parsed, IPv4Address) else parsed.ipv4_mapped or parsed, port)
+
+
+def _words(packed: bytes) -> bytes:
+    """An address as the table spells it: words of 32 bits in the machine's byte order, in hex."""
     words = [int.from_bytes(packed[n : n + 4], sys.byteorder) for n in range(0, len(packed), 4)]
-    return b"".join(b"%08X" % word for word in words) + b":%04X" % port
+    return b"".join(b"%08X" % word for word in words)
