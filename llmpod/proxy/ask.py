@@ -6,6 +6,7 @@ from hashlib import sha256
 from llmpod.cache import KeyPolicy, RequestKey
 from llmpod.config import CallerKey, ProxySettings
 from llmpod.proxy.headers import CREDENTIALS, Headers, get
+from llmpod.proxy.peer import source_of
 from llmpod.proxy.wish import Wish
 
 
@@ -77,6 +78,11 @@ class Ask:
         if facts.content_type is None:
             facts.content_type = get(self.headers, b"content-type").decode("latin-1")
         return facts.content_type
+
+    @property
+    def turn(self) -> str:
+        """Whose turns and limits it uses: those of its key, or of where it comes from."""
+        return self.leave.caller or source_of(self.client)
 
     def owner(self, *, passes_credentials: bool) -> bytes:
         """Whose part of the cache this is: that of the key it came with, or of what the endpoint is shown."""

@@ -128,17 +128,17 @@ class Gate:
         try:
             return self.keyring.find(headers)
         except Unauthorized:
-            self._count_guess(client)
+            self._count_guess(peer.source_of(client))
             raise
 
-    def _count_guess(self, client: str) -> None:
+    def _count_guess(self, source: str) -> None:
         """A wrong key came. Raises TooManyGuesses when that is too much; a right one is never held up by them."""
         now = self._clock()
-        left, at = self._guesses.pop(client, (GUESSES_PER_SECOND, now))
+        left, at = self._guesses.pop(source, (GUESSES_PER_SECOND, now))
         left = min(GUESSES_PER_SECOND, left + (now - at) * GUESSES_PER_SECOND) - 1.0
         while len(self._guesses) >= MAX_GUESSERS:
             del self._guesses[next(iter(self._guesses))]
-        self._guesses[client] = (max(left, 0.0), now)
+        self._guesses[source] = (max(left, 0.0), now)
         if left < 0.0:
             raise TooManyGuesses("Too many wrong keys came from your address.", retry_after=1)
 

@@ -21,6 +21,7 @@ from llmpod.proxy.accounts import DAY, Accounts
 from llmpod.proxy.ask import Ask
 from llmpod.proxy.costs import Bill, Book
 from llmpod.proxy.meter import Meter, Tokens
+from llmpod.proxy.peer import source_of
 
 MAX_ACCOUNTS: Final = 4096
 MAX_PATHS: Final = 1024
@@ -235,7 +236,7 @@ class Limiter:
         """The account for one rule; of too many, the one that was silent longest is forgotten."""
         who = ""
         if rule.per is not Per.EVERYBODY:
-            who = (ask.leave.caller if rule.per is Per.CALLER else "") or ask.client
+            who = ask.turn if rule.per is Per.CALLER else source_of(ask.client)
         name = (rule.number, who, rule.requests, rule.tokens)
         account = self._accounts.pop(name, None)
         if account is None:

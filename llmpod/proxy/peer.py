@@ -3,12 +3,13 @@
 import asyncio
 import os
 import sys
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
+from llmpod.memo import remembered
 from llmpod.proxy import sockdiag
 from llmpod.proxy.sockdiag import End, Found
 
@@ -84,6 +85,25 @@ def is_same_user(ends: Ends) -> bool:
 def unmapped(address: str) -> str:
     """An IPv4 address as everybody writes it, on a socket for both kinds, too (RFC 4291, 2.5.5.2)."""
     return address.removeprefix("::ffff:") if "." in address else address
+
+
+@remembered(1024)
+def source_of(address: str) -> str:
+    """Where a client is, for what is counted by it: an IPv4 address, or the network of an IPv6 one.
+
+    Whoever has one IPv6 address has a /64 of them to choose from (RFC 4291, 2.5.4; RFC 6177). Loopback stays itself.
+
+    Args:
+        address: of a connection; a text that is none stays what it is.
+    """
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv4Address) or parsed.is_loopback:
+        return str(parsed)
+    network = IPv6Address(int(parsed) >> 64 << 64)
+    return str(parsed.ipv4_mapped or network)
 
 
 def _end(address: str, port: int) -> End:

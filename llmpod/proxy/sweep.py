@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from llmpod.config import ProxySettings
 from llmpod.proxy.answer import Answer
+from llmpod.proxy.peer import source_of
 
 SLOTS: Final = 8
 ROUND_SECONDS: Final = (0.1, 2.0)  # one look at everybody takes between these
@@ -136,7 +137,8 @@ class Door:
 
     Args:
         most: connections altogether.
-        most_per_source: from one address; programs of this machine share one, so they are not counted by it.
+        most_per_source: from one address or network of IPv6; programs of this machine share one, so they are
+            not counted by it.
         say: told of refusals, once a second at most, with their number.
         clock: monotonic seconds.
     """
@@ -164,22 +166,24 @@ class Door:
 
     def enter(self, client: str) -> bool:
         """Whether one more may come in; who may not need not leave."""
+        source = source_of(client)
         if self._inside >= self._most or (
-            self._sources[client] >= self._most_per_source and not _is_local(client)
+            self._sources[source] >= self._most_per_source and not _is_local(client)
         ):
             self._refused += 1
             self.refused += 1
             self._tell()
             return False
         self._inside += 1
-        self._sources[client] += 1
+        self._sources[source] += 1
         return True
 
     def leave(self, client: str) -> None:
+        source = source_of(client)
         self._inside -= 1
-        self._sources[client] -= 1
-        if not self._sources[client]:
-            del self._sources[client]
+        self._sources[source] -= 1
+        if not self._sources[source]:
+            del self._sources[source]
 
     def _tell(self) -> None:
         now = self._clock()
