@@ -18,6 +18,7 @@ from llmpod.text import one_line
 
 KEPT = 5
 _TAIL_BYTES = 256 * 1024
+_BRIEF_CHARS = 400
 
 
 class Machines:
@@ -121,6 +122,8 @@ class Machines:
 
 
 def brief(lines: Iterable[str]) -> str:
-    """The end of a log within a sentence."""
+    """The end of a log within a sentence, in whole words: who masks it does not know half a secret for one."""
     text = " | ".join(lines)
-    return f"; its last lines: {text[-400:]}" if text else "; it said nothing"
+    if len(text) > _BRIEF_CHARS:
+        text = f"… {text[-_BRIEF_CHARS:].partition(' ')[2]}".rstrip()
+    return f"; its last lines: {text}" if text else "; it said nothing"

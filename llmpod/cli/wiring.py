@@ -239,7 +239,7 @@ def open_plane(
             key,
             store,
             backend,
-            _prober(config, backend),
+            _prober(config, backend, store.veil),
             proxy,
             clock,
             point or failpoint.point(environ),
@@ -248,9 +248,9 @@ def open_plane(
         backend.close()
 
 
-def _prober(config: Config, backend: Backend) -> Prober:
+def _prober(config: Config, backend: Backend, veil: Veil) -> Prober:
     """Asks model servers: those that a request wakes, and bills for, with care."""
-    prober = HttpProber()
+    prober = HttpProber(veil)
     if isinstance(backend, ServerlessEndpoint):
         return ServerlessProber(backend, Machines(config.directory / "machines"), prober)
     return prober

@@ -18,10 +18,12 @@ from llmpod.bounded import bounded
 from llmpod.model import ANY_NAME, Health, Instance, Phase
 from llmpod.secret import Secret
 from llmpod.text import one_line
+from llmpod.veil import Veil
 from llmpod.web import Session
 
 MAX_BYTES = 2**20
 MAX_DETAIL = 300
+LOOKED_AT = 8192  # bytes of an error: far more than is shown, so that no secret is cut there that would be
 MODELS = "/v1/models"
 _NO_LIST = (404, 405, 500, 501)  # not 503: llama.cpp answers that while it loads
 _ENDLESS = "its answer does not end"
@@ -48,6 +50,7 @@ class HttpProber:
     by size. A whole check takes at most ``2 * quick_seconds + answer_seconds``.
 
     Args:
+        veil: takes the secrets out of what servers say.
         quick_seconds: limit of one small request, from its start to its last byte.
         answer_seconds: limit of the one-token completion (the first one may compile kernels).
         clock: monotonic seconds.
@@ -55,11 +58,13 @@ class HttpProber:
 
     def __init__(
         self,
+        veil: Veil | None = None,
         *,
         quick_seconds: float = 5.0,
         answer_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._veil = veil or Veil()
         self._quick = quick_seconds
         self._answer = answer_seconds
         self._clock = clock
@@ -80,7 +85,10 @@ class HttpProber:
             health = _pinged(server, seen.ping_path, self._quick) or self._first(
                 server, served_name, key_optional=seen.key_optional, was_ready=was_ready
             )
-        return replace(health, detail=one_line(health.detail, MAX_DETAIL))
+        shown = self._veil.mask(
+            one_line(health.detail)
+        )  # before it is cut: half a secret is not known for one
+        return replace(health, detail=one_line(shown, MAX_DETAIL))
 
     def _first(self, server: "_Server", served_name: str, *, key_optional: bool, was_ready: bool) -> Health:
         bare = server.ask(MODELS, within=self._quick, with_key=False)
@@ -118,7 +126,8 @@ class HttpProber:
                 return Health(Phase.LOADING, answer)
             if answer.status == 200:
                 return Health(Phase.READY)
-            detail = detail or f"{path} answers {answer.status}: {answer.body[:160].decode(errors='replace')}"
+            said = answer.body[:LOOKED_AT].decode(errors="replace")
+            detail = detail or f"{path} answers {answer.status}: {said}"
             if answer.status not in (400, 404, 405, 422):
                 break
         return Health(Phase.LOADING, detail)

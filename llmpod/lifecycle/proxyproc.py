@@ -271,7 +271,8 @@ class ProxyProcess:
                 f"Port {self.port} is in use by {owner(self.port)}; no pod was started.",
                 hint="Stop that program or set another `proxy_port`.",
             )
-        tail = self._store.log_file.read_text(encoding="utf-8", errors="replace")[-600:].strip()
+        text = self._store.log_file.read_text(encoding="utf-8", errors="replace")
+        tail = self._store.veil.mask(text)[-600:].strip()  # half a secret would not be known for one
         return LlmpodError(f"The proxy ended at once (exit code {code}): {tail}")
 
 
