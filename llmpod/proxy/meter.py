@@ -29,12 +29,16 @@ class Meter:
 
     Args:
         bill: what it costs; None where that does not count.
+
+    Attributes:
+        model_key: whose limit counts it as well; empty: none.
     """
 
-    __slots__ = ("_bytes", "_events", "_said", "_tail", "bill")
+    __slots__ = ("_bytes", "_events", "_said", "_tail", "bill", "model_key")
 
     def __init__(self, bill: Bill | None = None) -> None:
         self.bill = bill
+        self.model_key = ""
         self._tail = b""
         self._bytes = 0
         self._events = 0

@@ -26,6 +26,7 @@ from llmpod.proxy.headers import NOSNIFF
 from llmpod.proxy.hits import Hits
 from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.keeper import Keeper
+from llmpod.proxy.limits import Limiter
 from llmpod.proxy.loading import Lobby
 from llmpod.proxy.origin import Origin
 from llmpod.proxy.replies import JSON_TYPE
@@ -51,6 +52,7 @@ class Relay:
         dispatch: Dispatch,
         keepalive: Keepalive,
         lobby: Lobby,
+        limiter: Limiter,
     ) -> None:
         self._mode = settings.cache_mode
         self._desk = desk
@@ -61,6 +63,7 @@ class Relay:
         self._keeper = keeper
         self._dispatch = dispatch
         self._lobby = lobby
+        self._limiter = limiter
         self._tasks: set[asyncio.Task[None]] = set()
 
     def serve(self, ask: Ask, answer: Answer) -> None:
@@ -95,7 +98,9 @@ class Relay:
             ask.facts.checked = True
         if ask.method != "POST":
             self._plain(ask, destination, answer)
-        elif ask.key is None and len(ask.body) > BIG_BODY:
+            return
+        self._limiter.admit(answer.ask, destination.model_key, answer.meter)
+        if ask.key is None and len(ask.body) > BIG_BODY:
             self._later(self._large(ask, destination, answer), answer)
         else:
             self._answer(ask, self._desk.key(ask, destination), destination, answer)
