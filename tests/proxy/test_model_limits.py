@@ -94,9 +94,10 @@ def test_tokens_are_taken_of_the_model_that_was_asked(accounts: Accounts, clock:
 
 
 def configured(limit: object) -> Config:
-    models = {"chat": {"model": "org/a"}, "coder": {"model": "org/b", "rate_limit": limit}}
-    ways = {name: {**model, "process": {"command": ["serve"]}} for name, model in models.items()}
-    return parse({"backend": "process", "models": ways}, path=Path("/nowhere/c.json"), environ={})
+    chat = {"model": "org/a", "process": {"command": ["serve"]}}
+    coder = {"model": "org/b", "process": {"command": ["serve"]}, "rate_limit": limit}
+    document = {"backend": "process", "models": {"chat": chat, "coder": coder}}
+    return parse(document, path=Path("/nowhere/c.json"), environ={})
 
 
 def test_it_is_a_key_of_a_model_and_reaches_the_proxy(tmp_path: Path) -> None:
