@@ -27,6 +27,7 @@ WINDOW_SECONDS = 60.0
 FIRST_PAUSE = 0.1  # seconds before a second start; twice that before each further one
 # told to end, in its own words or in the system's; a wrong configuration (EX_CONFIG); a port that is taken
 FINAL = frozenset({0, -signal.SIGTERM, -signal.SIGINT, 78, 98})
+NO_PROCESS = 71  # EX_OSERR of sysexits.h
 LOG_BYTES = 10 * 2**20
 _LOOK_SECONDS = 60.0
 _PIECE = 2**16
@@ -85,9 +86,7 @@ class Warden:
     def stay(self) -> int:
         """Until the proxy is over; returns its last exit code."""
         while True:
-            self._proxy = self._start()
-            self._note()
-            code = self._watch(self._proxy)
+            code = self._once()
             self._proxy = None
             if self._kill_at is not None or code in FINAL:
                 self._note()
@@ -97,6 +96,16 @@ class Warden:
             self._note(gave_up=pause is None)
             if pause is None or not self._rest(pause):
                 return code
+
+    def _once(self) -> int:
+        """One start and what comes of it; a system that has no process to give now may have one in a moment."""
+        try:
+            self._proxy = self._start()
+        except OSError as e:
+            sys.stderr.write(f"The proxy cannot be started: {e}\n")
+            return NO_PROCESS
+        self._note()
+        return self._watch(self._proxy)
 
     def _start(self) -> "subprocess.Popen[bytes]":
         """It begins deaf to SIGHUP, which would end it until it listens; what it would miss it reads at its start."""

@@ -86,7 +86,7 @@ class Journal:
     def bug(self, error: BaseException) -> None:
         """Note an exception that nobody expected, with the end of its trace."""
         trace = "".join(traceback.format_exception(error, limit=-3))
-        self.log.error("bug", error=type(error).__name__, trace=trace[-900:])
+        self.log.error("bug", error=type(error).__name__, trace=self.log.veil.mask(trace)[-900:])
 
     def flush(self, most: int = BATCH) -> bool:
         """Hand up to ``most`` lines to the log; True when more are waiting."""

@@ -150,13 +150,14 @@ class _Bridge(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else None
+        trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
         event = self._log.error if record.levelno >= logging.ERROR else self._log.warning
         try:
             message = record.getMessage().strip()
         except (TypeError, ValueError):
             message = str(record.msg)
-        event("library", logger=record.name, message=message, **({"trace": trace[-900:]} if trace else {}))
+        trace = self._log.veil.mask(trace)[-900:]  # half a secret would not be known for one
+        event("library", logger=record.name, message=message, **({"trace": trace} if trace else {}))
 
 
 def _to_stderr(block: bytes) -> None:

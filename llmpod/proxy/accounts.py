@@ -90,6 +90,7 @@ class Accounts:
             self._stopping.set()
             await self._task
             self._task = None
+            await self._save()  # what came while the last one was written
 
     def _load(self) -> None:
         if self._path is None:

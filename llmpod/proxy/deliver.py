@@ -176,7 +176,9 @@ class Delivery:
             self._led = self._answer.blank = False
             return
         self._answer.events = streams
-        self._answer.start(head.status, [*head.headers, *(STREAM_FIELDS if streams else ())])
+        # what is taken out would be missing to a length that the server has named
+        fields = [item for item in head.headers if self._filter is None or item[0] != b"content-length"]
+        self._answer.start(head.status, [*fields, *(STREAM_FIELDS if streams else ())])
 
     def _gathered(self, head: Head, *, streams: bool) -> bool:
         """Whether the whole body must be there before this client can be given anything of it."""

@@ -31,13 +31,15 @@ class Meter:
         bill: what it costs; None where that does not count.
 
     Attributes:
+        begun: a model server was asked; before that nothing was taken.
         model_key: whose limit counts it as well; empty: none.
     """
 
-    __slots__ = ("_bytes", "_events", "_said", "_tail", "bill", "model_key")
+    __slots__ = ("_bytes", "_events", "_said", "_tail", "begun", "bill", "model_key")
 
     def __init__(self, bill: Bill | None = None) -> None:
         self.bill = bill
+        self.begun = False
         self.model_key = ""
         self._tail = b""
         self._bytes = 0
@@ -48,6 +50,7 @@ class Meter:
         """A model server is asked from now on. Raises BudgetSpent."""
         if self.bill is not None:
             self.bill.begin(destination, model)
+        self.begun = True
 
     def hear(self, counts: bytes) -> None:
         """What the server said of it, and the client is not given."""

@@ -26,7 +26,7 @@ def ends_of(transport: asyncio.Transport) -> Ends:
     """Both ends of a connection; empty where there are none any more."""
     client, port = get_remote_addr(transport) or ("", 0)
     local, local_port = get_local_addr(transport) or ("", 0)
-    return Ends(client, port, local, local_port or 0)
+    return Ends(unmapped(client), port, unmapped(local), local_port or 0)
 
 
 def known() -> bool:
@@ -56,6 +56,11 @@ def owner(ends: Ends) -> int | None:
 def is_same_user(ends: Ends) -> bool:
     """Whether the client is a program of the user who runs this one, or of root."""
     return owner(ends) in (os.getuid(), 0)
+
+
+def unmapped(address: str) -> str:
+    """An IPv4 address as everybody writes it, on a socket for both kinds, too (RFC 4291, 2.5.5.2)."""
+    return address.removeprefix("::ffff:") if "." in address else address
 
 
 def _spelled(address: str, port: int) -> bytes:

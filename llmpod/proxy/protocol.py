@@ -284,9 +284,9 @@ class EdgeProtocol(Intake):
         if ticket is not None:
             self._house.slots.leave(ticket)
         if isinstance(current, Answer) and current.meter is not None:
-            # neither an error nor what came from the cache takes anything
+            # neither an error nor what came from the cache takes anything, nor who left before his turn
             counts = (current.status < 400 or current.status == LEFT) and current.cache != "HIT"
-            self._house.limiter.used(current.ask, current.meter, counts=counts)
+            self._house.limiter.used(current.ask, current.meter, counts=counts and current.meter.begun)
         if self._house.room.guests and not self._waiting:
             self._house.room.free(self, but=self._body.size if self._since else 0)
         self._server_state.total_requests += 1

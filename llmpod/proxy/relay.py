@@ -96,11 +96,11 @@ class Relay:
         if not ask.facts.checked:
             guard.check(ask.method, ask.target.partition(b"?")[0], ask.headers, has_body=ask.has_body)
             ask.facts.checked = True
+        if ask.method == "POST" or ask.body:
+            self._limiter.admit(answer.ask, destination.model_key, answer.meter)
         if ask.method != "POST":
             self._plain(ask, destination, answer)
-            return
-        self._limiter.admit(answer.ask, destination.model_key, answer.meter)
-        if ask.key is None and len(ask.body) > BIG_BODY:
+        elif ask.key is None and len(ask.body) > BIG_BODY:
             self._later(self._large(ask, destination, answer), answer)
         else:
             self._answer(ask, self._desk.key(ask, destination), destination, answer)
@@ -166,6 +166,8 @@ class Relay:
     # --- from upstream ------------------------------------------------------------------------------------
     def _plain(self, ask: Ask, destination: Destination, answer: Answer) -> None:
         """Everything that is not a POST: forwarded, never stored."""
+        if ask.body and ask.leave.key is not None:
+            raise guard.MethodNotAllowed("With a key only a POST may carry a body: what it asks for counts.")
         name = models.names_one(ask.path)
         if ask.method in ("GET", "HEAD") and (ask.path == models.PATH or name is not None):
             alone = answer.ask is not ask  # asked for at its own address

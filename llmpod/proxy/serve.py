@@ -22,6 +22,7 @@ from llmpod.proxy import exposure
 from llmpod.proxy.app import Front
 from llmpod.proxy.bounds import hold_standard_files
 from llmpod.proxy.protocol import EdgeProtocol
+from llmpod.proxy.reception import Reception
 from llmpod.veil import Veil
 
 BACKLOG: Final = 2048
@@ -39,6 +40,20 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._front = front
         self._asked_at = float("inf")
+        self._reception: Reception | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the lifespan, then the door; that of TLS is our own."""
+        front, ours = self._front, self._front.certificates is not None
+        await super().startup([] if ours else sockets)
+        if front.certificates is not None and sockets:
+            self._reception = Reception(
+                sockets[0],
+                front.certificates.context,
+                config=self.config,
+                state=self.server_state,
+                app_state=self.lifespan.state,
+            )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -86,6 +101,8 @@ class _Server(uvicorn.Server):
             self._front.ops.draining = True
         for server in self.servers:
             server.close()
+        if self._reception is not None:
+            self._reception.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
 
@@ -136,7 +153,6 @@ def _config(front: Front) -> uvicorn.Config:
         server_header=False,
     )
     config.load()
-    config.ssl = front.certificates.context if front.certificates is not None else None
     return config
 
 

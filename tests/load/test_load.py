@@ -150,13 +150,14 @@ def test_too_much_is_shed_early_and_cheaply(
     say(bar="G12", capacity=capacity, alone=alone, memory=memory, cpu_each=cpu_each, **runs[10])
     assert set(runs[0.5]["by_status"]) == {"200"}
     assert set(runs[10]["by_status"]) == {"200", "503"}
-    slack = 1 if places >= 16 else 4  # the sample runs on machines that do other things
-    assert served["p99"] <= 2 * slack * alone["p99"]
-    assert refused["p99"] <= slack * (0.02 + 2 * runs[10]["late"])
-    assert cpu_each < slack * 0.0005
-    assert served["count"] / seconds >= 0.9 / slack * places / alone["p50"]
-    assert runs[10]["asked"] >= 0.8 / slack * 10 * capacity * seconds
+    assert cpu_each < 0.002
     assert memory < 256 * MIB
+    if places < 16:  # how quickly it is done, a machine tells that does nothing else
+        return
+    assert served["p99"] <= 2 * alone["p99"]
+    assert refused["p99"] <= 0.02 + 2 * runs[10]["late"]
+    assert served["count"] / seconds >= 0.9 * places / alone["p50"]
+    assert runs[10]["asked"] >= 0.8 * 10 * capacity * seconds
 
 
 def test_an_endless_header_and_a_thousand_looks(tmp_path: Path, env: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -15,14 +16,15 @@ from tests.support.process import Finished, run
 _FAKETIME = ("/usr/lib/{}/faketime/libfaketime.so.1", "/usr/local/lib/faketime/libfaketime.so.1")
 
 
-def until(install: Install, phase: str, *, most: int = 30) -> dict[str, Any]:
-    """Passes until the state file says that phase; what it says then."""
+def until(install: Install, phase: str, *, most: int = 1000, within: float = 30.0) -> dict[str, Any]:
+    """Passes until the state file says that phase; what it says then. ``within``: seconds, for graces are some."""
     seen: list[str] = []
-    for _ in range(most):
+    deadline = time.monotonic() + within
+    while len(seen) < most and time.monotonic() < deadline:
         seen.append(install.manage().out.strip())
         if (record := install.state())["phase"] == phase:
             return record
-    raise AssertionError(f"not {phase} after {most} passes:\n" + "\n".join(seen))
+    raise AssertionError(f"not {phase} after {len(seen)} passes:\n" + "\n".join(seen))
 
 
 def calls(install: Install, method: str) -> list[dict[str, Any]]:

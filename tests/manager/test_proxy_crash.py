@@ -190,6 +190,16 @@ while True: signal.pause()
         assert warden.wait() == 0
 
 
+def test_a_start_that_the_system_refuses_is_a_crash_like_others(tmp_path: Path, env: dict[str, str]) -> None:
+    """Found by a review: it was the warden's own end, without a word to the manager."""
+    program = tmp_path / "once"
+    program.write_text('#!/bin/sh\nrm "$0"\nexit 1\n')
+    program.chmod(0o700)
+    with running([*started(tmp_path, "")[:-5], program], env=env) as warden:
+        assert warden.wait(within=SLOW) == proxy_warden.NO_PROCESS
+    assert (noted(tmp_path)["gave_up"], noted(tmp_path)["crashes"]) == (True, MAX_CRASHES)
+
+
 def test_sighup_does_not_end_a_proxy_that_does_not_listen_for_it_yet(
     tmp_path: Path, env: dict[str, str]
 ) -> None:

@@ -191,6 +191,26 @@ def test_names_of_models_cannot_fill_the_memory() -> None:
     assert b"\nx{" not in text
 
 
+def test_no_half_of_a_secret_is_left_where_a_trace_is_cut() -> None:
+    """Found by a review: what was cut in the middle was no longer known for what it was."""
+    secret = "a-secret-of-thirty-characters!"
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    page = Page()
+    try:
+        log = open_log(write=page, veil=Veil([secret]))
+        for size in range(860, 910, 5):
+            error = ValueError(secret + "e" * size)
+            Journal(log, Metrics()).bug(error)
+            logging.getLogger("some.library").error("odd", exc_info=error)
+        log.close()
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+    assert len(page.lines) == 20
+    assert not [line for line in page.lines if "characters!" in str(line["trace"])]
+
+
 @pytest.mark.parametrize(
     ("accept", "text"),
     [("", False), ("*/*", False), ("application/json", False), ("text/html,*/*", False), ("text/plain", True),

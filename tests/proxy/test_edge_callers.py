@@ -175,6 +175,16 @@ def test_a_key_for_one_model(keyed: tuple[Proxy, Stub, Path]) -> None:
     assert len(server.turns) == 1
 
 
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "GET"])
+def test_what_a_key_asks_for_is_asked_by_post(keyed: tuple[Proxy, Stub, Path], method: str) -> None:
+    """Found by a review: any other method with a body passed by the models and the budgets of a key."""
+    front, server, _ = keyed
+    server.turns.clear()
+    headers = {"Authorization": f"Bearer {KEYS['coder']}"}
+    assert front.ask(chat_body(model="other"), method=method, headers=headers).status == 405
+    assert not server.turns
+
+
 def test_health_tells_a_stranger_little(keyed: tuple[Proxy, Stub, Path]) -> None:
     front, server, _ = keyed
     stranger, friend = call(front, "/health", {}).json, call(front, "/health", forms(KEYS["infer"])[0]).json

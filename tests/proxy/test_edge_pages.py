@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -182,3 +184,20 @@ def test_no_get_wakes_a_model(tmp_path: Path, env: dict[str, str]) -> None:
         assert ask(front, "POST", CHAT).status == 503
         assert front.process.stop() == 0
         assert '"wake_wanted": null' not in usage.read_text()
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or not socket.has_dualstack_ipv6(),
+    reason="needs sockets for both kinds of addresses, and all of 127.0.0.0/8",
+)
+def test_an_address_of_ours_is_its_name_on_a_socket_for_both_kinds(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
+    """Found by a review: a proxy on `::` did not know itself by its IPv4 address."""
+    bind = {"LLMPOD_HOST": "::", "LLMPOD_ALLOW_INSECURE_BIND": "true"}
+    with (
+        proxy(env | settings(tmp_path / "c", "http://127.0.0.1:9", **bind)) as front,
+        socket.create_connection(("127.0.0.2", front.port), 10) as sock,
+    ):
+        sock.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.2\r\n\r\n")
+        assert sock.recv(64).startswith(b"HTTP/1.1 200 ")

@@ -1,5 +1,6 @@
 """TLS: what is spoken, the certificate we make ourselves, and its renewal under open connections."""
 
+import contextlib
 import datetime as dt
 import json
 import shutil
@@ -133,6 +134,31 @@ def _refused(front: Proxy, context: ssl.SSLContext) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl program")
+def test_who_says_nothing_is_counted_and_has_to_go(
+    cache_dir: Path, tmp_path: Path, env: dict[str, str]
+) -> None:
+    """Found by a review: before its handshake a connection stood outside all limits, for a minute."""
+    authority = trustme.CA()
+    limits = {"LLMPOD_MAX_CONNECTIONS": "3", "LLMPOD_HEADER_SECONDS": "2"}
+    with proxy(
+        env | settings(cache_dir, "http://127.0.0.1:9", **limits) | issue(tmp_path, authority)
+    ) as front:
+        silent = [socket.create_connection(("127.0.0.1", front.port), 20) for _ in range(6)]
+        silent[0].sendall(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a handshake
+        ended = [one.recv(1) for one in reversed(silent)]  # three at once, the others when their time is over
+        assert ended == [b""] * 6
+        with contextlib.closing(connect(front, trusting(authority))) as client:
+            client.send("GET", "/livez")
+            assert client.reply().status == 200
+            silent.append(socket.create_connection(("127.0.0.1", front.port), 20))
+            client.send("GET", "/metrics", headers={"Accept": "application/json"})
+            assert client.reply().json["connections_refused_total"] == 3
+        front.process.stop()
+        assert front.process.code == 0
+        for one in silent:
+            one.close()
+
+
 def test_a_certificate_of_our_own(cache_dir: Path, tmp_path: Path, env: dict[str, str]) -> None:
     config = tmp_path / "pod_config.json"
     config.write_text(json.dumps({"model": "a/b", "allowed_hosts": ["my-box.lan"]}))

@@ -125,6 +125,16 @@ def test_a_stream_without_counts_is_live_though_they_are_asked_for(generous: Pro
     assert (counted.cache, counted.body) == ("HIT", b"".join(sent))
 
 
+def test_a_stream_of_a_named_length_gets_another_without_counts(generous: Proxy, server: Stub) -> None:
+    """Found by a review: the next answer on the connection was taken for the missing end of this one."""
+    body = b"".join(frames("named", usage=True))
+    server.script = lambda turn: turn.reply(body, kind="text/event-stream")
+    with generous.client() as client:
+        for text in ("a named length", "and again", "a named length"):
+            ask(client, chat_body(text, stream=True))
+            assert client.reply().body == b"".join(frames("named"))
+
+
 def test_a_leader_that_leaves_hands_over(front: Proxy, server: Stub) -> None:
     """F57: documents too; the second one gets the answer of the first one's call."""
     go = held(server, "handed over")

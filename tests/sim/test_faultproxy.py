@@ -70,8 +70,8 @@ def test_where_nothing_listens_it_resets() -> None:
         port = listener.getsockname()[1]
     with (
         faulty(port) as wire,
+        pytest.raises(ConnectionResetError),  # as early as in connect
         socket.create_connection(("127.0.0.1", wire.port), 10) as client,
-        pytest.raises(ConnectionResetError),
     ):
         client.recv(1)
 

@@ -17,6 +17,7 @@ from tests.support.net import free_port
 from tests.support.pages import pages, pod_keys
 from tests.support.process import PYTHON, Finished, run
 from tests.support.source import ROOT
+from tests.support.wait import eventually
 
 FAST: Mapping[str, object] = {
     "container_seconds": 0.0,
@@ -95,13 +96,15 @@ class Install:
                     found += secrets.sightings({}, pid=process.pid, parent=True)
         return found
 
-    def passes_until(self, phase: str, *, most: int = 60) -> dict[str, Any]:
-        """Passes until the model is in that phase; its status."""
-        for _ in range(most):
+    def passes_until(self, phase: str, *, within: float = 60.0) -> dict[str, Any]:
+        """Passes until the model is in that phase; its status. ``within``: seconds, for graces are some."""
+
+        def there() -> dict[str, Any]:
             self.manage()
-            if (status := self.status())["phase"] == phase:
-                return status
-        raise AssertionError(f"not {phase} after {most} passes: {self.status()}")
+            status = self.status()
+            return status if status["phase"] == phase else {}
+
+        return eventually(there, within=within)
 
     def status(self) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self.manage("status", "--json").expect().out)

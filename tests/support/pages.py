@@ -31,8 +31,9 @@ def pod_keys(state_file: Path) -> dict[str, str | Path | None]:
     source = state_file.parent / ".llmpod" / state_file.stem / "install.key"
     if not source.is_file():
         return {}
-    found: dict[str, str | Path | None] = {"installation's secret": source.read_text().strip()}
-    with suppress(StateError):  # some tests damage what they find
+    found: dict[str, str | Path | None] = {}
+    with suppress(StateError, UnicodeDecodeError):  # some tests damage what they find
+        found["installation's secret"] = source.read_text().strip()
         store = Store(state_file)
         names = [record.name for record in store.load().records.values()]
         found |= {f"pod key of {name}": store.pod_key(name).reveal() for name in names if name}
