@@ -128,6 +128,9 @@ def test_it_counts_by_name_and_by_address_and_changes_while_the_proxy_runs(
         assert "requests a minute for coder" in replies[2].json["error"]["message"]
         assert 1 <= int(replies[2].headers["retry-after"]) <= 30
         assert post(by_name, "org/a").status == 503
+        with front.client() as client:
+            client.send("PUT", by_address, b'{"model": "org/b"}')
+            assert client.reply("PUT").status == 429, "by another method too"
         write(file, {**base, "LLMPOD_MODEL_LIMITS": '{"coder": {"requests_per_minute": 900}}'})
         assert told(front, "config_read")["changed"] == "model_limits"
         assert post(by_address).status == 503
