@@ -60,7 +60,7 @@ class Invocation:
         except ConfigError as e:
             if not salvage:
                 raise
-            self.say(f"{e}\nShutting down with what can be read of it.")
+            self.say(f"{e}\nGoing on with what can be read of it.")
             with suppress(ConfigError, StateError):
                 if (last := self._last_config()) is not None and not last.common.is_rented:
                     return last  # what runs is found by its section, of which little may be left

@@ -42,6 +42,7 @@ def proxy_environ(config: Config, environ: Mapping[str, str], store: Store) -> d
         "PREWARM_TOKENS": str(c.prewarm_tokens),
         "PREWARM_USD": str(c.prewarm_usd),
         **_model_environ(config),
+        **_model_limits_environ(config),
         **_edge_environ(c),
         **_demand_environ(config),
     }
@@ -69,6 +70,11 @@ def _edge_environ(c: PodConfig) -> dict[str, str]:
         "LLMPOD_MAX_IN_FLIGHT": "" if c.max_in_flight == 256 else str(c.max_in_flight),
     }
     return {name: value for name, value in values.items() if value}
+
+
+def _model_limits_environ(config: Config) -> dict[str, str]:
+    limits = {name: model.rate_limit for name, model in config.models.items() if model.rate_limit}
+    return {"LLMPOD_MODEL_LIMITS": rates_text(limits)} if limits else {}
 
 
 def demand_of(config: Config) -> dict[str, Demand]:
@@ -109,9 +115,9 @@ def routes_of(config: Config) -> tuple[Route, ...]:
     """The ways in to several models, or to one that has more than its name; the default one first."""
     names = sorted(config.models, key=lambda name: name != config.default)
     routes = tuple(_route(name, config.models[name], several=len(names) > 1) for name in names)
-    return (
-        routes if len(routes) > 1 or routes[0].filters or routes[0].path or len(routes[0].names) > 1 else ()
-    )
+    alone, limited = routes[0], config.models[config.default].rate_limit is not None
+    needed = len(routes) > 1 or alone.filters or alone.path or len(alone.names) > 1 or limited
+    return routes if needed else ()
 
 
 def _route(name: str, model: PodConfig, *, several: bool) -> Route:

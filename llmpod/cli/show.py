@@ -16,12 +16,12 @@ from llmpod.lifecycle.decide import MIN_RUN_SECONDS
 from llmpod.lifecycle.money import dollars
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import SUSPECT_SECONDS
+from llmpod.lifecycle.share import FAR_SECONDS
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.supervision import Notes, read_notes
 from llmpod.model import Phase, Record, Want
 
 STALE_SECONDS = 900.0
-FAR_SECONDS = 366 * 24 * 3600.0  # what ends later than that has no limit that anybody would want to read
 ALIVE = frozenset(Phase) - {Phase.STOPPED, Phase.FAILED}
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from llmpod.config.demand import DemandKeys
+from llmpod.config.rates import RateLimit
 from llmpod.config.section import Name, Token
 from llmpod.config.ways import DockerSection, ProcessSection, ServerlessSection, SlurmSection, StaticSection
 
@@ -46,6 +47,9 @@ class RouteKeys(DemandKeys):
     strip: tuple[FieldName, ...] = Field((), strict=False, description="Fields that no request keeps.")
     system_prompt: Annotated[str, Field(min_length=1, max_length=100_000)] | None = Field(
         None, description="Put before the messages of a chat that brings no system message of its own."
+    )
+    rate_limit: RateLimit | None = Field(
+        None, description="That each caller (or address, or all) may send to this model and use of it."
     )
 
 

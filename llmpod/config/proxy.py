@@ -8,16 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from llmpod.config.caching import (
-    ALL_MASKS,
-    MODES,
-    WEEK,
-    read_masks,
-    read_policy,
-    read_ttl,
-)
+from llmpod.config.caching import ALL_MASKS, MODES, WEEK, read_masks, read_policy, read_ttl
 from llmpod.config.demand import FOR_THE_MANAGER, Demand, read_demand, read_loading
-from llmpod.config.rates import RateLimit, TokenPrice, read_prices, read_rates
+from llmpod.config.rates import RateLimit, TokenPrice, read_model_limits, read_prices, read_rates
 from llmpod.config.routes import Route, read_routes
 from llmpod.config.settings_file import SETTINGS_VARIABLE, read_settings
 from llmpod.config.words import amount, choice, count, flag, none_or_seconds, seconds, words
@@ -49,7 +42,7 @@ class ProxySettings:
     manager of ``config_file`` with ``manager_environ`` alone; ``loading``: what clients get meanwhile, by User-Agent.
     ``cache_policy`` by path, ``*`` for the rest; ``cache_ttl_seconds`` None: for ever; ``cache_pace`` in events a
     second, 0: at once. ``own_key`` is the SHA-256 of the key of our own commands. ``rate_limits`` by pattern of path,
-    ``token_prices`` by model, ``*`` for the rest.
+    ``model_limits`` by the model's name in the configuration, ``token_prices`` by model, ``*`` for the rest.
     """
 
     host: str = "127.0.0.1"
@@ -114,6 +107,7 @@ class ProxySettings:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     rate_limits: Mapping[str, RateLimit] = field(default_factory=dict)
+    model_limits: Mapping[str, RateLimit] = field(default_factory=dict)
     token_prices: Mapping[str, TokenPrice] = field(default_factory=dict)
     routes: tuple[Route, ...] = ()
     demand: Mapping[str, Demand] = field(default_factory=dict)
@@ -225,6 +219,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LLMPOD_REQUESTS_PER_MINUTE": ("requests_per_minute", count(1, 10**9)),
     "LLMPOD_TOKENS_PER_MINUTE": ("tokens_per_minute", count(1, 10**12)),
     "LLMPOD_RATE_LIMITS": ("rate_limits", read_rates),
+    "LLMPOD_MODEL_LIMITS": ("model_limits", read_model_limits),
     "LLMPOD_TOKEN_PRICES": ("token_prices", read_prices),
     "LLMPOD_HOST": ("host", lambda _, text: text.strip()),
     "LLMPOD_AUTH": ("auth", lambda name, text: Auth(choice(*Auth)(name, text))),

@@ -75,4 +75,7 @@ def _reader(kind: Any, example: str) -> Callable[[str, str], Any]:
 
 
 read_rates = _reader(RateLimits, '{"/v1/embeddings": {"requests_per_minute": 60}}')
+read_model_limits = _reader(
+    Annotated[dict[str, RateLimit], Field()], '{"coder": {"requests_per_minute": 60}}'
+)
 read_prices = _reader(TokenPrices, '{"*": {"prompt": 0.15, "completion": 0.6}}')

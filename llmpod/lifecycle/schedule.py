@@ -16,8 +16,7 @@ STAY_SECONDS = 270  # what falls due between two runs is seen to by the first of
 PASS_SECONDS = 295  # below the interval; a pass that is cut off anywhere is continued by the next one
 SHUTDOWN_SECONDS = 360  # `--shutdown` waits up to 300 s for the pods' end
 TEMPORARY = 75  # the exit code for trouble that goes away by itself
-LATER = (69, TEMPORARY, 76)  # ends of a pass that leave nothing to do but to wait for the next one
-NEVER = (77, 78)  # no key, or a wrong configuration: another try would only say so again
+LATER = (69, TEMPORARY, 76, 77, 78)  # ends of a pass after which a later one goes on, and models may run
 RETRY_SECONDS = 30
 SHUTDOWN = "--shutdown"
 PASS = ("pass", "--for", str(STAY_SECONDS))
@@ -155,7 +154,9 @@ def _models(job: Job) -> str:
     """Proxy and models while a session lasts, or from boot to shutdown where the user lingers.
 
     It stays active without a process of its own, and its stop is the command that orders everything down: what to stop
-    need not be a process of this machine. ``ExecStop`` does not run after a failed start, which has started nothing.
+    need not be a process of this machine. ``ExecStop`` does not run after a start that failed (systemd.service(5)), so
+    a start counts as failed only where nothing of ours can run: another try follows then. A broken configuration or a
+    missing key is none of those; the passes say what is wrong.
     ``KillMode=process`` as above. A ``PrivateTmp`` would hide the cache from the passes of cron and of people.
     """
     title = f"llmpod proxy and models of {job.config}".replace("%", "%%")
@@ -166,13 +167,9 @@ def _models(job: Job) -> str:
         f"ExecStop={_exec_line(job.argv('service', 'stop'))}\n"
         f"TimeoutStartSec={PASS_SECONDS}\nTimeoutStopSec={SHUTDOWN_SECONDS}\nKillMode=process\n"
         f"Restart=on-failure\nRestartSec={RETRY_SECONDS}\n"
-        f"SuccessExitStatus={_codes(LATER)}\nRestartPreventExitStatus={_codes(NEVER)}\n"
+        f"SuccessExitStatus={' '.join(map(str, LATER))}\n"
         f"{_confined(job)}\n[Install]\nWantedBy=default.target\n"
     )
-
-
-def _codes(codes: tuple[int, ...]) -> str:
-    return " ".join(map(str, codes))
 
 
 def _confined(job: Job) -> str:

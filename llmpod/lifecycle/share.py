@@ -26,6 +26,10 @@ class UsageWriter:
         files.write_atomic(self._path, json.dumps(document), durable=durable)
 
 
+FAR_SECONDS = 366 * 24 * 3600.0
+"""What ends later than that has no limit that anybody would want to read."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Target:
     """Where one model answers now, as the proxy needs it. ``base_url`` has no ``/v1``.
@@ -95,7 +99,7 @@ class Follower:
             model=record.model,
             identity=identity_of(record.config) or record.model,
             served_name=record.served_name or record.model,
-            deadline=record.deadline,
+            deadline=_limit(record),
             usd_per_hour=record.usd_per_hour,
             max_model_len=length if isinstance(length := record.config.get("max_model_len"), int) else None,
             created_at=record.created_at,
@@ -106,3 +110,10 @@ class Follower:
             typical_start=self._store.typical_start(record.model),
             refusal=refusal,
         )
+
+
+def _limit(record: Record) -> float | None:
+    """When its run ends; None where nothing limits it."""
+    if record.deadline is None or record.created_at is None:
+        return None
+    return record.deadline if record.deadline - record.created_at < FAR_SECONDS else None

@@ -71,6 +71,11 @@ class Tally:
         self.today.requests += 1
         self.this_month.requests += 1
 
+    def unasked(self) -> None:
+        """The last request is not served after all; a new day may have begun since."""
+        self.today.requests = max(0, self.today.requests - 1)
+        self.this_month.requests = max(0, self.this_month.requests - 1)
+
     def answered(self, tokens: int, usd: float | None) -> None:
         """See :meth:`Used.answered`."""
         self.today.answered(tokens, usd)

@@ -62,6 +62,11 @@ class Accounts:
         tally.asked()
         self._changed = True
 
+    def unasked(self, tally: Tally) -> None:
+        """The request that was counted last is not served after all."""
+        tally.unasked()
+        self._changed = True
+
     def answered(self, key: CallerKey, tokens: int, usd: float | None) -> None:
         """A model server has answered one; None: at a price that nobody knows."""
         self.of(key).answered(tokens, usd)
@@ -85,6 +90,7 @@ class Accounts:
             self._stopping.set()
             await self._task
             self._task = None
+            await self._save()  # what came while the last one was written
 
     def _load(self) -> None:
         if self._path is None:

@@ -207,7 +207,9 @@ async def _done(request: Request, field: str, act: Callable[[str], dict[str, Any
 async def _field(request: Request, name: str) -> str:
     """Raises BadRequest. JSON only: a web page could send a form without asking."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise BadRequest("The body must be application/json.")
+        raise BadRequest(
+            "The Content-Type must be application/json.", hint="curl: -H 'Content-Type: application/json'"
+        )
     try:
         body = await request.json()
     except (ValueError, RecursionError):

@@ -119,7 +119,7 @@ class Front:
             room = Room(room_bytes(settings))
             limiter = Limiter(settings, accounts, spares=self._warmth.is_ours)
             cellar = Cellar(
-                cache, keeper, upstream, pacer, dispatch, demand, self._warmth, accounts, self.ops
+                cache, keeper, upstream, pacer, dispatch, demand, self._warmth, accounts, limiter, self.ops
             )
             desk, relay = cellar.rooms(settings)
             self.ops.door = door = self._door()

@@ -68,6 +68,7 @@ class Fill:
     __slots__ = (
         *(
             "_asked_at",
+            "_bug",
             "_clock",
             "_content_type",
             "_finish",
@@ -105,6 +106,7 @@ class Fill:
         self._use = use
         self._metrics = journal.metrics
         self._log = journal.log
+        self._bug = journal.bug
         self._clock = journal.clock
         self._store = store
         self._question = question
@@ -242,6 +244,12 @@ class Fill:
         if self._settled:
             return
         self._settled = True
+        try:
+            self._judge()
+        except Exception as error:  # a bug met while it is judged must not keep it from those who listen
+            self._bug(error)
+
+    def _judge(self) -> None:
         store = self._store
         if not self._storable or store is None or self.flight.spilled:
             return

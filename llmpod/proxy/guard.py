@@ -89,6 +89,6 @@ def check(method: str, raw_path: bytes, headers: Iterable[tuple[bytes, bytes]], 
     takes = is_json(kind) or (serves_type(kind) and raw_path.decode("latin-1").startswith(_FILES))
     if has_body and method in _BODY_METHODS and not takes:
         raise UnsupportedMedia(
-            "The body must be application/json (or multipart/form-data for files).",
+            "The Content-Type must be application/json (or multipart/form-data for files).",
             hint="Send the header `Content-Type: application/json`.",
         )

@@ -186,7 +186,8 @@ class Keeper:
             return
         try:
             seen = await asyncio.to_thread(lambda: Follower(path).read())
-        except StateError as e:
+            destinations = followed(seen.targets, self._settings)
+        except (StateError, ValueError) as e:  # ValueError: an address that is none
             self._complain(str(e))
             return
         self._stamp = stamp
@@ -194,7 +195,7 @@ class Keeper:
         self.trouble = f"{seen.trouble.text} (since {iso(seen.trouble.since)})" if seen.trouble else ""
         self.today = seen.today
         self._log.veil.learn(*(target.api_key for target in seen.targets.values()))
-        before, self.destinations = self.destinations, followed(seen.targets, self._settings)
+        before, self.destinations = self.destinations, destinations
         if before != self.destinations:
             self._changed()
             for observer in self._observers:

@@ -1,8 +1,8 @@
 """Not a queue (slots.py): how often callers may ask and how many tokens they may use, by the minute and by the day.
 
-A limit counts for the paths of a pattern and is shared by those whom it names: one caller (a key, or an address where
-there are no keys), one address, or everybody. All that match a request must allow it. A bucket refills steadily and
-holds a minute's worth, so that the wait a refusal names is when the next request will be served.
+A limit counts for the paths of a pattern, or for one model, and is shared by those whom it names: one caller (a key,
+or an address where there are no keys), one address, or everybody. All that match a request must allow it. A bucket
+refills steadily and holds a minute's worth, so that the wait a refusal names is when the next request will be served.
 """
 
 import re
@@ -67,9 +67,10 @@ class _Rule(NamedTuple):
     per: Per
     requests: int | None
     tokens: int | None
+    model: str = ""
 
     @classmethod
-    def of(cls, number: int, pattern: str, limit: RateLimit) -> "_Rule":
+    def of(cls, number: int, pattern: str, limit: RateLimit, model: str = "") -> "_Rule":
         beginning = pattern.removesuffix("*")
         return cls(
             number,
@@ -78,6 +79,7 @@ class _Rule(NamedTuple):
             limit.per,
             limit.requests_per_minute,
             limit.tokens_per_minute,
+            model,
         )
 
     def matches(self, path: str) -> bool:
@@ -87,6 +89,7 @@ class _Rule(NamedTuple):
     def words(self) -> str:
         """What it limits, for people."""
         where = f" to {self.beginning}{'' if self.whole else '*'}" if self.beginning else ""
+        where += f" for {self.model}" if self.model else ""
         return f"{where}{_WHOSE[self.per]}"
 
 
@@ -147,10 +150,13 @@ class Limiter:
         )
         limits = [("*", general), *settings.rate_limits.items()]
         rows = [_Rule.of(number, *row) for number, row in enumerate(limits)]
-        if rows == self._rows:
+        models = enumerate(settings.model_limits.items(), start=len(rows))
+        of_models = [_Rule.of(number, "*", limit, model) for number, (model, limit) in models]
+        if [*rows, *of_models] == self._rows:
             return
-        self._rows = rows
+        self._rows = [*rows, *of_models]
         self._general, *self._rules = rows
+        self._of_models = {rule.model: rule for rule in of_models}
         self._by_path: dict[str, tuple[_Rule, ...]] = {}
         self._of_keys: dict[tuple[int | None, int | None], _Rule] = {}
         self._accounts: dict[tuple[int, str, int | None, int | None], _Account] = {}
@@ -180,13 +186,42 @@ class Limiter:
             self._used.asked(tally)
         return None
 
+    def admit(self, ask: Ask, model_key: str, meter: Meter | None) -> None:
+        """Count a request that has been found to be for this model.
+
+        Raises:
+            RateLimited: the model's own limit does not allow it. It takes nothing of any limit then.
+        """
+        rule = self._of_models.get(model_key)
+        if rule is None or self._spares(ask):
+            return
+        now = self._now()
+        account = self._account(rule, ask, now)
+        wait, what = account.wait(now)
+        if wait:
+            self._give_back(ask, now)
+            raise RateLimited(f"Too many {what} a minute{rule.words}.", retry_after=wait)
+        if account.requests is not None:
+            account.requests.take(1)
+        if meter is not None:
+            meter.model_key = model_key
+
+    def _give_back(self, ask: Ask, now: float) -> None:
+        """A request that ``refusal`` has counted is not served."""
+        for account in self._those_of(ask, now):
+            if account.requests is not None:
+                account.requests.take(-1)
+        if ask.leave.key is not None:
+            self._used.unasked(self._used.of(ask.leave.key))
+
     def meter(self, ask: Ask) -> Meter | None:
         """What counts the tokens of the answer and its cost; None where they do not count."""
         if ask.method != "POST" or self._spares(ask):
             return None
         if (key := ask.leave.key) is not None:
             return Meter(Bill(self._book, key))
-        limited = self._general.tokens or any(rule.tokens for rule in self._matching(ask.path))
+        rules = (self._general, *self._of_models.values(), *self._matching(ask.path))
+        limited = any(rule.tokens for rule in rules)
         return Meter() if limited else None
 
     def used(self, ask: Ask, meter: Meter, *, counts: bool) -> None:
@@ -195,7 +230,10 @@ class Limiter:
         usd = meter.bill.close(*tokens) if meter.bill is not None else None
         if not counts:
             return
-        for account in self._those_of(ask, self._now()):
+        now = self._now()
+        rule = self._of_models.get(meter.model_key)
+        of_model = [self._account(rule, ask, now)] if rule is not None else []
+        for account in (*self._those_of(ask, now), *of_model):
             if account.tokens is not None:
                 account.tokens.take(tokens.total)
         if (key := ask.leave.key) is not None:

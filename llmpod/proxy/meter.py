@@ -32,13 +32,15 @@ class Meter:
 
     Attributes:
         begun: a model server was asked; before that nothing was taken.
+        model_key: whose limit counts it as well; empty: none.
     """
 
-    __slots__ = ("_bytes", "_events", "_said", "_tail", "begun", "bill")
+    __slots__ = ("_bytes", "_events", "_said", "_tail", "begun", "bill", "model_key")
 
     def __init__(self, bill: Bill | None = None) -> None:
         self.bill = bill
         self.begun = False
+        self.model_key = ""
         self._tail = b""
         self._bytes = 0
         self._events = 0

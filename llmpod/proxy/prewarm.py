@@ -17,9 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-
-import httpx
+from typing import TYPE_CHECKING, Any, Final
 
 from llmpod.config import Auth, ProxySettings, digest_of, reached_at
 from llmpod.observe import Log
@@ -29,12 +27,10 @@ from llmpod.proxy.keeper import LOOK_SECONDS, Keeper
 from llmpod.proxy.prefixes import Prefixes
 from llmpod.proxy.wish import REPLAY_ONLY
 
+if TYPE_CHECKING:
+    import httpx  # a twelfth of the proxy's start, and most never warm anything up
+
 MAX_QUESTIONS: Final = 100
-_NO_ANSWER: Final = (
-    httpx.HTTPError,
-    httpx.InvalidURL,
-    ValueError,
-)  # the last two: no request can be made of it
 AT_ONCE: Final = 2
 _UNSHARED: Final = "Keys share nothing, so nobody would be served PREWARM_CACHE; set `cache_shared`."
 
@@ -192,7 +188,9 @@ class Prewarmer:
             failed = (await asyncio.gather(*(ask(question) for question in questions))).count(False)
         self._log.info("prewarmed", asked=len(questions), failed=failed)
 
-    def _client(self, fields: dict[str, str]) -> httpx.AsyncClient:
+    def _client(self, fields: dict[str, str]) -> "httpx.AsyncClient":
+        import httpx
+
         return httpx.AsyncClient(
             headers={**self._warmth.fields, **fields},
             verify=_trust(self._settings),
@@ -200,13 +198,19 @@ class Prewarmer:
             timeout=self._settings.total_seconds,
         )
 
-    async def _answered(self, client: httpx.AsyncClient, question: Question) -> bool:
+    async def _answered(self, client: "httpx.AsyncClient", question: Question) -> bool:
+        import httpx
+
         scheme, host = "https" if self._settings.use_https else "http", reached_at(self._settings.host)
         name = f"[{host}]" if ":" in host else host
         url = f"{scheme}://{name}:{self._settings.port}{question.path}"
         try:
             answer = await client.post(url, json=question.body)
-        except _NO_ANSWER as e:
+        except (
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            ValueError,
+        ) as e:  # the last two: no request can be made of it
             self._log.warning("prewarm_failed", path=question.path, reason=type(e).__name__)
             return False
         return answer.status_code == 200

@@ -26,6 +26,7 @@ from llmpod.proxy.headers import NOSNIFF
 from llmpod.proxy.hits import Hits
 from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.keeper import Keeper
+from llmpod.proxy.limits import Limiter
 from llmpod.proxy.loading import Lobby
 from llmpod.proxy.origin import Origin
 from llmpod.proxy.replies import JSON_TYPE
@@ -51,6 +52,7 @@ class Relay:
         dispatch: Dispatch,
         keepalive: Keepalive,
         lobby: Lobby,
+        limiter: Limiter,
     ) -> None:
         self._mode = settings.cache_mode
         self._desk = desk
@@ -61,6 +63,7 @@ class Relay:
         self._keeper = keeper
         self._dispatch = dispatch
         self._lobby = lobby
+        self._limiter = limiter
         self._tasks: set[asyncio.Task[None]] = set()
 
     def serve(self, ask: Ask, answer: Answer) -> None:
@@ -93,6 +96,8 @@ class Relay:
         if not ask.facts.checked:
             guard.check(ask.method, ask.target.partition(b"?")[0], ask.headers, has_body=ask.has_body)
             ask.facts.checked = True
+        if ask.method == "POST" or ask.body:
+            self._limiter.admit(answer.ask, destination.model_key, answer.meter)
         if ask.method != "POST":
             self._plain(ask, destination, answer)
         elif ask.key is None and len(ask.body) > BIG_BODY:

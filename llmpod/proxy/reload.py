@@ -23,6 +23,7 @@ from llmpod.proxy.hits import Hits
 from llmpod.proxy.house import House
 from llmpod.proxy.keepalive import Keepalive
 from llmpod.proxy.keeper import Keeper
+from llmpod.proxy.limits import Limiter
 from llmpod.proxy.loading import Lobby
 from llmpod.proxy.ops import Ops
 from llmpod.proxy.pacer import Pacer
@@ -45,6 +46,7 @@ class Cellar:
     demand: Demand
     warmth: Warmth
     accounts: Accounts
+    limiter: Limiter
     ops: Ops
 
     def rooms(self, settings: ProxySettings) -> tuple[Desk, Relay]:
@@ -63,6 +65,7 @@ class Cellar:
             dispatch=self.dispatch,
             keepalive=keepalive,
             lobby=lobby,
+            limiter=self.limiter,
         )
         return desk, relay
 
@@ -79,6 +82,7 @@ class Cellar:
         self.dispatch.adopt(settings)
         self.warmth.adopt(settings)
         self.accounts.adopt(tally_of(settings))
+        self.limiter.adopt(settings)
         self.ops.settings = settings
         if self.ops.memory is not None:
             self.ops.memory.cap = settings.memory_bytes
@@ -138,7 +142,6 @@ class Reloader:
         self._cellar.adopt(settings)
         house.gate = gate
         house.desk, house.relay = self._cellar.rooms(settings)
-        house.limiter.adopt(settings)
         house.room.most = room_bytes(settings)
         house.slots.adopt(settings.max_in_flight, settings.max_queue, patience=settings.queue_seconds)
         house.door.adopt(connections(settings.max_connections), settings.max_connections_per_source)

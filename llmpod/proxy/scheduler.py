@@ -122,6 +122,8 @@ class Scheduler:
             self._happen(model, Event.GONE, now)
         elif sight is Sight.MOVING and model.state is State.AWAKE:
             self._happen(model, Event.GONE, now)
+        elif sight is Sight.MOVING and model.state is State.ASLEEP:
+            model.hold_until = now  # somebody else starts it: what it was refused for is over
         self._turn(model, now)
 
     def tick(self, now: float) -> None:

@@ -168,13 +168,16 @@ def test_a_start_with_many_entries(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_start_with_a_million_entries(tmp_path: Path) -> None:
-    """Bounds are several times what an idle machine takes: 0.6 s and 4 s, 40 ms, 127 bytes."""
+    """Bounds are several times what an idle machine takes: 0.6 s and 4 s, 40 ms.
+
+    Memory for an entry is 127 bytes from a snapshot, 149 to 165 where tables have grown with what was found.
+    """
     clean, crashed = large(tmp_path / "cache", 1_000_000)
     assert clean["ready_seconds"] < 5
     assert crashed["ready_seconds"] < 30
-    for figures in (clean, crashed):
+    for figures, most in ((clean, 150), (crashed, 200)):
         assert figures["longest_wait_seconds"] < 0.3
-        assert figures["bytes_each"] < 150
+        assert figures["bytes_each"] < most
 
 
 def test_a_record_makes_room_for_the_one_that_takes_its_place(home: Path) -> None:

@@ -42,7 +42,7 @@ def test_the_unit_of_proxy_and_models_orders_them_down_when_it_stops() -> None:
         *(
             "Restart=on-failure",
             "TimeoutStopSec=360",
-            "RestartPreventExitStatus=77 78",
+            "SuccessExitStatus=69 75 76 77 78",
             "WantedBy=default.target",
         ),
         "LoadCredential=runpod_api_key:/home/ann/key",

@@ -79,6 +79,10 @@ def test_a_restart_of_the_unit_is_one_of_the_proxy(desk: Desk) -> None:
 def test_a_persons_word_outlives_the_unit(desk: Desk) -> None:
     desk.write(SERVER)
     desk.manage().expect()
+    models = pids(desk)
+    assert "goes on" in desk.manage("service", "stop").expect().out
+    assert models
+    assert pids(desk) == models, "a unit that was removed stops nothing"
     installed(desk)
     desk.manage("service", "stop").expect()
     assert not pids(desk)
@@ -92,13 +96,3 @@ def test_a_persons_word_outlives_the_unit(desk: Desk) -> None:
     said = desk.manage("service", "start").expect().out
     assert "the proxy stays down (by --shutdown)" in said
     assert not listens(desk.port)
-
-
-def test_a_unit_that_is_removed_stops_nothing(desk: Desk) -> None:
-    desk.write(SERVER)
-    desk.manage().expect()
-    models = pids(desk)
-    assert "goes on" in desk.manage("service", "stop").expect().out
-    assert pids(desk) == models
-    assert models
-    assert listens(desk.port)

@@ -94,6 +94,17 @@ def test_an_unreadable_state_changes_nothing(following: Proxy, state_file: Path)
         assert following.ask(chat_body("still there")).status == 200
 
 
+@pytest.mark.parametrize("odd", ["nonsense", "http://h:port", "http://[::1"])
+def test_an_address_that_is_none_is_told_and_the_next_one_followed(
+    following: Proxy, state_file: Path, odd: str
+) -> None:
+    write(state_file, replace(READY, base_url=odd))
+    eventually(lambda: any(line["event"] == "state_unreadable" for line in following.logs()))
+    with stub() as server:
+        write(state_file, replace(READY, base_url=server.url))
+        eventually(lambda: running(following))
+
+
 def test_use_is_told_and_hits_are_no_use(following: Proxy, state_file: Path) -> None:
     with stub() as server:
         store = write(state_file, replace(READY, base_url=server.url))

@@ -15,7 +15,7 @@ from tests.proxy.stub import Stub, Turn, stub
 from tests.proxy.test_keeper import READY, running, write
 from tests.support.wait import eventually
 
-RECORD = replace(READY, config={"max_model_len": 8192}, deadline=2e9)
+RECORD = replace(READY, config={"max_model_len": 8192}, deadline=1e9 + 3600)
 OWN = {
     "id": "served",
     "object": "model",
@@ -73,6 +73,13 @@ def test_what_would_run(down: Proxy) -> None:
         assert down.get(f"/v1/models/{name}").json == entry
     head = down.get("/v1/models", method="HEAD")
     assert (head.body, head.headers["content-length"]) == (b"", str(len(listed.body)))
+
+
+def test_what_nobody_limits_has_no_deadline(down: Proxy, state_file: Path) -> None:
+    assert "deadline" in down.get("/v1/models").json["data"][0]
+    write(state_file, replace(RECORD, phase=Phase.STOPPED, deadline=1e9 + 10 * 365 * 86400))
+    eventually(lambda: "deadline" not in down.get("/v1/models").json["data"][0])
+    assert down.get("/dashboard").json["models"][0]["deadline"] is None
 
 
 def test_what_would_run_though_nothing_ever_ran(
