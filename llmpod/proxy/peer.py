@@ -60,7 +60,7 @@ def in_table(own: End, far: End) -> Found | None:
     """The connected socket with these ends in the kernel's table, where the kernel answers no questions (sockdiag.py).
 
     The table (proc(5)) holds for each socket its own end, the far one, in the eighth column the uid and in the tenth
-    the inode. It is read as a whole: 60 ms for 4,000 connections (measured).
+    the inode. It is read as a whole: 43 ms for 4,000 connections, where a question takes 25 us (measured).
     """
     mapped = b"0000000000000000" + _words(b"\0\0\xff\xff")  # an IPv4 address on a socket for both kinds
     kinds = {_V4: b"", _V6: mapped} if own.address.version == 4 else {_V6: b""}
