@@ -203,24 +203,18 @@ def test_a_failed_start_is_told_to_all_and_not_repeated_at_once() -> None:
     assert later.value.retry_after > caught.value.retry_after
 
 
-def test_what_somebody_else_starts_is_waited_for_though_it_was_refused_a_moment_ago() -> None:
-    house = House()
-    house.ask()
-    house.seen(Sight.DOWN, why=ModelNotReady("ordered down"))
-    with pytest.raises(ModelNotReady, match="ordered down"):
-        house.ask()
-    house.seen(Sight.MOVING)
-    house.ask(number=7)
-    house.seen(Sight.READY)
-    assert house.went == [7]
-
-
-def test_a_refusal_keeps_its_kind_and_its_time() -> None:
+def test_a_refusal_keeps_its_kind_and_its_time_until_somebody_else_starts_the_model() -> None:
     house = House()
     house.ask()
     house.seen(Sight.DOWN, why=NoMoney("$5.00 of $5.00", retry_after=3600))
     assert isinstance(house.refused[0], NoMoney)
     assert house.refused[0].retry_after == 3600
+    with pytest.raises(NoMoney):
+        house.ask()
+    house.seen(Sight.MOVING)
+    house.ask(number=7)
+    house.seen(Sight.READY)
+    assert house.went == [7]
 
 
 def test_patience_and_the_line_have_ends() -> None:
