@@ -14,28 +14,13 @@ from llmpod.backends.local_port import HOST, free_port
 from llmpod.backends.machines import Machines, brief
 from llmpod.backends.process_table import MARK, PORT, START_SECONDS, Member, ProcessTable
 from llmpod.config import ProcessSection
+from llmpod.config.children import MODEL_COMMAND
 from llmpod.errors import BadSpec, CreateUnknown, ProviderUnavailable
 from llmpod.identity import boot_id
 from llmpod.model import Instance, Listing, Observed, Offer, Spec
 from llmpod.text import ending, one_line
 
 PLACE = "this machine"
-# What a command may need of the caller's environment; the cloud key is not in it. More: `process.env`.
-INHERITED = (
-    "PATH",
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "TMPDIR",
-    "LD_LIBRARY_PATH",
-    "CUDA_HOME",
-    "CUDA_VISIBLE_DEVICES",
-    "XDG_CACHE_HOME",
-    "HF_HOME",
-)
 
 
 class LocalProcesses:
@@ -63,7 +48,7 @@ class LocalProcesses:
         self._section = section
         self._machines = machines
         self._cwd = cwd
-        inherited = {name: environ[name] for name in INHERITED if name in environ}
+        inherited = {name: environ[name] for name in MODEL_COMMAND if name in environ}
         self._environ = {"PYTHONUNBUFFERED": "1", **inherited, **section.env}
         self._table = table or ProcessTable()
         self._clock = clock

@@ -1,9 +1,16 @@
-"""Not a process: what of our environment a program of the system may see. The rest, keys above all, stays here."""
+"""Not a process: what of our environment a child may see. The rest, the cloud key above all, stays here."""
 
 from collections.abc import Mapping
 from typing import Final
 
 _COMMON: Final = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+# what a command that serves a model on this machine needs; a section's `env` adds more
+MODEL_COMMAND: Final = (
+    *_COMMON,
+    *("LC_ALL", "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "XDG_CACHE_HOME", "HF_HOME"),
+)
+# a pass hands its own environment on to such a command, and looks for its settings and ways by these
+A_PASS: Final = (*MODEL_COMMAND, "XDG_CONFIG_HOME", "HF_TOKEN", "DOCKER_HOST", "SLURM_CONF")
 # where systemctl finds its user's manager and units (systemctl(1), systemd.unit(5))
 SYSTEMD: Final = ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "DBUS_SESSION_BUS_ADDRESS")
 

@@ -15,30 +15,6 @@ LoadingByClient = Loading | dict[ClientName, Loading]
 
 IDLE_SECONDS = 1800
 START_TIMEOUT_SECONDS = 300.0
-# What a pass and the command that it may start need of our environment; the cloud key is not among it.
-FOR_THE_MANAGER = (
-    *(
-        "PATH",
-        "HOME",
-        "USER",
-        "LOGNAME",
-        "LANG",
-        "LC_ALL",
-        "TZ",
-        "TMPDIR",
-        "XDG_CACHE_HOME",
-        "XDG_CONFIG_HOME",
-    ),
-    *(
-        "LD_LIBRARY_PATH",
-        "CUDA_HOME",
-        "CUDA_VISIBLE_DEVICES",
-        "HF_HOME",
-        "HF_TOKEN",
-        "DOCKER_HOST",
-        "SLURM_CONF",
-    ),
-)
 _WAYS: tuple[Loading, ...] = get_args(Loading)
 
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from llmpod.config.caching import ALL_MASKS, MODES, WEEK, read_masks, read_policy, read_ttl
-from llmpod.config.demand import FOR_THE_MANAGER, Demand, read_demand, read_loading
+from llmpod.config.children import A_PASS
+from llmpod.config.demand import Demand, read_demand, read_loading
 from llmpod.config.rates import RateLimit, TokenPrice, read_model_limits, read_prices, read_rates
 from llmpod.config.routes import Route, read_routes
 from llmpod.config.settings_file import SETTINGS_VARIABLE, read_settings
@@ -276,7 +277,7 @@ def proxy_settings(
     values |= {name: value for name, value in flags.items() if value is not None}
     if home and not values.get("endpoint") and not values.get("state_file"):
         values["state_file"] = _state_beside(home)
-    values["manager_environ"] = {name: environ[name] for name in FOR_THE_MANAGER if name in environ}
+    values["manager_environ"] = {name: environ[name] for name in A_PASS if name in environ}
     settings = ProxySettings(**values)
     if settings.use_https and not (settings.ssl_cert and settings.ssl_key):
         raise ConfigError("USE_HTTPS needs SSL_CERT and SSL_KEY.", hint="Name both files.")

@@ -146,6 +146,20 @@ def one_by_one(sent: Sequence[bytes], go: threading.Semaphore) -> Callable[[Turn
     return script
 
 
+def halfway(go: threading.Event) -> Callable[[Turn], None]:
+    """A script that streams the first event of an answer, and the rest once ``go`` is set."""
+
+    def script(turn: Turn) -> None:
+        first, *rest = frames("a")
+        turn.stream()
+        turn.chunk(first)
+        assert go.wait(10)
+        turn.chunk(b"".join(rest))
+        turn.last()
+
+    return script
+
+
 class Stub:
     """The server. ``script`` and ``tls`` may be changed at any time; ``turns`` are the requests so far."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.proxy.front import Client, chat_body, proxy, raw_chat, settings
-from tests.proxy.stub import Turn, frames, stub
+from tests.proxy.stub import Turn, frames, halfway, stub
 from tests.support.wait import eventually
 
 STREAMS = 100
@@ -91,15 +91,8 @@ def test_a_door_that_closes_says_so_to_who_is_inside(cache_dir: Path, env: dict[
     """A request that waits behind an answer under way is still served; readiness is over at once."""
     go = threading.Event()
 
-    def script(turn: Turn) -> None:
-        turn.stream()
-        turn.chunk(frames("a")[0])
-        go.wait(10)
-        turn.chunk(b"".join(frames("a")[1:]))
-        turn.last()
-
     with stub() as server, proxy(env | settings(cache_dir, server.url)) as front, front.client() as client:
-        server.script = script
+        server.script = halfway(go)
         client.sock.sendall(raw_chat("inside", stream=True))
         reply = client.open_reply()
         client.sock.sendall(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n")

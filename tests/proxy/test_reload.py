@@ -13,7 +13,7 @@ import pytest
 from llmpod.config import settings_digest
 from tests.proxy.front import Proxy, chat_body, proxy, raw_chat, settings
 from tests.proxy.keys import KEYS, entry, write_keys
-from tests.proxy.stub import Stub, Turn, frames, plain, stub
+from tests.proxy.stub import Stub, Turn, frames, halfway, plain, stub
 from tests.support.wait import eventually
 
 
@@ -60,16 +60,9 @@ def test_what_may_change_changes_and_nobody_is_cut_off(
     """On the same connection, with an answer under way."""
     go, base = threading.Event(), settings(cache_dir, server.url)
 
-    def script(turn: Turn) -> None:
-        turn.stream()
-        turn.chunk(frames("a")[0])
-        go.wait(10)
-        turn.chunk(b"".join(frames("a")[1:]))
-        turn.last()
-
     with handed(file, env, base) as front, front.client() as old:
         assert front.ask(chat_body("stored")).cache == "MISS"
-        server.script = script
+        server.script = halfway(go)
         old.sock.sendall(raw_chat("under way", stream=True))
         reply = old.open_reply()
         assert reply.read1(65536) == frames("a")[0]

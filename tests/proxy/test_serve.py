@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from tests.proxy.front import SCRIPT, Client, chat_body, proxy, settings
-from tests.proxy.stub import CHAT, Turn, chat, frames, stub
+from tests.proxy.stub import CHAT, Turn, chat, frames, halfway, stub
 from tests.support.process import PYTHON, run, running
 from tests.support.wait import eventually
 
@@ -32,15 +32,8 @@ def endless(turn: Turn) -> None:
 def test_a_stream_under_way_ends_well(cache_dir: Path, env: dict[str, str]) -> None:
     go = threading.Event()
 
-    def script(turn: Turn) -> None:
-        turn.stream()
-        turn.chunk(frames("a")[0])
-        go.wait(5)
-        turn.chunk(b"".join(frames("a")[1:]))
-        turn.last()
-
     with stub() as server, proxy(env | settings(cache_dir, server.url)) as front, front.client() as client:
-        server.script = script
+        server.script = halfway(go)
         ask(client, "drain")
         response = client.open_reply()
         assert response.read1(65536) == frames("a")[0]

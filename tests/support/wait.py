@@ -1,8 +1,7 @@
 """Waiting until something is true, with a deadline. The only place in the tests that may sleep."""
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -32,15 +31,3 @@ def eventually(
         if time.monotonic() >= deadline:
             raise AssertionError(f"not true within {within} s; last seen: {seen!r}")
         time.sleep(every)
-
-
-async def eventually_async(
-    predicate: Callable[[], Awaitable[T]], *, within: float = 5.0, every: float = 0.02
-) -> T:
-    """The same for a coroutine function, without blocking the event loop."""
-    deadline = time.monotonic() + within
-    while not (value := await predicate()):
-        if time.monotonic() >= deadline:
-            raise AssertionError(f"not true within {within} s; last seen: {value!r}")
-        await asyncio.sleep(every)
-    return value
