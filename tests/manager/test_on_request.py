@@ -82,6 +82,23 @@ def test_the_first_request_starts_it_silence_stops_it_and_a_persons_down_stays(d
     assert desk.state()["phase"] == "stopped"
 
 
+def test_who_only_looks_neither_wakes_nor_keeps_awake(desk: Desk) -> None:
+    begin(desk, idle_seconds=1)
+    looks = (("HEAD", CHAT), ("GET", CHAT), ("GET", "/v1/health"), ("GET", "/v1/models"), ("OPTIONS", CHAT))
+
+    def looked() -> str:
+        for method, path in looks:
+            with Client(desk.port) as client:
+                client.send(method, path)
+                client.reply(method)
+        return str(desk.state()["phase"])
+
+    assert looked() == "stopped"
+    assert ask(desk, "one").status == 200
+    eventually(lambda: looked() == "stopped", within=20, every=0.3)
+    assert starts(desk) == 1
+
+
 def test_many_who_wait_make_one_start_and_a_stream_is_not_cut_by_its_idle_time(desk: Desk) -> None:
     slow = [*SERVER, "--first-token-seconds", "0.1", "--tokens-per-second", "3"]
     begin(desk, slow, idle_seconds=1, keepalive_seconds=0.2)
