@@ -1,6 +1,8 @@
 """Models that start with the first request, through the front door: wake, idle stop, wake again, and who may not."""
 
 import json
+import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -132,6 +134,16 @@ def test_a_start_that_fails_is_told_in_the_stream_that_was_kept_alive_and_to_the
     assert (again.status, again.json["error"]["code"]) == (503, "model_not_ready")
     assert "out of memory" in again.json["error"]["message"]
     assert int(again.headers["retry-after"]) > 0
+
+
+def test_a_server_that_died_in_silence_is_noticed_by_the_first_who_meets_it(desk: Desk) -> None:
+    """No cron is needed for it: nothing else passes here."""
+    begin(desk, max_restarts=2)
+    assert ask(desk, "one").status == 200
+    (server,) = [p for p in desk.servers() if "sim.vllm" in p.command and "warden" not in p.command]
+    os.kill(server.pid, signal.SIGKILL)
+    eventually(lambda: ask(desk, "two").status == 200, within=30, every=0.5)
+    assert starts(desk) == 2
 
 
 def test_clients_get_what_they_can_live_with(desk: Desk) -> None:
