@@ -120,6 +120,28 @@ def test_many_who_wait_make_one_start_and_a_stream_is_not_cut_by_its_idle_time(d
     assert starts(desk) == 1
 
 
+def test_a_wish_to_stop_that_failed_is_not_heard_in_the_middle_of_a_later_answer(desk: Desk) -> None:
+    """The disk refuses it; the model goes on, and so do requests; then the disk takes what is wished again."""
+    begin(desk, [*SERVER, "--tokens-per-second", "8"], idle_seconds=1)
+    assert ask(desk, "one").status == 200
+    own = desk.directory / ".llmpod" / "pod_state"
+    in_the_way = own / "usage.json" / "in the way"
+    in_the_way.parent.unlink()
+    in_the_way.mkdir(parents=True)
+    eventually(lambda: '"rest"' in (own / "proxy.log").read_text(), within=30)
+    with Client(desk.port, timeout=60.0) as client:
+        client.send("POST", CHAT, body("two", stream=True, max_tokens=40))
+        stream = client.open_reply()
+        assert stream.read1(1)
+        in_the_way.rmdir()
+        in_the_way.parent.rmdir()
+        eventually((own / "usage.json").is_file, within=10)
+        desk.manage("--no-proxy").expect()
+        whole = client.rest(stream)
+    assert not whole.cut
+    assert b'"abort"' not in whole.body
+
+
 def test_a_start_that_fails_is_told_in_the_stream_that_was_kept_alive_and_to_the_next_ones(
     desk: Desk,
 ) -> None:
