@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -13,6 +14,7 @@ import requests
 
 from llmpod.sim.launch import Simulator
 from tests.proxy.front import Client, Reply
+from tests.support import procfs
 from tests.support.desk import MODEL, Desk
 from tests.support.install import FAST, Install
 from tests.support.net import listens
@@ -166,6 +168,32 @@ def test_a_server_that_died_in_silence_is_noticed_by_the_first_who_meets_it(desk
     os.kill(server.pid, signal.SIGKILL)
     eventually(lambda: ask(desk, "two").status == 200, within=30, every=0.5)
     assert starts(desk) == 2
+
+
+@pytest.mark.skipif(not procfs.available(), reason="needs Linux: the limits of another process")
+def test_a_system_that_starts_no_more_processes_stops_nothing_else(desk: Desk) -> None:
+    begin(desk)
+    proxy = json.loads((desk.directory / "pod_state.json").read_text())["proxy"]["process"]["pid"]
+
+    def waiting() -> procfs.Process:
+        everyone = [p for p in procfs.descendants(os.getpid()) if p.command.endswith(" attend")]
+        (found,) = (p for p in everyone if str(desk.directory) in p.command)
+        return found
+
+    first = eventually(waiting, within=20, ignoring=ValueError)
+    owner = first.parent
+    with Client(desk.port) as client:
+        _, most = resource.prlimit(owner, resource.RLIMIT_NOFILE)
+        assert owner != proxy, "the warden's child, which listens"
+        resource.prlimit(owner, resource.RLIMIT_NOFILE, (3, most))
+        os.kill(first.pid, signal.SIGKILL)
+        log = desk.directory / ".llmpod" / "pod_state" / "proxy.log"
+        eventually(lambda: "cannot be started" in log.read_text(), within=10)
+        client.send("GET", "/livez")
+        assert client.reply("GET").status == 200
+    resource.prlimit(owner, resource.RLIMIT_NOFILE, (most, most))
+    assert log.read_text().count("cannot be started") < 10
+    assert ask(desk, "one").status == 200
 
 
 def test_clients_get_what_they_can_live_with(desk: Desk) -> None:
