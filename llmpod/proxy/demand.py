@@ -121,7 +121,12 @@ class Demand:
         return self.ask(model_key, ghost)
 
     def dismiss(self, model_key: str) -> bool:
-        """Have a model stopped if nothing is in flight; whether it is being stopped or down."""
+        """Have a model stopped if nothing is in flight; whether it is being stopped or down.
+
+        Who said that they would come again do not wait: they find it stopped, and have it started.
+        """
+        if (ghost := self._ghosts.pop(model_key, None)) is not None:
+            self.leave(model_key, ghost)
         return self.scheduler.dismiss(model_key, self._clock())
 
     def renew(self, model_key: str) -> bool:

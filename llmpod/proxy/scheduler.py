@@ -68,7 +68,8 @@ class Scheduler:
         model = self._models[name]
         if model.busy or model.line:
             return False
-        self._happen(model, Event.UNUSED, now)
+        if model.there:
+            self._happen(model, Event.UNUSED, now)
         return True
 
     def renew(self, name: str, now: float) -> bool:

@@ -4,7 +4,7 @@ One for each model that starts with requests; only the scheduler changes it:
 
 | state    | WANTED        | READY        | GONE                  | UNUSED        | RENEWED          |
 |----------|---------------|--------------|-----------------------|---------------|------------------|
-| ASLEEP   | wish → WAKING | open → AWAKE |                       |               |                  |
+| ASLEEP   | wish → WAKING | open → AWAKE |                       | wish → RESTING|                  |
 | WAKING   |               | open → AWAKE | refuse all → ASLEEP   | wish → RESTING|                  |
 | AWAKE    |               |              | → ASLEEP              | wish → RESTING| wish → RENEWING  |
 | RESTING  | wish → WAKING | keep → AWAKE | → ASLEEP              |               | → RENEWING       |
@@ -30,7 +30,7 @@ from llmpod.errors import LlmpodError
 class State(Enum):
     """Of one model, as requests meet it."""
 
-    ASLEEP = auto()  # nothing is wished of it
+    ASLEEP = auto()  # nothing is wished of it, here
     WAKING = auto()  # its start is wished
     AWAKE = auto()  # requests are sent to it
     RESTING = auto()  # its stop is wished
@@ -67,7 +67,11 @@ class Sight(Enum):
 
 
 TABLE: Final[Mapping[State, Mapping[Event, tuple[State, Act]]]] = {
-    State.ASLEEP: {Event.WANTED: (State.WAKING, Act.WAKE), Event.READY: (State.AWAKE, Act.OPEN)},
+    State.ASLEEP: {
+        Event.WANTED: (State.WAKING, Act.WAKE),
+        Event.READY: (State.AWAKE, Act.OPEN),
+        Event.UNUSED: (State.RESTING, Act.REST),  # somebody else has it started
+    },
     State.WAKING: {
         Event.READY: (State.AWAKE, Act.OPEN),
         Event.GONE: (State.ASLEEP, Act.REFUSE),

@@ -154,6 +154,9 @@ def test_operators_see_start_stop_and_cancel(desk: Desk) -> None:
     ]
     assert admin(desk, "/admin/start", {"model": "nobody"}).status == 404
     assert admin(desk, "/admin/start", {"model": "b"}).json["state"] == "waking"
+    assert admin(desk, "/admin/stop", {"model": "b"}).json["state"] == "resting", (
+        "its own start is nobody's use"
+    )
     eventually(lambda: admin(desk, "/admin/start", {"model": "gpt-4o"}).json["state"] == "awake", within=60)
     with Client(desk.port, timeout=60.0) as client:
         body = {
