@@ -14,7 +14,7 @@ from llmpod.cache import Cache, RequestKey
 from llmpod.cache.items import EMBEDDINGS
 from llmpod.cache.key import request_key
 from llmpod.config import ProxySettings
-from llmpod.errors import Overloaded
+from llmpod.errors import ModelNotReady, Overloaded
 from llmpod.proxy import guard, models
 from llmpod.proxy.answer import Answer
 from llmpod.proxy.ask import Ask
@@ -226,12 +226,25 @@ class Relay:
         if self._lobby.is_for(job):
 
             def go() -> None:
-                job.destination = self._lobby.now_of(job)
+                self._is_now(job, mixed=turn is not None)
                 self._listen(job, answer, turn=turn, instead=instead)
 
             self._lobby.enter(job, answer, go, whole=turn is not None)
         else:
             self._listen(job, answer, turn=turn, instead=instead)
+
+    def _is_now(self, job: Job, *, mixed: bool) -> None:
+        """The model that was started may be served otherwise than the one that the request's key names.
+
+        Raises:
+            ModelNotReady: what is stored of the old one was to be part of the answer.
+        """
+        before, job.destination = job.destination.identity, self._lobby.now_of(job)
+        if job.destination.identity == before:
+            return
+        job.shared = False
+        if mixed:
+            raise ModelNotReady("The model was changed while it was started.", retry_after=1)
 
     def _listen(
         self, job: Job, answer: Answer, *, turn: Turn | None, instead: Callable[[], bytes] | None
