@@ -24,6 +24,7 @@ from llmpod.proxy.scheduler import Scheduler
 from llmpod.proxy.states import Model, Sight, State, Ticket
 
 TICK_SECONDS: Final = 0.25
+LOST_SECONDS: Final = 5.0  # between two passes for servers that cannot be reached
 UNKNOWN_START_SECONDS: Final = 30.0  # said of a start that was never measured
 
 
@@ -55,6 +56,7 @@ class Demand:
         self._wishes = 0
         self._last: dict[str, int] = {}
         self._began = 0.0
+        self._lost_at = -math.inf
         self._error = ""
         self._ghosts: dict[str, Ticket] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -70,7 +72,8 @@ class Demand:
         if not self._timeouts:
             return
         for name in self._timeouts:
-            self._keeper.use(name).when_free = partial(self._released, name)
+            use = self._keeper.use(name)
+            use.when_free, use.when_lost = partial(self._released, name), self._lost
         self._keeper.on_change(self._observe)
         self._passes.start()
         self._observe()
@@ -118,7 +121,12 @@ class Demand:
         return self.ask(model_key, ghost)
 
     def dismiss(self, model_key: str) -> bool:
-        """Have a model stopped if nothing is in flight; whether it is being stopped or down."""
+        """Have a model stopped if nothing is in flight; whether it is being stopped or down.
+
+        Who said that they would come again do not wait: they find it stopped, and have it started.
+        """
+        if (ghost := self._ghosts.pop(model_key, None)) is not None:
+            self.leave(model_key, ghost)
         return self.scheduler.dismiss(model_key, self._clock())
 
     def renew(self, model_key: str) -> bool:
@@ -167,6 +175,15 @@ class Demand:
 
     def _released(self, model: str) -> None:
         self.scheduler.released(model, self._clock())
+
+    def _lost(self) -> None:
+        """What died in silence is for the manager to see; until it does, requests go to nobody, or to a stranger
+        who has got the port since.
+        """
+        now = self._clock()
+        if now - self._lost_at >= LOST_SECONDS:
+            self._lost_at = now
+            self._passes.ask()
 
     def _tell(self, model: str, wish: str) -> None:
         self._log.info("demand", model=model, wish=wish)

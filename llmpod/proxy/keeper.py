@@ -48,6 +48,7 @@ class Use:
     wake_wanted: float | None = None
     rest_wanted: float | None = None
     when_free: Callable[[], object] = _nothing
+    when_lost: Callable[[], object] = _nothing
 
     def begin(self) -> None:
         """A request is sent to the model."""
@@ -59,6 +60,10 @@ class Use:
         self.in_flight -= 1
         if not self.in_flight:
             self.when_free()
+
+    def lost(self) -> None:
+        """Its server could not be reached, or broke off."""
+        self.when_lost()
 
     def frozen(self) -> Usage:
         return Usage(self.last_byte, self.in_flight, self.wake_wanted, self.requests, self.rest_wanted)

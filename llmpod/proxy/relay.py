@@ -174,6 +174,8 @@ class Relay:
             self._models(ask, name, answer, (destination,) if alone else self._keeper.destinations)
         elif self._mode == REPLAY_ONLY:
             raise under(self._mode, ANYTHING).not_cached()
+        elif destination.bills_requests:
+            raise guard.MethodNotAllowed("A serverless endpoint gets only POST: any request starts a worker.")
         else:
             self._fetch(Job(ask, destination), answer)
 
@@ -193,7 +195,7 @@ class Relay:
             return listing if name is None else models.picked(listing, name)
 
         destination = choose(destinations, name) or destinations[0]
-        if destination.origin is None or self._mode == REPLAY_ONLY:
+        if destination.origin is None or destination.bills_requests or self._mode == REPLAY_ONLY:
             answer.whole(200, [JSON_TYPE, NOSNIFF], from_us())
             return
         listing_ask = replace(ask, path=models.PATH, target=models.PATH.encode())
@@ -246,7 +248,11 @@ class Relay:
         ).begin()
 
     def _origin(self, job: Job) -> Origin:
-        """Raises ModelNotReady; only a POST wishes for the model: a link or an image must not start anything (T1)."""
+        """Raises ModelNotReady; only a POST wishes for the model: a link or an image must not start anything (T1).
+
+        For one that starts with requests only the lobby wishes, which knows who may: no warm-up does.
+        """
         if job.destination.origin is None:
-            raise self._keeper.not_ready(job.destination, wished=job.ask.method == "POST")
+            managed = self._lobby.demand.manages(job.destination.model_key)
+            raise self._keeper.not_ready(job.destination, wished=job.ask.method == "POST" and not managed)
         return job.destination.origin

@@ -61,6 +61,7 @@ class Destination:
         cuts_silence: the path gives up on long silences.
         names: what clients may call it, the served name first.
         phase: for messages and ops; None for a fixed endpoint.
+        bills_requests: any request may start a worker of it; nothing is asked of it that nobody wants answered.
     """
 
     identity: str
@@ -81,6 +82,7 @@ class Destination:
     retrying: bool = False
     typical_start: tuple[float, int] | None = None
     refusal: Refusal | None = None
+    bills_requests: bool = False
     route: Route | None = None
 
     @property
@@ -209,6 +211,7 @@ def _from_target(target: Target) -> Destination:
         retrying=target.retrying,
         typical_start=target.typical_start,
         refusal=target.refusal,
+        bills_requests=target.bills_requests,
     )
 
 
