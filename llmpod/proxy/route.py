@@ -60,6 +60,7 @@ class Destination:
         passes_credentials: the client's own credential goes upstream, and partitions the cache.
         cuts_silence: the path gives up on long silences.
         names: what clients may call it, the served name first.
+        accepts: the names for which requests may start or reach it; None: any, for its server knows best.
         phase: for messages and ops; None for a fixed endpoint.
     """
 
@@ -70,6 +71,7 @@ class Destination:
     passes_credentials: bool = False
     cuts_silence: bool = False
     names: tuple[str, ...] = ()
+    accepts: frozenset[str] | None = None
     phase: Phase | None = None
     deadline: float | None = None
     usd_per_hour: float | None = None
@@ -89,6 +91,10 @@ class Destination:
         if self.route is not None:
             return self.route.model
         return self.names[-1] if self.names else self.identity
+
+    def takes(self, name: str) -> bool:
+        """Whether a request for that name may be for it."""
+        return self.accepts is None or name in self.accepts
 
     @property
     def plain(self) -> bool:
@@ -115,11 +121,20 @@ def followed(targets: Mapping[str, Target], settings: ProxySettings) -> tuple[De
     if settings.routes:
         return tuple(_on_route(route, targets.get(route.model_key), settings) for route in settings.routes)
     if not targets and settings.models:
-        return (_untold(settings),)
+        return (_closed(_untold(settings), settings),)
     return tuple(
-        _from_target(target) if target.model or not settings.models else _never_started(target, settings)
+        _closed(_from_target(target), settings)
+        if target.model or not settings.models
+        else _never_started(target, settings)
         for target in targets.values()
     )
+
+
+def _closed(found: Destination, settings: ProxySettings) -> Destination:
+    """A model alone. Where requests start it, only for its names; one that runs anyway says itself what it knows."""
+    if settings.open_names or not settings.models or found.model_key not in settings.demand:
+        return found
+    return replace(found, accepts=frozenset((*found.names, *settings.models)))
 
 
 def _on_route(route: Route, target: Target | None, settings: ProxySettings) -> Destination:
@@ -141,7 +156,10 @@ def _on_route(route: Route, target: Target | None, settings: ProxySettings) -> D
             identity=never.identity,
             max_model_len=never.max_model_len,
         )
-    return replace(found, names=tuple(dict.fromkeys((*found.names, *route.names))), route=route)
+    names = tuple(dict.fromkeys((*found.names, *route.names)))
+    alone = len(settings.routes) == 1 and route.model_key not in settings.demand
+    accepts = None if route.open or alone else frozenset(names)
+    return replace(found, names=names, accepts=accepts, route=route)
 
 
 def _untold(settings: ProxySettings) -> Destination:
@@ -152,7 +170,7 @@ def _untold(settings: ProxySettings) -> Destination:
 
 def _never_started(target: Target, settings: ProxySettings) -> Destination:
     """What the manager says of a model that it has not described yet."""
-    return replace(
+    told = replace(
         _untold(settings),
         model_key=target.model_key,
         phase=target.phase,
@@ -160,6 +178,7 @@ def _never_started(target: Target, settings: ProxySettings) -> Destination:
         retrying=target.retrying,
         refusal=target.refusal,
     )
+    return _closed(told, settings)
 
 
 def choose(destinations: Iterable[Destination], model: str | None) -> Destination | None:
