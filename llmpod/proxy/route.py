@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
+from urllib.parse import unquote
 
 from llmpod.config import ProxySettings
 from llmpod.config.routes import Route
@@ -40,6 +41,16 @@ _OWN: Final = re.compile(r"/[A-Za-z0-9][A-Za-z0-9_.-]*(?=/v1/)")
 def is_model_path(path: str) -> bool:
     """Whether a path is a model server's, and not one of our own pages; its own address may stand before it."""
     return path.startswith("/v1/") or path in _AT_ROOT or _OWN.match(path) is not None
+
+
+def read_plainly(path: str) -> str:
+    """What a server takes a path for, however it is spelled."""
+    return re.sub("/+", "/", unquote(path)).rstrip("/")
+
+
+def without_name(path: str) -> str:
+    """The same, of what a model's server gets of it: the model's own address is taken off."""
+    return read_plainly(path[len(own_address(path)) :])
 
 
 def own_address(path: str) -> str:
