@@ -105,6 +105,7 @@ def _model_environ(config: Config) -> dict[str, str]:
     routes = routes_of(config)
     return {
         **({"LLMPOD_ROUTES": routes_text(routes)} if routes else {}),
+        "LLMPOD_CONFIG": str(config.path),
         "LLMPOD_STATE": str(config.state_file),
         "LLMPOD_IDENTITY": identity_of(c.model_dump(mode="json", exclude_defaults=True)),
         "LLMPOD_MODELS": ",".join(filter(None, (served, c.hub_id.partition("@")[0]))),
@@ -150,5 +151,4 @@ def _demand_environ(config: Config) -> dict[str, str]:
     return {
         "LLMPOD_DEMAND": demand_text(demand),
         "LLMPOD_LOADING": loading_text(config.common.loading),
-        "LLMPOD_CONFIG": str(config.path),
     }

@@ -35,6 +35,9 @@ _AT_ROOT: Final = frozenset(
 )
 
 
+ALONE: Final = "default"  # the name of a model that has none beside it
+
+
 _OWN: Final = re.compile(r"/[A-Za-z0-9][A-Za-z0-9_.-]*(?=/v1/)")
 
 
@@ -73,10 +76,11 @@ class Destination:
         names: what clients may call it, the served name first.
         accepts: the names for which requests may start or reach it; None: any, for its server knows best.
         phase: for messages and ops; None for a fixed endpoint.
+        outdated: its machine gets nothing more, for another one replaces it as soon as nothing is in flight.
     """
 
     identity: str
-    model_key: str = "default"
+    model_key: str = ALONE
     origin: Origin | None = None
     api_key: Secret | None = None
     passes_credentials: bool = False
@@ -94,6 +98,7 @@ class Destination:
     retrying: bool = False
     typical_start: tuple[float, int] | None = None
     refusal: Refusal | None = None
+    outdated: bool = False
     route: Route | None = None
 
     @property
@@ -131,6 +136,8 @@ def followed(targets: Mapping[str, Target], settings: ProxySettings) -> tuple[De
     """The models of the state file; one that was never started is described by the configuration alone."""
     if settings.routes:
         return tuple(_on_route(route, targets.get(route.model_key), settings) for route in settings.routes)
+    if settings.models:  # a model alone; what else the state names was removed and is on its way out
+        targets = {name: target for name, target in targets.items() if name == ALONE}
     if not targets and settings.models:
         return (_closed(_untold(settings), settings),)
     return tuple(
@@ -219,7 +226,7 @@ def streams_upstream(destination: Destination, settings: ProxySettings) -> bool:
 
 
 def _from_target(target: Target) -> Destination:
-    up = target.base_url is not None and target.phase in _OPEN
+    up = target.base_url is not None and target.phase in _OPEN and not target.outdated
     origin = Origin.parse(target.base_url) if up and target.base_url else None
     return Destination(
         identity=target.identity,
@@ -239,6 +246,7 @@ def _from_target(target: Target) -> Destination:
         retrying=target.retrying,
         typical_start=target.typical_start,
         refusal=target.refusal,
+        outdated=target.outdated,
     )
 
 

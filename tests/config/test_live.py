@@ -24,6 +24,7 @@ LIVE = {
     *("allow_insecure_bind", "memory_bytes", "header_seconds", "body_idle_seconds", "stall_seconds"),
     *("max_connections", "max_connections_per_source", "max_in_flight", "max_queue", "queue_seconds"),
     *("requests_per_minute", "tokens_per_minute", "rate_limits", "model_limits", "token_prices", "loading"),
+    *("routes", "demand"),
 }
 
 
