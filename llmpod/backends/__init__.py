@@ -98,7 +98,7 @@ def open_backend(config: Config, key: Secret, *, owner: Callable[[str], str | No
     """
     if len(config.models) == 1:
         (model,) = config.models.values()
-        return _open_one(config, model, key, config.directory / "machines")
+        return _open_one(config, model, key, config.machines(config.default))
     from llmpod.backends.several import Several
 
     rented = None
@@ -108,7 +108,7 @@ def open_backend(config: Config, key: Secret, *, owner: Callable[[str], str | No
             rented = rented or _open_one(config, model, key, config.directory)
             backends[name] = rented
         else:
-            backends[name] = _open_one(config, model, key, config.directory / f"machines-{name}")
+            backends[name] = _open_one(config, model, key, config.machines(name))
     return Several(backends, owner)
 
 

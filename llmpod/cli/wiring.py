@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from llmpod.backends import Backend, Speaking, open_backend, plain_spec, runpod_spec
@@ -18,8 +18,8 @@ from llmpod.backends.several import Several
 from llmpod.cli.draw import Drawer
 from llmpod.cli.managing import managed
 from llmpod.cli.proxyenv import proxy_environ
-from llmpod.config import Config, PodConfig
-from llmpod.errors import ProviderError, StateError
+from llmpod.config import Config, PodConfig, needs_key, provider_key
+from llmpod.errors import BadCredentials, ProviderError, StateError
 from llmpod.lifecycle import failpoint, files, match
 from llmpod.lifecycle.act import Actor, Managed, Prober
 from llmpod.lifecycle.events import EventLog
@@ -35,7 +35,7 @@ from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.store import Store
 from llmpod.lifecycle.wish import latest
-from llmpod.model import Direction, Event, Record, Usage, Want
+from llmpod.model import Direction, Event, Phase, Record, Usage, Want
 from llmpod.secret import Secret
 from llmpod.veil import Veil
 
@@ -57,6 +57,7 @@ class Plane:
         proxy: its proxy process, or None when somebody else runs the proxy.
         clock: epoch seconds.
         point: see :class:`llmpod.lifecycle.act.Actor`.
+        removed: models that the configuration names no more and that still have a machine, as they were configured.
     """
 
     config: Config
@@ -67,6 +68,7 @@ class Plane:
     proxy: ProxyProcess | None
     clock: Callable[[], float]
     point: Callable[[str], None]
+    removed: Mapping[str, PodConfig] = field(default_factory=dict)
     _unsaved: State | None = None
 
     def now(self, state: State) -> float:
@@ -117,7 +119,7 @@ class Plane:
             StateError: an "up" cannot be written.
         """
         want, usage = Want(direction, at=self.clock(), by=by, reason=reason), self.store.usage()
-        named = self.config.models if models is None else models
+        named = (*self.config.models, *self.removed) if models is None else models
         orders = {model: replace(want, heard=latest(usage.get(model, Usage()))) for model in named}
         orders |= {PROXY: want} if proxy else {}
         try:
@@ -206,7 +208,36 @@ class Plane:
         )
         actor.memory.unsaved = self._unsaved
         models = {name: self._managed(name, config) for name, config in self.config.models.items()}
-        return Reconciler(actor, models, self.proxy, forced=forced)
+        removed = {name: self._managed(name, config) for name, config in self.removed.items()}
+        return Reconciler(actor, models, self.proxy, forced=forced, removed=removed)
+
+
+def with_removed(
+    config: Config, store: Store, key: Secret, environ: Mapping[str, str]
+) -> tuple[Config, Secret]:
+    """With the models that were removed and still have a machine, and the key that these need.
+
+    Not beside a serverless endpoint, which is used alone: what is left there, the audit ends.
+    """
+    try:
+        records = store.load().records
+    except StateError:  # a pass says so
+        return config, key
+    there = {
+        name: record.config
+        for name, record in records.items()
+        if name not in config.models and record.phase not in (Phase.STOPPED, Phase.FAILED)
+    }
+    whole = config.with_removed(there)
+    kinds = {model.backend for model in whole.models.values()}
+    if len(whole.models) == len(config.models) or "runpod_serverless" in kinds:
+        return config, key
+    if any(map(needs_key, kinds)) and not needs_key(config.common.backend):
+        try:
+            key = provider_key("runpod", environ)
+        except BadCredentials:  # a pass says that they are out of reach
+            return config, key
+    return whole, key
 
 
 def backend_of(config: Config, key: Secret) -> Backend:
@@ -231,7 +262,9 @@ def open_plane(
         StateError: the directory for its files cannot be used.
         ConfigError: a failpoint is set that is none.
     """
-    store, backend = Store(config.state_file, veil=veil), backend_of(config, key)
+    store = Store(config.state_file, veil=veil)
+    whole, key = with_removed(config, store, key, environ)
+    backend = backend_of(whole, key)
     proxy = ProxyProcess(store, PROXY_SCRIPT, proxy_environ(config, environ, store)) if with_proxy else None
     try:
         yield Plane(
@@ -243,6 +276,7 @@ def open_plane(
             proxy,
             clock,
             point or failpoint.point(environ),
+            {name: model for name, model in whole.models.items() if name not in config.models},
         )
     finally:
         backend.close()
@@ -252,7 +286,7 @@ def _prober(config: Config, backend: Backend, veil: Veil) -> Prober:
     """Asks model servers: those that a request wakes, and bills for, with care."""
     prober = HttpProber(veil)
     if isinstance(backend, ServerlessEndpoint):
-        return ServerlessProber(backend, Machines(config.directory / "machines"), prober)
+        return ServerlessProber(backend, Machines(config.machines(config.default)), prober)
     return prober
 
 
