@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmpod.cli import demos
 from llmpod.cli.command import Command, Invocation
 from llmpod.cli.yamltext import with_item, with_keys
 from llmpod.errors import ConfigError, StateError
@@ -157,6 +158,8 @@ def connect(call: Invocation) -> int:
         print(client.told(address))
     if not runs:
         print("The proxy does not run now; `up` starts it.", file=sys.stderr)
+        for demo in demos.running(call.config_path):
+            print(f"A demo {demo}.", file=sys.stderr)
     return 0
 
 
