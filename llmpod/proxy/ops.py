@@ -171,7 +171,9 @@ def _model(d: Destination, now: float) -> dict[str, Any]:
         "phase": str(d.phase) if d.phase else "fixed endpoint",
         "endpoint": _endpoint(d),
         "usd_per_hour": d.usd_per_hour,
-        "usd_so_far": round(hours * d.usd_per_hour, 4) if hours is not None and d.usd_per_hour else None,
+        "usd_so_far": round(hours * d.usd_per_hour, 4)
+        if hours is not None and d.usd_per_hour is not None
+        else None,
         "deadline": d.deadline,
         "ready_at": d.ready_at,
         "error": d.error,
