@@ -35,7 +35,7 @@ from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.store import Store
 from llmpod.lifecycle.wish import latest
-from llmpod.model import Direction, Event, Record, Usage, Want
+from llmpod.model import Direction, Event, Health, Instance, Record, Usage, Want
 from llmpod.secret import Secret
 from llmpod.veil import Veil
 
@@ -250,10 +250,28 @@ def open_plane(
 
 def _prober(config: Config, backend: Backend, veil: Veil) -> Prober:
     """Asks model servers: those that a request wakes, and bills for, with care."""
-    prober = HttpProber(veil)
-    if isinstance(backend, ServerlessEndpoint):
-        return ServerlessProber(backend, Machines(config.directory / "machines"), prober)
-    return prober
+    plain = HttpProber(veil)
+
+    def of_backend(one: Backend | None) -> Prober:
+        if isinstance(one, ServerlessEndpoint):
+            return ServerlessProber(one, Machines(config.directory / "machines"), plain)
+        return plain
+
+    return (
+        _Probers(lambda id_: of_backend(backend.of(id_)))
+        if isinstance(backend, Several)
+        else of_backend(backend)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Probers:
+    """Asks each machine as its backend has it; ``of``: by its id."""
+
+    of: Callable[[str], Prober]
+
+    def check(self, seen: Instance, api_key: Secret | None, served_name: str, *, was_ready: bool) -> Health:
+        return self.of(seen.id).check(seen, api_key, served_name, was_ready=was_ready)
 
 
 def with_port(config: Config, port: int) -> Config:

@@ -120,9 +120,12 @@ class Config:
     def common(self) -> PodConfig:
         """The settings of the whole installation (proxy, cache, state, account), as one of its models has them.
 
-        Where machines are rented, it is one of those: an account and its money are asked for by it.
+        Where machines are rented, it is one of those, else one that RunPod sends a bill for: an account and its money
+        are asked for by it.
         """
-        return next((model for model in self.models.values() if model.is_rented), self.models[self.default])
+        rented = (model for model in self.models.values() if model.is_rented)
+        billed = (model for model in self.models.values() if model.is_billed)
+        return next(rented, None) or next(billed, self.models[self.default])
 
     def group_of(self, model: str) -> str:
         """The group that a model is a member of; empty: none."""
@@ -235,7 +238,7 @@ def _of_endpoint(values: Mapping[str, Any], environ: Mapping[str, str]) -> dict[
     named = {**values}
     if (endpoint := environ.get(ENDPOINT_VARIABLE)) and isinstance(section, dict):
         named["runpod_serverless"] = {"endpoint_id": endpoint, **section}
-    if model and not {"model", "modelStoreId"} & values.keys():
+    if model and not {"model", "modelStoreId", "models"} & values.keys():
         named["model"] = model
     return named
 
