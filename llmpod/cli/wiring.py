@@ -7,27 +7,24 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from llmpod.backends import Backend, Speaking, open_backend, plain_spec, runpod_spec
-from llmpod.backends.machines import Machines
+from llmpod.backends import Backend, Speaking, plain_spec, runpod_spec
 from llmpod.backends.runpod_account import balance
 from llmpod.backends.runpod_logs import tail
 from llmpod.backends.runpod_pod import RunpodPods
-from llmpod.backends.runpod_serverless import ServerlessEndpoint
-from llmpod.backends.runpod_serverless_probe import ServerlessProber
 from llmpod.backends.several import Several
 from llmpod.cli.draw import Drawer
 from llmpod.cli.managing import managed
+from llmpod.cli.providers import backend_of, prober_of, with_removed
 from llmpod.cli.proxyenv import proxy_environ
-from llmpod.config import Config, PodConfig, needs_key, provider_key
-from llmpod.errors import BadCredentials, ProviderError, StateError
-from llmpod.lifecycle import failpoint, files, match
+from llmpod.config import Config, PodConfig
+from llmpod.errors import ProviderError, StateError
+from llmpod.lifecycle import failpoint, files
 from llmpod.lifecycle.act import Actor, Managed, Prober
 from llmpod.lifecycle.events import EventLog
 from llmpod.lifecycle.lastwords import LastWords
 from llmpod.lifecycle.ledger import FILE_NAME, Ledger
 from llmpod.lifecycle.notify import Notifier
 from llmpod.lifecycle.orders import PROXY
-from llmpod.lifecycle.probe import HttpProber
 from llmpod.lifecycle.proxyproc import ProxyProcess
 from llmpod.lifecycle.purse import Purse
 from llmpod.lifecycle.reconcile import Reconciler
@@ -35,7 +32,7 @@ from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.store import Store
 from llmpod.lifecycle.wish import latest
-from llmpod.model import Direction, Event, Phase, Record, Usage, Want
+from llmpod.model import Direction, Event, Record, Usage, Want
 from llmpod.secret import Secret
 from llmpod.veil import Veil
 
@@ -212,39 +209,6 @@ class Plane:
         return Reconciler(actor, models, self.proxy, forced=forced, removed=removed)
 
 
-def with_removed(
-    config: Config, store: Store, key: Secret, environ: Mapping[str, str]
-) -> tuple[Config, Secret]:
-    """With the models that were removed and still have a machine, and the key that these need.
-
-    Not beside a serverless endpoint, which is used alone: what is left there, the audit ends.
-    """
-    try:
-        records = store.load().records
-    except StateError:  # a pass says so
-        return config, key
-    there = {
-        name: record.config
-        for name, record in records.items()
-        if name not in config.models and record.phase not in (Phase.STOPPED, Phase.FAILED)
-    }
-    whole = config.with_removed(there)
-    kinds = {model.backend for model in whole.models.values()}
-    if len(whole.models) == len(config.models) or "runpod_serverless" in kinds:
-        return config, key
-    if any(map(needs_key, kinds)) and not needs_key(config.common.backend):
-        try:
-            key = provider_key("runpod", environ)
-        except BadCredentials:  # a pass says that they are out of reach
-            return config, key
-    return whole, key
-
-
-def backend_of(config: Config, key: Secret) -> Backend:
-    """Where the models of a configuration run."""
-    return open_backend(config, key, owner=lambda name: match.owner(name, config.models))
-
-
 @contextmanager
 def open_plane(
     config: Config,
@@ -272,7 +236,7 @@ def open_plane(
             key,
             store,
             backend,
-            _prober(config, backend, store.veil),
+            prober_of(whole, backend, store.veil),
             proxy,
             clock,
             point or failpoint.point(environ),
@@ -280,14 +244,6 @@ def open_plane(
         )
     finally:
         backend.close()
-
-
-def _prober(config: Config, backend: Backend, veil: Veil) -> Prober:
-    """Asks model servers: those that a request wakes, and bills for, with care."""
-    prober = HttpProber(veil)
-    if isinstance(backend, ServerlessEndpoint):
-        return ServerlessProber(backend, Machines(config.machines(config.default)), prober)
-    return prober
 
 
 def with_port(config: Config, port: int) -> Config:

@@ -67,14 +67,6 @@ class Demand:
 
     def start(self) -> None:
         """Look, and go on looking."""
-<<<<<<< HEAD
-        if not self._timeouts:
-            return
-        for name in self._timeouts:
-            use = self._keeper.use(name)
-            use.when_free, use.when_lost = partial(self._released, name), self._lost
-=======
->>>>>>> h-a
         self._keeper.on_change(self._observe)
         self._keeper.when_let_go = self._let_go
         self.adopt(self._settings)
@@ -86,7 +78,7 @@ class Demand:
             self._leave_alone(name)
         for name, one in settings.demand.items():
             use = self._keeper.use(name)
-            use.when_free = partial(self._released, name)
+            use.when_free, use.when_lost = partial(self._released, name), self._lost
             self.scheduler.have(Model(name, use, one.idle_seconds, group=one.group, priority=one.priority))
         if settings.demand and self._ticker is None:
             self._passes.start()
@@ -98,7 +90,8 @@ class Demand:
 
     def _leave_alone(self, name: str) -> None:
         """A model that requests start no more, or that is configured no more."""
-        self._keeper.use(name).when_free = _nothing
+        use = self._keeper.use(name)
+        use.when_free = use.when_lost = _nothing
         for memory in (self._told, self._last, self._ghosts):
             memory.pop(name, None)
         stays = name in {route.model_key for route in self._settings.routes} or (

@@ -248,15 +248,10 @@ class Relay:
         ).begin()
 
     def _origin(self, job: Job) -> Origin:
-<<<<<<< HEAD
-        """Raises ModelNotReady; only a POST wishes for the model: a link or an image must not start anything (T1).
-
-        For one that starts with requests only the lobby wishes, which knows who may: no warm-up does.
-        """
-=======
         """Where its model is by now: since it was found, settings and machines may have changed.
 
-        What another model will answer under the same name is not stored under the key of the former one.
+        What another model will answer under the same name is not stored under the key of the former one. For a model
+        that starts with requests only the lobby wishes, which knows who may: no warm-up does.
 
         Raises:
             NoSuchModel: it was removed.
@@ -264,7 +259,6 @@ class Relay:
         """
         found, job.destination = job.destination, self._now(job.destination)
         job.shared = job.shared and job.destination.identity == found.identity
->>>>>>> h-a
         if job.destination.origin is None:
             managed = self._lobby.demand.manages(job.destination.model_key)
             raise self._keeper.not_ready(job.destination, wished=job.ask.method == "POST" and not managed)

@@ -76,11 +76,8 @@ class Destination:
         names: what clients may call it, the served name first.
         accepts: the names for which requests may start or reach it; None: any, for its server knows best.
         phase: for messages and ops; None for a fixed endpoint.
-<<<<<<< HEAD
         bills_requests: any request may start a worker of it; nothing is asked of it that nobody wants answered.
-=======
         outdated: its machine gets nothing more, for another one replaces it as soon as nothing is in flight.
->>>>>>> h-a
     """
 
     identity: str
@@ -102,11 +99,8 @@ class Destination:
     retrying: bool = False
     typical_start: tuple[float, int] | None = None
     refusal: Refusal | None = None
-<<<<<<< HEAD
     bills_requests: bool = False
-=======
     outdated: bool = False
->>>>>>> h-a
     route: Route | None = None
 
     @property
@@ -254,11 +248,8 @@ def _from_target(target: Target) -> Destination:
         retrying=target.retrying,
         typical_start=target.typical_start,
         refusal=target.refusal,
-<<<<<<< HEAD
         bills_requests=target.bills_requests,
-=======
         outdated=target.outdated,
->>>>>>> h-a
     )
 
 

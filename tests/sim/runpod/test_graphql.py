@@ -105,5 +105,7 @@ def test_a_bill_may_lag(api: Api, fast: Simulator) -> None:
     fast.advance(1800)
     assert api.call("GET", "/v2/billing/pods").json()["records"] == []
     fast.advance(3600)
-    billed = api.call("GET", "/v2/billing/pods").json()["records"]  # one a day, and midnight may have been among it
+    billed = api.call("GET", "/v2/billing/pods").json()[
+        "records"
+    ]  # one a day, and midnight may have been among it
     assert sum(record["totalAmount"] for record in billed) == pytest.approx(0.5 * rate, rel=0.01)
