@@ -35,7 +35,8 @@ class Target:
     """Where one model answers now, as the proxy needs it. ``base_url`` has no ``/v1``.
 
     ``retrying``: it failed and is tried again; ``typical_start``: median seconds of its last starts, and how many
-    these were; ``bills_requests``: every request may start a worker, which is billed.
+    these were; ``bills_requests``: every request may start a worker, which is billed;
+    ``outdated``: it is to be replaced, and gets nothing more.
     """
 
     model_key: str
@@ -57,6 +58,7 @@ class Target:
     typical_start: tuple[float, int] | None = None
     refusal: Refusal | None = None
     bills_requests: bool = False
+    outdated: bool = False
 
     def __repr__(self) -> str:
         return f"Target({self.model_key}: {self.phase}, {self.base_url})"
@@ -111,6 +113,7 @@ class Follower:
             typical_start=self._store.typical_start(record.model),
             refusal=refusal,
             bills_requests=record.config.get("backend") == "runpod_serverless",
+            outdated=record.outdated,
         )
 
 

@@ -226,33 +226,22 @@ class Relay:
         if self._lobby.is_for(job):
 
             def go() -> None:
-                self._is_now(job, mixed=turn is not None)
                 self._listen(job, answer, turn=turn, instead=instead)
 
             self._lobby.enter(job, answer, go, whole=turn is not None)
         else:
             self._listen(job, answer, turn=turn, instead=instead)
 
-    def _is_now(self, job: Job, *, mixed: bool) -> None:
-        """The model that was started may be served otherwise than the one that the request's key names.
-
-        Raises:
-            ModelNotReady: what is stored of the old one was to be part of the answer.
-        """
-        before, job.destination = job.destination.identity, self._lobby.now_of(job)
-        if job.destination.identity == before:
-            return
-        job.shared = False
-        if mixed:
-            raise ModelNotReady("The model was changed while it was started.", retry_after=1)
-
     def _listen(
         self, job: Job, answer: Answer, *, turn: Turn | None, instead: Callable[[], bytes] | None
     ) -> None:
         """Listen to the call that brings the answer; the last one to leave ends it."""
+        shared, origin = job.shared, self._origin(job)
+        if turn is not None and job.shared != shared:  # a part of the answer is what the former model said
+            raise ModelNotReady("The model was changed meanwhile.", hint="Ask again.", retry_after=1)
         if answer.meter is not None:
             answer.meter.begin(job.destination, answer.model)
-        fill, joined = self._dispatch.take(job, self._origin(job))
+        fill, joined = self._dispatch.take(job, origin)
         if joined:
             answer.cache, answer.reason = "JOIN", "in flight" if job.shared else "asked again"
         keepalive = self._keepalive
@@ -261,11 +250,24 @@ class Relay:
         ).begin()
 
     def _origin(self, job: Job) -> Origin:
-        """Raises ModelNotReady; only a POST wishes for the model: a link or an image must not start anything (T1).
+        """Where its model is by now: since it was found, settings and machines may have changed.
 
-        For one that starts with requests only the lobby wishes, which knows who may: no warm-up does.
+        What another model will answer under the same name is not stored under the key of the former one. For a model
+        that starts with requests only the lobby wishes, which knows who may: no warm-up does.
+
+        Raises:
+            NoSuchModel: it was removed.
+            ModelNotReady: only a POST wishes for the model; a link or an image must not start anything (T1).
         """
+        found, job.destination = job.destination, self._now(job.destination)
+        job.shared = job.shared and job.destination.identity == found.identity
         if job.destination.origin is None:
             managed = self._lobby.demand.manages(job.destination.model_key)
             raise self._keeper.not_ready(job.destination, wished=job.ask.method == "POST" and not managed)
         return job.destination.origin
+
+    def _now(self, destination: Destination) -> Destination:
+        now = self._keeper.by_key(destination.model_key)
+        if now is None:
+            raise models.NoSuchModel(f"{destination.model_key} was removed from the configuration.")
+        return now

@@ -36,6 +36,18 @@ class Scheduler:
     def model(self, name: str) -> Model:
         return self._models[name]
 
+    # --- which models there are -----------------------------------------------------------------------------
+    def have(self, model: Model) -> None:
+        """One more, or one that is known by other terms; it stays in its state, and who waits for it goes on."""
+        known = self._models.setdefault(model.name, model)
+        known.idle_seconds, known.group, known.priority = model.idle_seconds, model.group, model.priority
+
+    def drop(self, name: str, why: LlmpodError) -> None:
+        """One less; who waits for it hears why."""
+        model = self._models.pop(name)
+        for ticket in list(model.line):
+            ticket.no(why)
+
     # --- requests -------------------------------------------------------------------------------------------
     def ask(self, name: str, ticket: Ticket, now: float) -> bool:
         """Whether a request may go on at once; else it waits.
@@ -82,8 +94,8 @@ class Scheduler:
 
     def leave(self, name: str, ticket: Ticket, now: float) -> None:
         """A waiting request is no more. Who has left starts nothing: a wish that nobody acted on is taken back."""
-        model = self._models[name]
-        if ticket not in model.line:
+        model = self._models.get(name)
+        if model is None or ticket not in model.line:
             return
         model.line.remove(ticket)
         if model.state is State.WAKING and not model.line and not model.settled:

@@ -103,6 +103,21 @@ def test_who_only_looks_neither_wakes_nor_keeps_awake(desk: Desk) -> None:
     assert starts(desk) == 1
 
 
+def test_a_name_that_the_model_has_not_starts_nothing(desk: Desk) -> None:
+    """Neither asleep nor awake is it asked; who names none gets it."""
+    begin(desk)
+    for runs in (False, True):
+        reply = ask(desk, "typo", model="org/tiny-chta")
+        assert (reply.status, reply.json["error"]["code"]) == (404, "model_not_found")
+        assert MODEL in reply.json["error"]["message"]
+        assert reply.json["error"]["param"] == "model"
+        assert starts(desk) == runs
+        assert ask(desk, "nameless", model=None).status == 200
+    assert starts(desk) == 1
+    log = (desk.directory / ".llmpod" / "pod_state" / "proxy.log").read_text()
+    assert '"upstream_' not in log, "the server was never asked for it"
+
+
 def test_many_who_wait_make_one_start_and_a_stream_is_not_cut_by_its_idle_time(desk: Desk) -> None:
     slow = [*SERVER, "--first-token-seconds", "0.1", "--tokens-per-second", "3"]
     begin(desk, slow, idle_seconds=1, keepalive_seconds=0.2)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,36 @@ def test_only_a_post_reaches_it_for_any_request_starts_a_worker(sim: Simulator, 
     assert [m["id"] for m in requests.get(f"{url}/v1/models", timeout=30).json()["data"]] == [MODEL]
     (seen,) = sim.state()["endpoints"]
     assert (seen["jobs"]["completed"], seen["list"]) == (done, [])
+
+
+def test_each_of_several_answers_with_its_own_key(sim: Simulator, desk: Desk) -> None:
+    """The endpoints refuse each other's."""
+    names = {"chat": "org/tiny-chat", "coder": "org/tiny-coder"}
+    models = {}
+    for name, served in names.items():
+        endpoint = sim.endpoint(model=served)
+        key = desk.directory / f"{name}_key"
+        key.write_text(endpoint["key"] + "\n", encoding="utf-8")
+        key.chmod(0o600)
+        section = {"endpoint_id": endpoint["id"], "api_key_file": key.name}
+        models[name] = {"model": served, "runpod_serverless": section}
+    config = {"backend": "runpod_serverless", "models": models, "runpod_api_url": sim.api_url}
+    shared = {"proxy_port": desk.port, "cache_dir": "cache"}
+    (desk.directory / "pod_config.json").write_text(json.dumps({**config, **shared}), encoding="utf-8")
+
+    def ready() -> bool:
+        desk.manage().expect()
+        document = json.loads((desk.directory / "pod_state.json").read_text())
+        return all(record["phase"] == "ready" for record in document["models"].values())
+
+    eventually(ready, within=60)
+    eventually(lambda: listens(desk.port), within=20)
+    for name, served in names.items():
+        for model in (name, served):
+            answer = eventually(partial(desk.ask, model), within=20, ignoring=requests.RequestException)
+            assert answer["choices"]
+    desk.manage("--shutdown").expect()
+    assert [(seen["min"], seen["max"]) for seen in sim.state()["endpoints"]] == [(0, 0), (0, 0)]
 
 
 def _no_key_is_where_it_does_not_belong(desk: Desk, *, account: str, endpoint: str) -> None:

@@ -78,10 +78,14 @@ def test_names_aliases_and_addresses_lead_to_the_right_model_one_at_a_time(desk:
     assert starts(desk) == {"org/a": 1, "org/b": 1}
     assert ask(desk, "a", "one").cache == "HIT", "from the cache, with its model gone"
     assert ask(desk, "a", "one", "/nobody/v1/chat/completions").status == 404
+    unknown = ask(desk, "gpt-5", "one")
+    assert (unknown.status, unknown.json["error"]["code"]) == (404, "model_not_found")
+    assert all(name in unknown.json["error"]["message"] for name in ("org/a", "org/b", "org/c", "gpt-4o"))
+    assert starts(desk) == {"org/a": 1, "org/b": 1}, "and nothing was stopped or started for it"
     status = json.loads(desk.manage("status", "--json").expect().out)
     assert status
     running = [p for p in desk.servers() if "sim.vllm" in p.command and "warden" not in p.command]
-    assert len(running) == 1
+    assert len(running) == 1, running
 
 
 @pytest.mark.parametrize(
