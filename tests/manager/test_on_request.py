@@ -214,13 +214,15 @@ def test_a_system_that_starts_no_more_processes_stops_nothing_else(desk: Desk) -
 
     first = eventually(waiting, within=20, ignoring=ValueError)
     owner = first.parent
-    with Client(desk.port) as client:
+    with Client(desk.port, timeout=30.0) as client:
+        client.send("GET", "/livez")
+        assert client.reply("GET").status == 200  # it is accepted: from now on there are no more connections
         _, most = resource.prlimit(owner, resource.RLIMIT_NOFILE)
         assert owner != proxy, "the warden's child, which listens"
         resource.prlimit(owner, resource.RLIMIT_NOFILE, (3, most))
         os.kill(first.pid, signal.SIGKILL)
         log = desk.directory / ".llmpod" / "pod_state" / "proxy.log"
-        eventually(lambda: "cannot be started" in log.read_text(), within=10)
+        eventually(lambda: "cannot be started" in log.read_text(), within=30)
         client.send("GET", "/livez")
         assert client.reply("GET").status == 200
     resource.prlimit(owner, resource.RLIMIT_NOFILE, (most, most))
