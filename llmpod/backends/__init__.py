@@ -19,11 +19,27 @@ from llmpod.config import (
     base_url,
     environment,
 )
+from llmpod.errors import ProviderUnavailable
 from llmpod.model import Instance, Listing, Offer, Spec
 from llmpod.secret import Secret
 
 # What SLURM's commands and a job need of the caller's environment; the cloud key is not in it.
 _CLUSTER = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SLURM_CONF")
+
+
+class SomeAway(ProviderUnavailable):
+    """Of several providers some could not be asked. Who does not go on with a part knows nothing, as ever.
+
+    Args:
+        message: which, and why.
+        listing: what the others showed.
+        models: those whose machines were not looked for.
+    """
+
+    def __init__(self, message: str, listing: Listing, models: frozenset[str]) -> None:
+        super().__init__(message)
+        self.listing = listing
+        self.models = models
 
 
 class Backend(Protocol):
@@ -37,6 +53,7 @@ class Backend(Protocol):
                 absence from the result means that list and look-up agree.
 
         Raises:
+            SomeAway: it is known for a part of the models only.
             ProviderError: the answer is not known; nothing may be concluded from it.
         """
         ...
