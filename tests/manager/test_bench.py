@@ -86,15 +86,13 @@ def test_what_did_not_run_does_not_run_afterwards(desk: Desk) -> None:
 
 
 def test_a_start_that_fails_leaves_the_order_as_it_was(desk: Desk) -> None:
-    desk.write([sys.executable, "-m", "llmpod.sim.vllm", "--model", MODEL], max_restarts=0)
-    desk.manage().expect()
-    desk.passes_until("ready")
     desk.write([sys.executable, "-c", "raise SystemExit('out of memory')"], max_restarts=0)
-    refused = desk.manage("bench", "--starts")
+    desk.manage("--no-proxy", "down").expect()
+    refused = desk.manage("--no-proxy", "bench", "--starts")
     assert refused.code != 0
     assert "did not start" in refused.err
     status = json.loads(desk.manage("status", "--json").expect().out)
-    assert status["models"]["default"]["order"]["direction"] == "up"
+    assert status["models"]["default"]["order"]["direction"] == "down"
 
 
 def test_what_costs_money_is_asked_for_with_its_price(install: Install) -> None:
