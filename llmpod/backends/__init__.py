@@ -98,7 +98,7 @@ def open_backend(config: Config, key: Secret, *, owner: Callable[[str], str | No
     """
     if len(config.models) == 1:
         (model,) = config.models.values()
-        return _open_one(config, model, key, config.directory / "machines")
+        return _open_one(config, model, key, config.machines(config.default))
     from llmpod.backends.several import Several
 
     rented = None
@@ -108,7 +108,7 @@ def open_backend(config: Config, key: Secret, *, owner: Callable[[str], str | No
             rented = rented or _open_one(config, model, key, config.directory)
             backends[name] = rented
         else:
-            backends[name] = _open_one(config, model, key, config.directory / f"machines-{name}")
+            backends[name] = _open_one(config, model, key, config.machines(name))
     return Several(backends, owner)
 
 
@@ -130,7 +130,6 @@ def _open_one(config: Config, model: PodConfig, key: Secret, machines: Path) -> 
 
 
 def _serverless(config: Config, model: PodConfig, section: ServerlessSection, *, key: Secret) -> Backend:
-    """All endpoints are noted in one place: one whose model is no more configured is not forgotten."""
     from llmpod.backends.machines import Machines
     from llmpod.backends.runpod_api import RunpodApi
     from llmpod.backends.runpod_serverless import ServerlessEndpoint
@@ -141,7 +140,7 @@ def _serverless(config: Config, model: PodConfig, section: ServerlessSection, *,
     return ServerlessEndpoint(
         section,
         api,
-        Machines(config.directory / "machines"),
+        Machines(config.endpoint_notes),
         guard=lambda: check_key(section, key),
         of_others=frozenset(other.endpoint_id for other in sections if other is not None),
     )

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -139,6 +139,24 @@ class Config:
     def directory(self) -> Path:
         """Where our own files are, beside the state file."""
         return self.state_file.parent / ".llmpod" / self.state_file.stem
+
+    def machines(self, model: str) -> Path:
+        """Where the traces of a model's machines are, whichever models there are beside it."""
+        return self.directory / ("machines" if model == DEFAULT_MODEL else f"machines-{model}")
+
+    @property
+    def endpoint_notes(self) -> Path:
+        """Where the use of all serverless endpoints is noted: one whose model is gone is not forgotten."""
+        return self.directory / "machines"
+
+    def with_removed(self, snapshots: Mapping[str, Mapping[str, Any]]) -> "Config":
+        """With models that stand here no more, as far as what was remembered of each (``raw``) says how it runs."""
+        models = dict(self.models)
+        for name, snapshot in snapshots.items():
+            with suppress(ValidationError):
+                found = PodConfig.model_validate(snapshot)
+                models.setdefault(name, found.model_copy(update={"state_file": self.state_file}))
+        return replace(self, models=MappingProxyType(models))
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:
