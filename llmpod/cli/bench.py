@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from llmpod.cli.ask import name_of
+from llmpod.cli.ask import await_proxy, name_of
 from llmpod.cli.bench_run import Run, run_once
 from llmpod.cli.bench_starts import COLD, WARM, agree, restarted, start_seconds, starts
 from llmpod.cli.command import Command, Invocation, json_flag
@@ -49,6 +49,7 @@ def run(call: Invocation) -> int:
             record = plane.store.load().record(name)
             if record.phase is not Phase.READY:
                 raise ModelNotReady(f"{name} is not ready.", hint="`up` starts it, or `bench --starts`.")
+            await_proxy(plane)
             measured = run_once(plane, name_of(plane, record.served_name), call.options.tokens)
         now = {**_document(plane, name, record, measured), **timed}
         before = earlier(plane.store.directory / FILE_NAME, now)

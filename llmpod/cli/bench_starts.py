@@ -14,7 +14,6 @@ from pathlib import Path
 from rich.console import Console
 
 from llmpod.backends.hub_cache import HubCache
-from llmpod.cli.ask import await_proxy
 from llmpod.cli.command import Invocation
 from llmpod.cli.download_place import place_of
 from llmpod.cli.follow import Follower
@@ -156,7 +155,6 @@ def restarted(
             forget(start.forgets)
             _order(plane, name, Direction.UP, by="bench")
             seconds[start.kind] = _until_ready(name, Follower(plane, console, verbose=call.verbose))
-        await_proxy(plane)
         yield seconds
     finally:
         _as_before(plane, name, was_up=was_up)
