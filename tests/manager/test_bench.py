@@ -14,6 +14,7 @@ from tests.support.desk import MODEL, Desk
 from tests.support.forks import Forks
 from tests.support.install import Install
 from tests.support.net import listens
+from tests.support.source import ROOT
 from tests.support.wait import eventually
 
 
@@ -49,7 +50,9 @@ def test_starts_are_timed_cold_and_warm_and_the_model_runs_on(desk: Desk) -> Non
     weights = desk.directory / "weights.bin"
     weights.write_bytes(bytes(3 * 2**20))
     serve = ["-m", "llmpod.sim.vllm", "--load-seconds", "0.3", "--tokens-per-second", "500", "--model", MODEL]
-    desk.write([sys.executable, *serve, "--served-model-name", str(weights)], served_model_name="*")
+    command = [sys.executable, *serve, "--served-model-name", str(weights)]
+    section = {"command": command, "cwd": str(ROOT), "port": desk.model_port}
+    desk.configure("process", section, served_model_name="*")
     desk.manage().expect()
     desk.passes_until("ready")
     eventually(lambda: listens(desk.port), within=20)
