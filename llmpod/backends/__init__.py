@@ -153,13 +153,15 @@ def _serverless(config: Config, model: PodConfig, section: ServerlessSection, *,
     from llmpod.backends.runpod_serverless_probe import check_key
 
     api = RunpodApi(model.runpod_api_url, key)
-    sections = (other.runpod_serverless for other in config.models.values() if other is not model)
+    others = (one for one in config.models.values() if one is not model and one.backend == model.backend)
     return ServerlessEndpoint(
         section,
         api,
         Machines(config.endpoint_notes),
         guard=lambda: check_key(section, key),
-        of_others=frozenset(other.endpoint_id for other in sections if other is not None),
+        of_others=frozenset(
+            one.runpod_serverless.endpoint_id for one in others if one.runpod_serverless is not None
+        ),
     )
 
 

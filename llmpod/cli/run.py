@@ -17,7 +17,7 @@ from rich.console import Console
 
 from llmpod import config as configuration
 from llmpod.cli import demos
-from llmpod.cli.ask import ask, await_proxy
+from llmpod.cli.ask import ask, await_proxy, name_of
 from llmpod.cli.command import Command, Invocation, port
 from llmpod.cli.endings import Endings, Stop, Teller
 from llmpod.cli.follow import LOCK_SECONDS, Follower
@@ -186,10 +186,11 @@ def _serve(plane: Plane, options: Options, console: Console) -> int:
     return _watch(plane, options, console)
 
 
-def _first_answer(plane: Plane, model: str, console: Console) -> None:
+def _first_answer(plane: Plane, served: str, console: Console) -> None:
     """The proof of the whole chain: one question through the proxy, as a client would ask it."""
-    body = {"model": model, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 200}
     await_proxy(plane)
+    model = name_of(plane, served)
+    body = {"model": model, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 200}
     document = ask(plane, "/v1/chat/completions", body)
     message = document["choices"][0]["message"]
     console.print("[green]ready, here is your first answer[/green]", highlight=False)

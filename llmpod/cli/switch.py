@@ -42,7 +42,7 @@ def switch(call: Invocation) -> int:
         name = named(plane.config, call.options.model)
         others = rivals(plane.config, name)
         if call.options.wait:
-            _await_silence(plane, others, call.options.wait)
+            await_silence(plane, others, call.options.wait)
         _order(plane, name, others)
         follower = Follower(plane, call.console, verbose=call.verbose)
         await_end(plane, others, call.options.wait)
@@ -81,8 +81,8 @@ def _order(plane: Plane, name: str, others: Collection[str]) -> None:
     )
 
 
-def _await_silence(plane: Plane, others: Collection[str], seconds: float) -> None:
-    """Raises Busy: they are at work for longer."""
+def await_silence(plane: Plane, others: Collection[str], seconds: float) -> None:
+    """Wait until nothing of these models is in flight. Raises Busy: they are at work for longer."""
 
     def working() -> list[str]:
         usage, now = plane.store.usage(), plane.clock()
