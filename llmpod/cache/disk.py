@@ -127,7 +127,7 @@ class Store:
         try:
             with files.reading(files.segment_name(place.number), root.fd) as fd:
                 record = os.pread(fd, place.length, place.offset)
-        except (FileNotFoundError, PermissionError):  # not ours to see now; its record is not damaged for that
+        except (FileNotFoundError, PermissionError):  # closed to us now; no record is damaged by that
             return None
         except OSError as error:
             raise Corrupt(f"it cannot be read: {why(error)}") from None
