@@ -132,7 +132,7 @@ def _load(plane: Plane, record: Record) -> dict[str, Any] | None:
     """What the last look at a serverless endpoint counted, and when; None for all else."""
     if record.instance_id is None:
         return None
-    return Machines(plane.config.directory / "machines").document(record.instance_id, LOAD_FILE) or None
+    return Machines(plane.config.endpoint_notes).document(record.instance_id, LOAD_FILE) or None
 
 
 def _end_of_run(record: Record) -> float | None:

@@ -43,6 +43,7 @@ def begin(record: Record, name: str, *, deadline: float, now: float) -> Record:
         listed=False,
         down_reason="",
         error="",
+        outdated=False,
     )
 
 
@@ -114,6 +115,7 @@ def ended(record: Record, phase: Phase, now: float) -> Record:
         missing_since=None,
         delete_accepted=False,
         listed=False,
+        outdated=False,
     )
 
 
