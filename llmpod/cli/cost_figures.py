@@ -14,6 +14,7 @@ from llmpod.config import PodConfig
 from llmpod.lifecycle.book import Book, Entry
 from llmpod.lifecycle.exposure import unexplained, worst_case
 from llmpod.lifecycle.money import Allowance, allowance
+from llmpod.lifecycle.records import end_of
 from llmpod.lifecycle.spending import assumed, by_day, by_model, day_of, month_of, spent
 from llmpod.model import Instance, Record
 
@@ -105,7 +106,7 @@ def _live(entry: Entry, records: Iterable[Record], now: float) -> Figures:
         "usd_per_hour": entry.usd_per_hour,
         "since": entry.opened_at,
         "usd": None if so_far.unknown_hours else so_far.usd,
-        "deadline": record.deadline if record else entry.until,
+        "deadline": end_of(record) if record else entry.until,
     }
 
 

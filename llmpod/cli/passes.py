@@ -256,7 +256,7 @@ def _summary(plane: Plane, report: Report) -> str:
     except StateError:  # the report says so already
         records = {}
     states = [
-        f"{name} {r.phase}" + (f" on {r.instance_id}{show.until(r, plane.clock())}" if r.instance_id else "")
+        f"{name} {r.phase}" + (f" on {r.instance_id}{show.until(r)}" if r.instance_id else "")
         for name, r in records.items()
     ]
     last = str(report.error) if report.error else "; ".join(report.lines[-2:])

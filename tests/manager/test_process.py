@@ -1,5 +1,6 @@
 """The backend `process` through the front door: configuration, passes, an answer through the proxy, `--shutdown`."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,25 @@ def test_a_local_command_answers_through_the_proxy_and_ends_with_shutdown(desk: 
     assert desk.state()["phase"] == "stopped"
     assert not listens(desk.port)
     eventually(lambda: not desk.servers(), within=10)
+
+
+def test_what_nothing_limits_is_told_as_such(desk: Desk) -> None:
+    """The state holds a deadline ten years away: there, none at all would be one that got lost."""
+    desk.write(SERVER)
+    deadline = desk.passes_until("ready")["deadline"]
+    assert deadline > 1e9
+    document = json.loads(desk.manage("status", "--json").expect().out)["models"]["default"]
+    assert (document["deadline"], document["switch_at"]) == (None, None)
+    costs = json.loads(desk.manage("cost", "--json").expect().out)
+    assert costs["worst_case"] == {"usd": 0.0, "until": None, "unknown": []}
+    assert [live["deadline"] for live in costs["live"]] == [None]
+    assert "worst case     what runs is free, and has no end" in desk.manage("cost").expect().out
+    desk.write(SERVER, runtime_seconds=3600)
+    desk.manage("up").expect()
+    limited = desk.passes_until("ready")["deadline"]
+    assert limited < deadline
+    document = json.loads(desk.manage("status", "--json").expect().out)["models"]["default"]
+    assert document["deadline"] == limited
 
 
 def test_a_command_that_crashes_is_started_again_and_then_given_up_with_its_last_words(desk: Desk) -> None:
