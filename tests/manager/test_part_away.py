@@ -21,6 +21,14 @@ def ready(install: Install) -> bool:
     return {record["phase"] for record in records(install).values()} == {"ready"}
 
 
+def comes_to(install: Install, model: str, phase: str) -> None:
+    def there() -> bool:
+        install.manage()
+        return bool(records(install)[model]["phase"] == phase)
+
+    eventually(there, within=60)
+
+
 def entries(install: Install) -> list[str]:
     """What the ledger says of pods, in its own words."""
     return (install.directory / ".llmpod" / "pod_state" / "ledger.jsonl").read_text().splitlines()
@@ -36,12 +44,12 @@ def test_the_models_of_another_provider_go_on(install: Install) -> None:
     )
     eventually(lambda: ready(install), within=60)
     install.manage("down", "local").expect()
-    eventually(lambda: install.manage() and records(install)["local"]["phase"] == "stopped", within=30)
+    comes_to(install, "local", "stopped")
 
     before, written = records(install), entries(install)
     install.sim.fault("list", "500", times=1000)
     assert "chat" in install.manage("up", "local").expect(75).out
-    eventually(lambda: install.manage() and records(install)["local"]["phase"] == "ready", within=60)
+    comes_to(install, "local", "ready")
     said = install.manage().expect(75).out
     assert "Nothing is known of chat" in said
     assert records(install)["chat"] == before["chat"], "nothing is concluded"
