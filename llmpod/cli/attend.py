@@ -4,10 +4,12 @@ The proxy never starts a machine: it writes a wish down and lets the manager pas
 to start, which nobody should wait for, so one is started beforehand: this command loads everything, waits for a line
 on its standard input, and passes then, again while something is on its way, and sooner at another line or when a
 server on this machine begins to listen; then it waits again. It remembers nothing from one pass to the next. Its
-standard input closes when the proxy ends; then it ends, too. After each pass it writes a line of JSON: ``began``
+standard input closes when the proxy ends; then it ends, too. Where nobody else would (``--run-lock``), it ends the
+models first if the proxy was killed: it did not say goodbye. After each pass it writes a line of JSON: ``began``
 (monotonic seconds, before it read anything) and ``error`` (why it failed, or empty).
 """
 
+import argparse
 import json
 import os
 import select
@@ -15,10 +17,12 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from llmpod.cli.command import Command, Invocation
 from llmpod.cli.follow import LOCK_SECONDS
+from llmpod.cli.room import inherit
 from llmpod.config import Config
 from llmpod.errors import LlmpodError
 from llmpod.lifecycle.state import State
@@ -32,28 +36,49 @@ LOOK_SECONDS = 0.01  # between two looks whether a server listens
 WATCHED_SECONDS = 1.0  # between two passes for a server that is watched: whether it crashed
 HOST = "127.0.0.1"
 STDIN = 0
+BYE = b"bye\n"  # a proxy's last word, unless it was killed
+
+
+class _Proxy:
+    """What is heard of it."""
+
+    def __init__(self) -> None:
+        self._last = b""
+
+    def hear(self) -> bool:
+        """Wait for a word; False when it has ended. Unbuffered, for what is read ahead no select shows."""
+        data = os.read(STDIN, 4096)
+        self._last = (self._last + data)[-len(BYE) :]
+        return data not in (b"", BYE)
+
+    @property
+    def said_goodbye(self) -> bool:
+        return self._last == BYE
 
 
 def attend(call: Invocation) -> int:
     """Pass at each word, and while something is on its way."""
     with suppress(LlmpodError):  # a pass tells what is wrong
         _load(call)
-    ended, heard = not _word(), set[str]()
-    while not ended:
+    proxy, heard = _Proxy(), set[str]()
+    goes_on = proxy.hear()
+    while goes_on:
         _say(*_pass(call))
-        ended = _rest(call, heard)
+        goes_on = _rest(call, proxy, heard)
+    if call.options.run_lock is not None and not proxy.said_goodbye:
+        inherit(call.options.run_lock, call.config_path, call.environ)
     return 0
 
 
-def _rest(call: Invocation, heard: set[str]) -> bool:
-    """Wait until a pass is due or the proxy says something; whether the proxy has ended."""
+def _rest(call: Invocation, proxy: _Proxy, heard: set[str]) -> bool:
+    """Wait until a pass is due or the proxy says something; False when that has ended."""
     try:
         loaded, _ = call.config_or_last()
         state = Store(loaded.state_file).load()
     except LlmpodError:  # the pass told it; somebody mends it, and asks again
-        return not _word()
+        return proxy.hear()
     pause = _pause(loaded, state)
-    return not _word() if pause is None else _closed(pause, state, heard)
+    return proxy.hear() if pause is None else not _spoken_to(pause, state, heard) or proxy.hear()
 
 
 def _load(call: Invocation) -> None:
@@ -76,8 +101,9 @@ def _pass(call: Invocation) -> tuple[float, str]:
 
 
 def _say(began: float, error: str) -> None:
-    sys.stdout.write(json.dumps({"began": began, "error": error}) + "\n")
-    sys.stdout.flush()
+    with suppress(BrokenPipeError):  # the proxy has ended, as will be heard
+        sys.stdout.write(json.dumps({"began": began, "error": error}) + "\n")
+        sys.stdout.flush()
 
 
 def _pause(loaded: Config, state: State) -> float | None:
@@ -93,8 +119,8 @@ def _pause(loaded: Config, state: State) -> float | None:
     return min(due, default=None)
 
 
-def _closed(seconds: float, state: State, heard: set[str]) -> bool:
-    """Wait so long, until the proxy says something, or until a server listens; whether the proxy has ended.
+def _spoken_to(seconds: float, state: State, heard: set[str]) -> bool:
+    """Wait so long, until the proxy says something, or until a server listens; whether the proxy has.
 
     Args:
         seconds: the longest wait.
@@ -107,7 +133,7 @@ def _closed(seconds: float, state: State, heard: set[str]) -> bool:
         left = max(0.0, limit - time.monotonic())
         ready, _, _ = select.select([STDIN], [], [], min(LOOK_SECONDS, left) if silent else left)
         if ready:
-            return not _word()
+            return True
         found = {record.name for record in silent if _listens(record)}
         heard |= found
         if found or not left:
@@ -125,9 +151,15 @@ def _listens(record: Record) -> bool:
     return False
 
 
-def _word() -> bytes:
-    """What the proxy says; nothing when it has ended. Unbuffered, for what is read ahead no select shows."""
-    return os.read(STDIN, 4096)
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--run-lock",
+        type=Path,
+        metavar="FILE",
+        help="held by a proxy whose models nobody else would end: end them when it is killed",
+    )
 
 
-COMMAND = Command("attend", "passes at a proxy's word, for models that start with the first request", attend)
+COMMAND = Command(
+    "attend", "passes at a proxy's word, for models that start with the first request", attend, _arguments
+)

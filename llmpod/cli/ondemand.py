@@ -7,24 +7,20 @@ run left behind is ended by the next one on that port.
 
 import argparse
 import json
-import os
 import re
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 
 from llmpod import config as configuration
+from llmpod.cli import room as rooms
 from llmpod.cli.command import port
 from llmpod.cli.endings import Endings
-from llmpod.cli.follow import Follower
 from llmpod.cli.proxyenv import on_demand_environ
-from llmpod.cli.wiring import Plane, open_plane
 from llmpod.config import (
     KEYS_FILE,
     CallerKey,
@@ -35,12 +31,10 @@ from llmpod.config import (
     proxy_settings,
     written,
 )
-from llmpod.errors import Busy, LlmpodError
+from llmpod.errors import LlmpodError
 from llmpod.lifecycle import files
-from llmpod.model import Direction
 
 DEFAULT_PORT: Final = 8100
-GONE_SECONDS: Final = 60.0
 # options of model servers that say what they serve: vLLM, SGLang, llama.cpp, transformers
 _NAMES: Final = ("--served-model-name", "--alias", "--model", "--model-path", "--hf-repo", "-hf", "-m")
 # all of the environment but the cloud's keys, our own settings, and names that no shell would take
@@ -63,10 +57,17 @@ def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
         _parser().error("what is to be started? Write the command after `--`.")
     if options.use_slurm and not (options.loopback_user and options.loopback_host):
         _parser().error("--use-slurm needs --loopback-user and --loopback-host, for the tunnel back to here.")
-    environ = configuration.environment()
+    environ, console = configuration.environment(), Console(stderr=True, soft_wrap=True)
     try:
-        with _room(home, options.port) as room:
-            return _run(room, options, command, environ=environ, serve=serve)
+        with rooms.room(home, options.port, console) as room:
+            if room.exists():
+                rooms.end_leftovers(room, environ, console)
+            config = _furnished(room, options, command, environ)
+            try:
+                return serve(lambda: _settings(config, options, environ))
+            finally:
+                Endings().disarm()  # from here on nothing interrupts the cleaning up
+                rooms.end(config, environ, console)
     except LlmpodError as e:
         sys.stderr.write(f"{e}\n")
         return e.exit_code
@@ -103,41 +104,14 @@ def _port_or_any(text: str) -> int:
     return 0 if text == "0" else port(text)
 
 
-@contextmanager
-def _room(home: Path, number: int) -> Iterator[Path]:
-    """The private directory, which is this run's alone and gone afterwards.
-
-    Raises:
-        Busy: another run has this port.
-    """
-    above = files.private_dir(home / ".llmpod")
-    room = above / f"on-demand-{number or f'p{os.getpid()}'}"
-    lock = above / f"{room.name}.lock"
-    try:
-        with files.locked(lock):
-            yield room
-            shutil.rmtree(room, ignore_errors=True)
-            if not number:  # nobody else will ever want this name
-                lock.unlink(missing_ok=True)
-    except Busy:
-        raise Busy(f"Another one runs on port {number} already.", hint="Choose another --port.") from None
-
-
-def _run(
-    room: Path, options: argparse.Namespace, command: list[str], *, environ: Mapping[str, str], serve: Serve
-) -> int:
-    console = Console(stderr=True, soft_wrap=True)
-    if room.exists():
-        _end_leftovers(room, environ, console)
+def _furnished(
+    room: Path, options: argparse.Namespace, command: list[str], environ: Mapping[str, str]
+) -> Config:
+    """The room with its configuration."""
     files.private_dir(room)
     path = room / "pod_config.json"
     files.write_atomic(path, json.dumps(_document(options, command, environ)))
-    config = configuration.load(path, environ)
-    try:
-        return serve(lambda: _settings(config, options, environ))
-    finally:
-        Endings().disarm()  # from here on nothing interrupts the cleaning up
-        _end(config, environ, console)
+    return configuration.load(path, environ)
 
 
 def _document(
@@ -170,7 +144,7 @@ def _settings(config: Config, options: argparse.Namespace, environ: Mapping[str,
         ConfigError: a variable is wrong.
     """
     values = {name: text for name, text in environ.items() if name != "RUNPOD_ENDPOINT"}
-    values |= on_demand_environ(config)
+    values |= on_demand_environ(config) | {"LLMPOD_RUN_LOCK": str(rooms.lock_of(config.path.parent))}
     if options.api_key:
         keys = config.directory / KEYS_FILE
         files.private_dir(keys.parent)
@@ -179,33 +153,6 @@ def _settings(config: Config, options: argparse.Namespace, environ: Mapping[str,
         values |= {"LLMPOD_AUTH": "keys", "LLMPOD_KEYS_FILE": str(keys)}
     words = ["--port", str(options.port), "--log-level", options.log_level]
     return proxy_settings([*words, *(("--host", options.host) if options.host else ())], values)
-
-
-def _end_leftovers(room: Path, environ: Mapping[str, str], console: Console) -> None:
-    """End what a killed run left; it is known by that run's own directory."""
-    with suppress(LlmpodError):
-        _end(configuration.load(room / "pod_config.json", environ), environ, console)
-    shutil.rmtree(room, ignore_errors=True)
-
-
-def _end(config: Config, environ: Mapping[str, str], console: Console) -> None:
-    """Order the model down and see it gone; whatever fails is said, for it may still run."""
-    key = configuration.provider_key(config.common.backend, environ)
-    try:
-        with open_plane(config, key, environ=environ, with_proxy=False) as plane:
-            gone = _gone(plane)
-    except LlmpodError as e:
-        console.print(f"The model server may still run: {e}", highlight=False, markup=False)
-        return
-    if not gone:
-        console.print(
-            f"The model server may still run; its files are in {config.directory}.", highlight=False
-        )
-
-
-def _gone(plane: Plane) -> bool:
-    forced = plane.order(Direction.DOWN, by="on demand", reason="the proxy was ended", proxy=False)
-    return Follower(plane, Console(quiet=True)).until_gone(limit_seconds=GONE_SECONDS, forced=forced)
 
 
 def model_of(command: Sequence[str]) -> str:
