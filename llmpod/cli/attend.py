@@ -4,12 +4,10 @@ The proxy never starts a machine: it writes a wish down and lets the manager pas
 to start, which nobody should wait for, so one is started beforehand: this command loads everything, waits for a line
 on its standard input, and passes then, again while something is on its way, and sooner at another line or when a
 server on this machine begins to listen; then it waits again. It remembers nothing from one pass to the next. Its
-standard input closes when the proxy ends; then it ends, too. Where nobody else would (``--run-lock``), it ends the
-models first if the proxy was killed: it did not say goodbye. After each pass it writes a line of JSON: ``began``
+standard input closes when the proxy ends; then it ends, too. After each pass it writes a line of JSON: ``began``
 (monotonic seconds, before it read anything) and ``error`` (why it failed, or empty).
 """
 
-import argparse
 import json
 import os
 import select
@@ -17,12 +15,10 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from llmpod.cli.command import Command, Invocation
 from llmpod.cli.follow import LOCK_SECONDS
-from llmpod.cli.room import inherit
 from llmpod.config import Config
 from llmpod.errors import LlmpodError
 from llmpod.lifecycle.state import State
@@ -36,49 +32,28 @@ LOOK_SECONDS = 0.01  # between two looks whether a server listens
 WATCHED_SECONDS = 1.0  # between two passes for a server that is watched: whether it crashed
 HOST = "127.0.0.1"
 STDIN = 0
-BYE = b"bye\n"  # a proxy's last word, unless it was killed
-
-
-class _Proxy:
-    """What is heard of it."""
-
-    def __init__(self) -> None:
-        self._last = b""
-
-    def hear(self) -> bool:
-        """Wait for a word; False when it has ended. Unbuffered, for what is read ahead no select shows."""
-        data = os.read(STDIN, 4096)
-        self._last = (self._last + data)[-len(BYE) :]
-        return data not in (b"", BYE)
-
-    @property
-    def said_goodbye(self) -> bool:
-        return self._last == BYE
 
 
 def attend(call: Invocation) -> int:
     """Pass at each word, and while something is on its way."""
     with suppress(LlmpodError):  # a pass tells what is wrong
         _load(call)
-    proxy, heard = _Proxy(), set[str]()
-    goes_on = proxy.hear()
-    while goes_on:
+    ended, heard = not _word(), set[str]()
+    while not ended:
         _say(*_pass(call))
-        goes_on = _rest(call, proxy, heard)
-    if call.options.run_lock is not None and not proxy.said_goodbye:
-        inherit(call.options.run_lock, call.config_path, call.environ)
+        ended = _rest(call, heard)
     return 0
 
 
-def _rest(call: Invocation, proxy: _Proxy, heard: set[str]) -> bool:
-    """Wait until a pass is due or the proxy says something; False when that has ended."""
+def _rest(call: Invocation, heard: set[str]) -> bool:
+    """Wait until a pass is due or the proxy says something; whether the proxy has ended."""
     try:
         loaded, _ = call.config_or_last()
         state = Store(loaded.state_file).load()
     except LlmpodError:  # the pass told it; somebody mends it, and asks again
-        return proxy.hear()
+        return not _word()
     pause = _pause(loaded, state)
-    return proxy.hear() if pause is None else not _spoken_to(pause, state, heard) or proxy.hear()
+    return not _word() if pause is None else _closed(pause, state, heard)
 
 
 def _load(call: Invocation) -> None:
@@ -101,9 +76,8 @@ def _pass(call: Invocation) -> tuple[float, str]:
 
 
 def _say(began: float, error: str) -> None:
-    with suppress(BrokenPipeError):  # the proxy has ended, as will be heard
-        sys.stdout.write(json.dumps({"began": began, "error": error}) + "\n")
-        sys.stdout.flush()
+    sys.stdout.write(json.dumps({"began": began, "error": error}) + "\n")
+    sys.stdout.flush()
 
 
 def _pause(loaded: Config, state: State) -> float | None:
@@ -119,8 +93,8 @@ def _pause(loaded: Config, state: State) -> float | None:
     return min(due, default=None)
 
 
-def _spoken_to(seconds: float, state: State, heard: set[str]) -> bool:
-    """Wait so long, until the proxy says something, or until a server listens; whether the proxy has.
+def _closed(seconds: float, state: State, heard: set[str]) -> bool:
+    """Wait so long, until the proxy says something, or until a server listens; whether the proxy has ended.
 
     Args:
         seconds: the longest wait.
@@ -133,7 +107,7 @@ def _spoken_to(seconds: float, state: State, heard: set[str]) -> bool:
         left = max(0.0, limit - time.monotonic())
         ready, _, _ = select.select([STDIN], [], [], min(LOOK_SECONDS, left) if silent else left)
         if ready:
-            return True
+            return not _word()
         found = {record.name for record in silent if _listens(record)}
         heard |= found
         if found or not left:
@@ -151,15 +125,9 @@ def _listens(record: Record) -> bool:
     return False
 
 
-def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--run-lock",
-        type=Path,
-        metavar="FILE",
-        help="held by a proxy whose models nobody else would end: end them when it is killed",
-    )
+def _word() -> bytes:
+    """What the proxy says; nothing when it has ended. Unbuffered, for what is read ahead no select shows."""
+    return os.read(STDIN, 4096)
 
 
-COMMAND = Command(
-    "attend", "passes at a proxy's word, for models that start with the first request", attend, _arguments
-)
+COMMAND = Command("attend", "passes at a proxy's word, for models that start with the first request", attend)

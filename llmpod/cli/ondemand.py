@@ -20,6 +20,7 @@ from llmpod import config as configuration
 from llmpod.cli import room as rooms
 from llmpod.cli.command import port
 from llmpod.cli.endings import Endings
+from llmpod.cli.heir import heir
 from llmpod.cli.proxyenv import on_demand_environ
 from llmpod.config import (
     KEYS_FILE,
@@ -63,11 +64,12 @@ def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
             if room.exists():
                 rooms.end_leftovers(room, environ, console)
             config = _furnished(room, options, command, environ)
-            try:
-                return serve(lambda: _settings(config, options, environ))
-            finally:
-                Endings().disarm()  # from here on nothing interrupts the cleaning up
-                rooms.end(config, environ, console)
+            with heir(config.path, rooms.lock_of(room), environ):
+                try:
+                    return serve(lambda: _settings(config, options, environ))
+                finally:
+                    Endings().disarm()  # from here on nothing interrupts the cleaning up
+                    rooms.end(config, environ, console)
     except LlmpodError as e:
         sys.stderr.write(f"{e}\n")
         return e.exit_code
@@ -144,7 +146,7 @@ def _settings(config: Config, options: argparse.Namespace, environ: Mapping[str,
         ConfigError: a variable is wrong.
     """
     values = {name: text for name, text in environ.items() if name != "RUNPOD_ENDPOINT"}
-    values |= on_demand_environ(config) | {"LLMPOD_RUN_LOCK": str(rooms.lock_of(config.path.parent))}
+    values |= on_demand_environ(config)
     if options.api_key:
         keys = config.directory / KEYS_FILE
         files.private_dir(keys.parent)

@@ -1,7 +1,7 @@
 """Not a run (ondemand.py): the private directory of one, who has it, and how what runs in it is ended.
 
-Whoever holds the room's lock may act in it: the run itself, and, when that was killed, the pass that waits beside it
-(attend.py) or the next run on the same port, whichever comes first.
+Whoever holds the room's lock may act in it: the run itself, and, when that was killed, its heir (heir.py) or the next
+run on the same port, whichever comes first.
 """
 
 import os

@@ -41,7 +41,6 @@ class ProxySettings:
     its context length; a state knows better.
     ``routes``: the ways in to several models, the default one first. ``demand``: those that requests start, by the
     manager of ``config_file`` with ``manager_environ`` alone; ``loading``: what clients get meanwhile, by User-Agent.
-    ``run_lock``: held while the proxy lives, where its death is to end the models, for nobody else would.
     ``cache_policy`` by path, ``*`` for the rest; ``cache_ttl_seconds`` None: for ever; ``cache_pace`` in events a
     second, 0: at once. ``own_key`` is the SHA-256 of the key of our own commands. ``rate_limits`` by pattern of path,
     ``model_limits`` by the model's name in the configuration, ``token_prices`` by model, ``*`` for the rest.
@@ -115,7 +114,6 @@ class ProxySettings:
     demand: Mapping[str, Demand] = field(default_factory=dict)
     loading: Mapping[str, str] = field(default_factory=lambda: {"*": "auto"})
     config_file: Path | None = None
-    run_lock: Path | None = None
     manager_environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -235,7 +233,6 @@ VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LLMPOD_DEMAND": ("demand", read_demand),
     "LLMPOD_LOADING": ("loading", read_loading),
     "LLMPOD_CONFIG": ("config_file", lambda _, text: Path(text)),
-    "LLMPOD_RUN_LOCK": ("run_lock", lambda _, text: Path(text)),
 }
 
 

@@ -20,7 +20,6 @@ from llmpod.observe import Log
 MANAGER: Final = Path(__file__).resolve().parents[2] / "manage_pod.py"
 END_SECONDS: Final = 5.0  # what a pass gets to end by itself when the proxy ends; it may be killed anywhere
 SHORTEST_LIFE_SECONDS: Final = 2.0  # who ends sooner is broken; its successor waits for so long
-PASS, BYE = b"pass\n", b"bye\n"  # what it hears; silence without the latter is a proxy that was killed
 
 
 class Passes:
@@ -38,7 +37,6 @@ class Passes:
         self._said = said
         self._needed = 0.0
         self._began = 0.0
-        self._leaving = False
         self._process: Process | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -56,7 +54,6 @@ class Passes:
         """End what waits; let what is at work end."""
         if self._task is None:
             return
-        self._leaving = True
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
@@ -83,10 +80,9 @@ class Passes:
                 await asyncio.sleep(SHORTEST_LIFE_SECONDS)
 
     async def _spawn(self) -> Process:
-        config, lock = str(self._settings.config_file), self._settings.run_lock
+        config = str(self._settings.config_file)
         return await asyncio.create_subprocess_exec(
             *(sys.executable, str(MANAGER), "--config", config, "--no-proxy", "attend"),
-            *(() if lock is None else ("--run-lock", str(lock))),
             env=dict(self._settings.manager_environ),
             stdin=PIPE,
             stdout=PIPE,
@@ -109,12 +105,10 @@ class Passes:
     def _nudge(self) -> None:
         process = self._process
         if process is not None and process.stdin is not None and not process.stdin.is_closing():
-            process.stdin.write(PASS)  # who has just ended leaves it to its successor
+            process.stdin.write(b"pass\n")  # who has just ended leaves it to its successor
 
     async def _end(self, process: Process) -> None:
         if process.stdin is not None:
-            if self._leaving:
-                process.stdin.write(BYE)
             process.stdin.close()
         try:
             async with asyncio.timeout(END_SECONDS):
