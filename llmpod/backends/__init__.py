@@ -88,6 +88,15 @@ class Speaking(Protocol):
         ...
 
 
+@runtime_checkable
+class Hasty(Protocol):
+    """A backend whose machines can be ended without patience."""
+
+    def hurry(self) -> None:
+        """End at once what is being ended politely."""
+        ...
+
+
 def open_backend(config: Config, key: Secret, *, owner: Callable[[str], str | None]) -> Backend:
     """The backend that the configuration names, or several as one.
 

@@ -97,6 +97,13 @@ class LocalProcesses:
             self._table.signal(member, signal.SIGTERM if wardens else signal.SIGKILL)
         return known or bool(group)
 
+    def hurry(self) -> None:
+        """End at once what is being ended politely."""
+        for name, group in self._members().items():
+            for member in group:
+                if member.keeper and self._machines.has_ended(name):
+                    self._table.signal(member, signal.SIGINT)
+
     def tail(self, instance_id: str, lines: int) -> Sequence[str]:
         """The last lines of its output, oldest first."""
         return self._machines.tail(instance_id, lines)

@@ -19,7 +19,7 @@ from rich.console import Console
 from llmpod import config as configuration
 from llmpod.cli import room as rooms
 from llmpod.cli.command import port
-from llmpod.cli.endings import Endings
+from llmpod.cli.endings import Endings, Teller
 from llmpod.cli.heir import heir
 from llmpod.cli.proxyenv import on_demand_environ
 from llmpod.config import (
@@ -41,7 +41,7 @@ _NAMES: Final = ("--served-model-name", "--alias", "--model", "--model-path", "-
 # all of the environment but the cloud's keys, our own settings, and names that no shell would take
 _SHARED: Final = re.compile(r"(?!RUNPOD_|LLMPOD_)[A-Za-z_][A-Za-z0-9_]*")
 _MODEL: Final = re.compile(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?")
-Serve = Callable[[Callable[[], ProxySettings]], int]
+Serve = Callable[[Callable[[], ProxySettings], Callable[[], None]], int]
 
 
 def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
@@ -50,7 +50,7 @@ def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
     Args:
         argv: the words after the program's name; one of them is ``--``.
         home: the program's directory.
-        serve: runs the proxy until it is told to stop, by the settings that it is given a way to read.
+        serve: runs the proxy until it is told to stop, by the settings that it is given a way to read; it says when.
     """
     at = list(argv).index("--")
     options, command = _parser().parse_args(argv[:at]), list(argv[at + 1 :])
@@ -65,11 +65,7 @@ def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
                 rooms.end_leftovers(room, environ, console)
             config = _furnished(room, options, command, environ)
             with heir(config.path, rooms.lock_of(room), environ):
-                try:
-                    return serve(lambda: _settings(config, options, environ))
-                finally:
-                    Endings().disarm()  # from here on nothing interrupts the cleaning up
-                    rooms.end(config, environ, console)
+                return _serve(config, options, environ, serve=serve, say=_Course(console))
     except LlmpodError as e:
         sys.stderr.write(f"{e}\n")
         return e.exit_code
@@ -104,6 +100,40 @@ def _parser() -> argparse.ArgumentParser:
 
 def _port_or_any(text: str) -> int:
     return 0 if text == "0" else port(text)
+
+
+class _Course:
+    """What a run says once it was told to end."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._say = Teller(console)
+        self._told = False
+
+    def stopping(self) -> None:
+        self._told = True
+        self._say("\nstopping: answers under way get a few seconds; Ctrl-C again cuts them")
+
+    def ending(self) -> None:
+        if self._told:
+            self._say("ending the model server, if one runs; Ctrl-C again does not wait for it")
+
+    def ended(self, *, gone: bool) -> None:
+        if self._told and gone:
+            self._say("nothing is left running")
+
+
+def _serve(
+    config: Config, options: argparse.Namespace, environ: Mapping[str, str], *, serve: Serve, say: _Course
+) -> int:
+    """Serve until told to stop, and leave nothing behind."""
+    try:
+        return serve(lambda: _settings(config, options, environ), say.stopping)
+    finally:
+        endings = Endings()
+        endings.disarm()  # until the model's end is ordered nothing interrupts
+        say.ending()
+        say.ended(gone=rooms.end(config, environ, say.console, endings=endings))
 
 
 def _furnished(

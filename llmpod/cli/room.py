@@ -14,7 +14,9 @@ from typing import Final
 from rich.console import Console
 
 from llmpod import config as configuration
-from llmpod.cli.follow import Follower
+from llmpod.backends import Hasty
+from llmpod.cli.endings import Endings, Stop, Teller
+from llmpod.cli.follow import LOCK_SECONDS, Follower
 from llmpod.cli.wiring import Plane, open_plane
 from llmpod.config import Config
 from llmpod.errors import Busy, ConfigError, LlmpodError
@@ -22,6 +24,7 @@ from llmpod.lifecycle import files
 from llmpod.model import Direction
 
 GONE_SECONDS: Final = 60.0
+HURRIED_SECONDS: Final = 5.0
 _HANDOVER_SECONDS: Final = 2.0  # a killed process's lock may outlast its pipes by a moment
 _ENDING: Final = "ending"  # in a room: who holds it ends what a killed run left
 
@@ -49,16 +52,24 @@ def lock_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
 
 
-def end(config: Config, environ: Mapping[str, str], console: Console) -> bool:
+def end(
+    config: Config, environ: Mapping[str, str], console: Console, *, endings: Endings | None = None
+) -> bool:
     """Order the model of a room down, see it gone and remove the room; whatever fails is said, for it may still run.
 
+    Args:
+        config: the room's.
+        environ: the environment.
+        console: where that is said.
+        endings: another wish to stop takes away the model server's time to end by itself.
+
     Returns:
-        False when that could not be seen: the room stays, for the next run on this port.
+        False when its end could not be seen: the room stays, for the next run on this port.
     """
     key = configuration.provider_key(config.common.backend, environ)
     try:
         with open_plane(config, key, environ=environ, with_proxy=False) as plane:
-            gone = _gone(plane)
+            gone = _gone(plane, console, endings)
     except LlmpodError as e:
         console.print(f"The model server may still run: {e}", highlight=False, markup=False)
         return False
@@ -115,6 +126,16 @@ def _held(lock: Path, ending: Path, number: int, console: Console) -> Iterator[N
         yield
 
 
-def _gone(plane: Plane) -> bool:
+def _gone(plane: Plane, console: Console, endings: Endings | None) -> bool:
     forced = plane.order(Direction.DOWN, by="on demand", reason="the proxy was ended", proxy=False)
-    return Follower(plane, Console(quiet=True)).until_gone(limit_seconds=GONE_SECONDS, forced=forced)
+    follower = Follower(plane, Console(quiet=True))
+    try:
+        if endings is not None:
+            endings.arm()
+        return follower.until_gone(limit_seconds=GONE_SECONDS, forced=forced)
+    except Stop:
+        Teller(console)("ending it at once …")
+        plane.run_pass(wait_seconds=LOCK_SECONDS, forced=forced)  # its end may not have been ordered yet
+        if isinstance(plane.backend, Hasty):
+            plane.backend.hurry()
+        return follower.until_gone(limit_seconds=HURRIED_SECONDS, forced=forced)

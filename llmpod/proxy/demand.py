@@ -87,6 +87,10 @@ class Demand:
         await self._passes.aclose()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def close_doors(self) -> None:
+        """The proxy is told to stop: see ``Scheduler.close``."""
+        self.scheduler.close()
+
     # --- for requests ---------------------------------------------------------------------------------------
     def manages(self, model_key: str) -> bool:
         """Whether this model starts with requests."""

@@ -5,7 +5,7 @@ import os
 import signal
 from pathlib import Path
 
-from tests.manager.test_one_command import KEY, rooms, servers, started
+from tests.manager.test_one_command import KEY, QUESTION, STUBBORN, rooms, servers, started
 from tests.proxy.front import Client, Proxy
 from tests.support.net import free_port
 from tests.support.source import ROOT
@@ -29,6 +29,19 @@ def test_what_a_killed_run_started_is_ended_without_it(env: dict[str, str], tmp_
         eventually(lambda: not rooms(front.process.pid), within=20)
 
 
+def test_a_run_that_is_killed_while_its_model_loads_or_ends_leaves_nothing(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    with started(env, tmp_path / "cache", command=STUBBORN) as front, front.client() as client:
+        client.send("POST", "/v1/chat/completions", QUESTION, KEY)
+        eventually(servers, within=30)
+        front.process.signal(signal.SIGTERM)
+        front.process.says("ending the model server", within=30)
+        front.process.signal(signal.SIGKILL)
+        eventually(lambda: not servers(), within=40)
+        eventually(lambda: not rooms(front.process.pid), within=20)
+
+
 def test_the_same_command_soon_after_the_kill_has_one_server(env: dict[str, str], tmp_path: Path) -> None:
     port = free_port()
     with started(env, tmp_path / "cache", "--port", str(port)) as front:
@@ -41,5 +54,6 @@ def test_the_same_command_soon_after_the_kill_has_one_server(env: dict[str, str]
             assert after.pid != before.pid
             os.kill(again.process.pid, signal.SIGTERM)
             assert again.process.wait(within=40) == 0
+            assert "nothing is left running" in again.process.err
         assert servers() == []
         assert not list((ROOT / ".llmpod").glob(f"on-demand-{port}*"))

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,14 +18,23 @@ from tests.support.source import ROOT
 from tests.support.wait import eventually
 
 SERVER = (sys.executable, "-m", "llmpod.sim.vllm", "--model", "org/typed")
+QUESTION = b'{"model": "org/typed", "messages": [{"role": "user", "content": "hello"}]}'
+# loads for ever, and takes no notice of SIGTERM
+STUBBORN = (
+    *(sys.executable, "-c"),
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)",
+    *("--model", "org/typed"),
+)
 KEY = {"Authorization": "Bearer secret"}
 
 
 @contextmanager
-def started(env: dict[str, str], cache: Path, *options: str) -> Iterator[Proxy]:
+def started(
+    env: dict[str, str], cache: Path, *options: str, command: Sequence[str] = SERVER
+) -> Iterator[Proxy]:
     """With a port of its choice; the room is the repository's, one for each run."""
     environ = {**env, "CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT), "RUNPOD_API_KEY": "rpa_canary"}
-    words = ("--port", "0", "--log-level", "DEBUG", "--api-key", "secret", *options, "--", *SERVER)
+    words = ("--port", "0", "--log-level", "DEBUG", "--api-key", "secret", *options, "--", *command)
     with proxy(environ, *words) as front:
         yield front
 
