@@ -89,6 +89,19 @@ class Speaking(Protocol):
 
 
 @runtime_checkable
+class Checking(Protocol):
+    """A backend that can tell beforehand that a start would be refused."""
+
+    def check(self) -> None:
+        """Nothing is changed.
+
+        Raises:
+            BadSpec: what the configuration names is not there.
+        """
+        ...
+
+
+@runtime_checkable
 class Hasty(Protocol):
     """A backend whose machines can be ended without patience."""
 

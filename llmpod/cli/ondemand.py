@@ -8,6 +8,7 @@ run left behind is ended by the next one on that port.
 import argparse
 import json
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,10 +33,12 @@ from llmpod.config import (
     proxy_settings,
     written,
 )
+from llmpod.config.cmdline import Parser
 from llmpod.errors import LlmpodError
 from llmpod.lifecycle import files
 
 DEFAULT_PORT: Final = 8100
+USAGE: Final = 2  # as for every wrong command line
 # options of model servers that say what they serve: vLLM, SGLang, llama.cpp, transformers
 _NAMES: Final = ("--served-model-name", "--alias", "--model", "--model-path", "--hf-repo", "-hf", "-m")
 # all of the environment but the cloud's keys, our own settings, and names that no shell would take
@@ -59,6 +62,9 @@ def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
     if options.use_slurm and not (options.loopback_user and options.loopback_host):
         _parser().error("--use-slurm needs --loopback-user and --loopback-host, for the tunnel back to here.")
     environ, console = configuration.environment(), Console(stderr=True, soft_wrap=True)
+    if missing := _missing(options, command, environ):
+        sys.stderr.write(f"{missing}\n")
+        return USAGE
     try:
         with rooms.room(home, options.port, console) as room:
             if room.exists():
@@ -72,12 +78,13 @@ def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="proxy_fastapi.py",
         usage="proxy_fastapi.py [options] -- COMMAND…",
         description="Start COMMAND with the first /v1 request, stop it when it is idle, start it again when needed."
         " COMMAND gets --host and --port, or {host} and {port} are filled in.",
     )
+    parser.stray = "COMMAND and all of its own options stand after `--`"
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=_port_or_any, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}")
     parser.add_argument(
@@ -100,6 +107,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def _port_or_any(text: str) -> int:
     return 0 if text == "0" else port(text)
+
+
+def _missing(options: argparse.Namespace, command: Sequence[str], environ: Mapping[str, str]) -> str:
+    """What to say of a program that is not there, so that nobody waits for a start to learn it; else nothing."""
+    program = "sbatch" if options.use_slurm else command[0]  # the job's own is the node's business
+    if shutil.which(program, path=environ.get("PATH")):
+        return ""
+    if "/" in program:
+        there = Path(program).exists()
+        return f"{program} {'is no program that you may execute' if there else 'does not exist'}. Nothing was started."
+    if options.use_slurm:
+        return "There is no `sbatch` in your PATH: is this a login node of the cluster? Nothing was started."
+    return (
+        f"There is no program {program!r} in your PATH. Nothing was started. Activate the environment in which it is"
+        f" installed, or write its whole path, such as /home/me/venv/bin/{program}."
+    )
 
 
 class _Course:

@@ -18,7 +18,7 @@ from llmpod.errors import LlmpodError, ModelNotReady, NoMoney
 from llmpod.model import Phase
 from llmpod.observe import Log
 from llmpod.proxy.keeper import Keeper
-from llmpod.proxy.passes import Passes
+from llmpod.proxy.passes import MANAGER, Passes
 from llmpod.proxy.route import Destination
 from llmpod.proxy.scheduler import Scheduler
 from llmpod.proxy.states import Model, Sight, State, Ticket
@@ -46,10 +46,13 @@ class Demand:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._timeouts = {name: one.start_timeout_seconds for name, one in settings.demand.items()}
+        self._kept = {name for name, one in settings.demand.items() if not one.may_wake}
         self._preloaded = [name for name, one in settings.demand.items() if one.preload]
         self._keeper = keeper
         self._log = log
         self._clock = clock
+        usual = settings.config_file in (None, MANAGER.with_name("pod_config.json"))
+        self._logs = f"python3 manage_pod.py{'' if usual else f' --config {settings.config_file}'} logs"
         self._passes = Passes(settings, log, said=self._passed)
         self._told: dict[str, float] = {}  # by model: when its last wish was told to the manager
         self._wishes = 0
@@ -130,10 +133,16 @@ class Demand:
 
         Raises:
             LlmpodError: why it cannot be started.
+            NoMoney: it could be stopped, but its start is not for the proxy to wish.
         """
         if self.scheduler.model(model_key).state in (State.ASLEEP, State.WAKING):
             self.call(model_key)
             return True
+        if model_key in self._kept:
+            raise NoMoney(
+                "Starting it again costs money, which the proxy may not do; it was not stopped.",
+                hint="Set `wake_on_request`, or do it yourself: python3 manage_pod.py down, then up",
+            )
         return self.scheduler.renew(model_key, self._clock())
 
     def state(self, model_key: str) -> str:
@@ -206,7 +215,10 @@ class Demand:
             destination = self._keeper.by_key(name)
             settled = self._began >= self._told.get(name, -math.inf)
             sight, why = _sight(destination), self._why(name, destination)
+            failures = self.scheduler.model(name).failures
             self.scheduler.seen(name, sight, self._clock(), settled=settled, why=why)
+            if self.scheduler.model(name).failures > failures:
+                self._log.warning("start_failed", model=name, reason=str(why))
 
     def _why(self, name: str, destination: Destination | None) -> LlmpodError:
         """What to tell those who wait, should the model be down."""
@@ -217,9 +229,7 @@ class Demand:
             return kind(refusal.text, hint=refusal.hint, retry_after=wait)
         said = (destination.error if destination else "") or self._error or "the manager does not say why"
         called = destination.names[0] if destination and destination.names else name
-        return ModelNotReady(
-            f"{called} could not be started: {said}.", hint="See: python3 manage_pod.py logs"
-        )
+        return ModelNotReady(f"{called} could not be started: {said.rstrip('.')}.", hint=f"See: {self._logs}")
 
     async def _tick(self) -> None:
         while True:
