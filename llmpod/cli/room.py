@@ -24,7 +24,7 @@ from llmpod.lifecycle import files
 from llmpod.model import Direction
 
 GONE_SECONDS: Final = 60.0
-HURRIED_SECONDS: Final = 5.0
+HURRIED_SECONDS: Final = 20.0
 _HANDOVER_SECONDS: Final = 2.0  # a killed process's lock may outlast its pipes by a moment
 _ENDING: Final = "ending"  # in a room: who holds it ends what a killed run left
 

@@ -23,6 +23,12 @@ def thing_of(backend: object) -> str:
     return _THINGS.get(str(backend), POD)
 
 
+def things_of(backend: object) -> str:
+    """The same for several machines."""
+    one = thing_of(backend)
+    return f"{one}es" if one.endswith("s") else f"{one}s"
+
+
 def thing(record: Record) -> str:
     """The word for a record's machine, by the configuration that it was made from."""
     return thing_of(record.config.get("backend"))

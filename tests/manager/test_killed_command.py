@@ -5,9 +5,10 @@ import os
 import signal
 from pathlib import Path
 
-from tests.manager.test_one_command import KEY, QUESTION, STUBBORN, rooms, servers, started
-from tests.proxy.front import Client, Proxy
+from tests.manager.test_one_command import KEY, QUESTION, SERVER, STUBBORN, rooms, servers, started
+from tests.proxy.front import SCRIPT, Client, Proxy
 from tests.support.net import free_port
+from tests.support.process import PYTHON, run
 from tests.support.source import ROOT
 from tests.support.wait import eventually
 
@@ -51,6 +52,8 @@ def test_the_same_command_soon_after_the_kill_has_one_server(env: dict[str, str]
         with started(env, tmp_path / "cache", "--port", str(port)) as again:
             assert ask(again, "something else") == 200
             (after,) = servers()
+            twice = run([PYTHON, str(SCRIPT), "--port", str(port), "--", *SERVER], env=env)
+            assert (twice.code, "Another one runs" in twice.err) == (75, True)
             assert after.pid != before.pid
             os.kill(again.process.pid, signal.SIGTERM)
             assert again.process.wait(within=40) == 0

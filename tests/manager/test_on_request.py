@@ -110,11 +110,26 @@ def test_a_start_that_fails_is_told_in_the_stream_that_was_kept_alive_and_to_the
     assert reply.status == 200
     assert reply.cut, "what has begun must not end cleanly"
     event = reply.body.rstrip().rpartition(b"data: ")[2]
-    assert "out of memory" in json.loads(event)["error"]["message"]
+    told = json.loads(event)["error"]["message"]
+    assert "the process has exited: it ended with exit code 3; its last lines: out of memory" in told
+    assert "pod " not in told
+    log = Path(told.partition("(all of it: ")[2].partition(")")[0])
+    assert log.read_text() == "out of memory\n"
+    assert f"manage_pod.py --config {desk.directory / 'pod_config.json'} logs" in told
+    assert ".." not in told.replace("…", "")
     again = ask(desk, "hi")
     assert (again.status, again.json["error"]["code"]) == (503, "model_not_ready")
     assert "out of memory" in again.json["error"]["message"]
     assert int(again.headers["retry-after"]) > 0
+
+
+def test_a_program_that_is_gone_is_named_without_all_of_its_path(desk: Desk) -> None:
+    begin(desk, ["no-such-server"], max_restarts=0)
+    told = ask(desk, "hi").json["error"]["message"]
+    assert "there is no program 'no-such-server' in PATH" in told
+    assert ".." not in told
+    desk.write(["no-such-server"])
+    assert "no-such-server" in desk.manage("--dry-run").expect(78).err
 
 
 def test_clients_get_what_they_can_live_with(desk: Desk) -> None:
@@ -181,3 +196,20 @@ def test_what_costs_money_is_started_if_that_is_allowed_and_within_the_budget(
     assert "budget" in refused.json()["error"]["message"]
     assert int(refused.headers["Retry-After"]) > 0
     assert install.sim.alive() == []
+
+
+def test_an_operator_does_not_stop_what_only_a_person_may_start(
+    install: Install, env: dict[str, str]
+) -> None:
+    begun(install, env)
+    install.manage("--no-proxy", "up").expect()
+    install.passes_until("ready")
+    eventually(lambda: request(install, "hi").status_code == 200, within=30)
+    (pod,) = install.sim.alive()
+    url = f"http://127.0.0.1:{install.port}/admin/restart"
+    refused = requests.post(url, json={"model": "default"}, timeout=30)
+    assert refused.status_code == 402, refused.text
+    assert "it was not stopped" in refused.json()["error"]["message"]
+    install.manage("--no-proxy").expect()
+    assert [alive["id"] for alive in install.sim.alive()] == [pod["id"]]
+    assert request(install, "more").status_code == 200

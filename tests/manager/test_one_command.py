@@ -85,9 +85,26 @@ def test_what_is_wrong_is_said_before_anything_starts(env: dict[str, str]) -> No
     assert (nothing.code, "Write the command" in nothing.err) == (2, True)
     tunnel = run([PYTHON, str(SCRIPT), "--use-slurm", "--", "vllm"], env=env)
     assert (tunnel.code, "--loopback-user" in tunnel.err) == (2, True)
+    absent = run([PYTHON, str(SCRIPT), "--", "no-such-server", "--model", "m"], env=env)
+    assert (absent.code, "no program 'no-such-server'" in absent.err) == (2, True)
+    assert "its whole path" in absent.err
+    text = run([PYTHON, str(SCRIPT), "--", str(ROOT / "README.md")], env=env)
+    assert (text.code, "may execute" in text.err) == (2, True)
+    assert not (ROOT / ".llmpod" / "on-demand-8100").exists()
     listed = run([PYTHON, str(SCRIPT), "--help", "--"], env=env).expect().out
     for option in ("--target-port", "--idle-timeout", "--ping-path", "--srun-cmd", "--loopback-host"):
         assert option in listed
+
+
+def test_a_command_line_that_is_not_understood_says_what_was_meant(env: dict[str, str]) -> None:
+    forgotten = run([PYTHON, str(SCRIPT), "--idle-timeout", "5", "vllm", "serve", "m"], env=env)
+    assert (forgotten.code, "write `--` before it" in forgotten.err) == (2, True)
+    before = run([PYTHON, str(SCRIPT), "vllm", "serve", "m", "--", "--fast"], env=env)
+    assert (before.code, "stand after `--`" in before.err) == (2, True)
+    misspelt = run([PYTHON, str(SCRIPT), "--idel-timeout", "5", "--", "vllm"], env=env)
+    assert (misspelt.code, "did you mean --idle-timeout?" in misspelt.err) == (2, True)
+    manager = run([PYTHON, str(ROOT / "manage_pod.py"), "status", "--jsn"], env=env)
+    assert (manager.code, "did you mean --json?" in manager.err) == (2, True)
 
 
 @pytest.mark.parametrize(
