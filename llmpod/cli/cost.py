@@ -33,7 +33,7 @@ def run(call: Invocation) -> int:
     with call.plane(offline=not isinstance(key, Secret)) as plane:
         state, problem = _state(plane)
         spared = saved(plane.config.common, plane.store.proxy_key)
-        outside = Outside(at=plane.now(state), saved=spared)
+        outside = Outside(at=plane.now(state), saved=spared, bills=plane.config.common.is_billed)
         if isinstance(key, Secret):
             outside = _asked(plane, key, outside)
         else:
