@@ -137,7 +137,8 @@ class _Course:
         self._told = True
         self._say("\nstopping: answers under way get a few seconds; Ctrl-C again cuts them")
 
-    def ending(self) -> None:
+    def ending(self, endings: Endings) -> None:
+        endings.arm()
         if self._told:
             self._say("ending the model server, if one runs; Ctrl-C again does not wait for it")
 
@@ -155,8 +156,7 @@ def _serve(
     finally:
         endings = Endings()
         endings.disarm()  # until the model's end is ordered nothing interrupts
-        say.ending()
-        say.ended(gone=rooms.end(config, environ, say.console, endings=endings))
+        say.ended(gone=rooms.end(config, environ, say.console, armed=lambda: say.ending(endings)))
 
 
 def _furnished(

@@ -6,8 +6,8 @@ run on the same port, whichever comes first.
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,7 @@ from rich.console import Console
 
 from llmpod import config as configuration
 from llmpod.backends import Hasty
-from llmpod.cli.endings import Endings, Stop, Teller
+from llmpod.cli.endings import Stop, Teller
 from llmpod.cli.follow import LOCK_SECONDS, Follower
 from llmpod.cli.wiring import Plane, open_plane
 from llmpod.config import Config
@@ -53,7 +53,7 @@ def lock_of(path: Path) -> Path:
 
 
 def end(
-    config: Config, environ: Mapping[str, str], console: Console, *, endings: Endings | None = None
+    config: Config, environ: Mapping[str, str], console: Console, *, armed: Callable[[], None] | None = None
 ) -> bool:
     """Order the model of a room down, see it gone and remove the room; whatever fails is said, for it may still run.
 
@@ -61,7 +61,7 @@ def end(
         config: the room's.
         environ: the environment.
         console: where that is said.
-        endings: another wish to stop takes away the model server's time to end by itself.
+        armed: called once its end is ordered; from then on :class:`Stop` takes away its time to end by itself.
 
     Returns:
         False when its end could not be seen: the room stays, for the next run on this port.
@@ -69,7 +69,7 @@ def end(
     key = configuration.provider_key(config.common.backend, environ)
     try:
         with open_plane(config, key, environ=environ, with_proxy=False) as plane:
-            gone = _gone(plane, console, endings)
+            gone = _gone(plane, console, armed)
     except LlmpodError as e:
         console.print(f"The model server may still run: {e}", highlight=False, markup=False)
         return False
@@ -114,24 +114,24 @@ def inherit(lock: Path, config: Path, environ: Mapping[str, str]) -> None:
 @contextmanager
 def _held(lock: Path, ending: Path, number: int, console: Console) -> Iterator[None]:
     """The lock; who ends what a killed run left is waited for."""
-    try:
-        with files.locked(lock, wait_seconds=_HANDOVER_SECONDS, fleeting=True):
-            yield
-            return
-    except Busy:
-        if not ending.exists():
-            raise Busy(f"Another one runs on port {number} already.", hint="Choose another --port.") from None
-    console.print("what a killed run on this port left is being ended …", highlight=False)
-    with files.locked(lock, wait_seconds=GONE_SECONDS, fleeting=True):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(files.locked(lock, wait_seconds=_HANDOVER_SECONDS, fleeting=True))
+        except Busy:
+            if not ending.exists():
+                hint = "Choose another --port."
+                raise Busy(f"Another one runs on port {number} already.", hint=hint) from None
+            console.print("what a killed run on this port left is being ended …", highlight=False)
+            stack.enter_context(files.locked(lock, wait_seconds=GONE_SECONDS, fleeting=True))
         yield
 
 
-def _gone(plane: Plane, console: Console, endings: Endings | None) -> bool:
+def _gone(plane: Plane, console: Console, armed: Callable[[], None] | None) -> bool:
     forced = plane.order(Direction.DOWN, by="on demand", reason="the proxy was ended", proxy=False)
     follower = Follower(plane, Console(quiet=True))
     try:
-        if endings is not None:
-            endings.arm()
+        if armed is not None:
+            armed()
         return follower.until_gone(limit_seconds=GONE_SECONDS, forced=forced)
     except Stop:
         Teller(console)("ending it at once …")

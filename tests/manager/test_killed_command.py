@@ -5,7 +5,7 @@ import os
 import signal
 from pathlib import Path
 
-from tests.manager.test_one_command import KEY, QUESTION, SERVER, STUBBORN, rooms, servers, started
+from tests.manager.test_one_command import KEY, QUESTION, SERVER, STUBBORN, is_deaf, rooms, servers, started
 from tests.proxy.front import SCRIPT, Client, Proxy
 from tests.support.net import free_port
 from tests.support.process import PYTHON, run
@@ -35,7 +35,7 @@ def test_a_run_that_is_killed_while_its_model_loads_or_ends_leaves_nothing(
 ) -> None:
     with started(env, tmp_path / "cache", command=STUBBORN) as front, front.client() as client:
         client.send("POST", "/v1/chat/completions", QUESTION, KEY)
-        eventually(servers, within=30)
+        eventually(lambda: is_deaf(front.process.pid), within=40)
         front.process.signal(signal.SIGTERM)
         front.process.says("ending the model server", within=30)
         front.process.signal(signal.SIGKILL)

@@ -22,7 +22,7 @@ QUESTION = b'{"model": "org/typed", "messages": [{"role": "user", "content": "he
 # loads for ever, and takes no notice of SIGTERM
 STUBBORN = (
     *(sys.executable, "-c"),
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)",
     *("--model", "org/typed"),
 )
 KEY = {"Authorization": "Bearer secret"}
@@ -43,6 +43,11 @@ def servers() -> list[procfs.Process]:
     """What runs of COMMAND."""
     everyone = procfs.descendants(os.getpid())
     return [p for p in everyone if "org/typed" in p.command and "proxy_fastapi" not in p.command]
+
+
+def is_deaf(pid: int) -> bool:
+    """Whether the server of a run takes no notice of SIGTERM by now."""
+    return any("deaf" in log.read_text() for room in rooms(pid) for log in room.rglob("machines/*/log"))
 
 
 def rooms(pid: int) -> list[Path]:

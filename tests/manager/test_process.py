@@ -71,6 +71,9 @@ def test_what_does_not_apply_is_said_and_needs_no_key(desk: Desk) -> None:
     desk.write(SERVER)
     assert "nothing to pay" in desk.manage("plan").expect().out
     assert "nothing to pay" in desk.manage("--dry-run").expect().out
+    desk.write(["no-such-server"])
+    assert "there is no program 'no-such-server'" in desk.manage("--dry-run").expect(78).err
+    desk.write(SERVER)
     assert desk.servers() == []
     assert "no catalog" in desk.manage("--refresh-catalog").expect().out
     assert "bill" not in desk.manage("cost").expect().out

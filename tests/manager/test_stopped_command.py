@@ -4,7 +4,7 @@ import json
 import signal
 from pathlib import Path
 
-from tests.manager.test_one_command import KEY, QUESTION, STUBBORN, rooms, servers, started
+from tests.manager.test_one_command import KEY, QUESTION, STUBBORN, is_deaf, rooms, servers, started
 from tests.support.wait import eventually
 
 CHAT = "/v1/chat/completions"
@@ -20,7 +20,7 @@ def test_who_waits_is_told_at_once_and_the_loading_server_is_ended(
             one.send("POST", CHAT, QUESTION, KEY)
             stream.send("POST", CHAT, STREAM, KEY)
             begun = stream.open_reply()
-            eventually(servers, within=30)
+            eventually(lambda: is_deaf(front.process.pid), within=40)
             behind.send("POST", CHAT, QUESTION, KEY)
             behind.send("POST", CHAT, QUESTION, KEY)
             front.process.signal(signal.SIGINT)
