@@ -34,6 +34,7 @@ from llmpod.config import (
     written,
 )
 from llmpod.config.cmdline import Parser
+from llmpod.config.names import names_of_command
 from llmpod.errors import LlmpodError
 from llmpod.lifecycle import files
 
@@ -70,8 +71,13 @@ def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
             if room.exists():
                 rooms.end_leftovers(room, environ, console)
             config = _furnished(room, options, command, environ)
+            names, say = names_of_command(command), _Course(console)
+
+            def read() -> ProxySettings:
+                return _settings(config, options, environ, names)
+
             with heir(config.path, rooms.lock_of(room), environ):
-                return _serve(config, options, environ, serve=serve, say=_Course(console))
+                return _serve(lambda: serve(read, say.stopping), config, environ, say=say)
     except LlmpodError as e:
         sys.stderr.write(f"{e}\n")
         return e.exit_code
@@ -147,12 +153,10 @@ class _Course:
             self._say("nothing is left running")
 
 
-def _serve(
-    config: Config, options: argparse.Namespace, environ: Mapping[str, str], *, serve: Serve, say: _Course
-) -> int:
+def _serve(serve: Callable[[], int], config: Config, environ: Mapping[str, str], *, say: _Course) -> int:
     """Serve until told to stop, and leave nothing behind."""
     try:
-        return serve(lambda: _settings(config, options, environ), say.stopping)
+        return serve()
     finally:
         endings = Endings()
         endings.disarm()  # until the model's end is ordered nothing interrupts
@@ -192,14 +196,19 @@ def _document(
     }
 
 
-def _settings(config: Config, options: argparse.Namespace, environ: Mapping[str, str]) -> ProxySettings:
-    """The proxy's: what the environment says as ever, but for where the model is.
+def _settings(
+    config: Config, options: argparse.Namespace, environ: Mapping[str, str], names: Sequence[str]
+) -> ProxySettings:
+    """The proxy's: what the environment says as ever, but for where the model is and to which ``names`` it answers.
 
     Raises:
         ConfigError: a variable is wrong.
     """
     values = {name: text for name, text in environ.items() if name != "RUNPOD_ENDPOINT"}
     values |= on_demand_environ(config)
+    if names:
+        known = (*names, *values["LLMPOD_MODELS"].split(","))
+        values |= {"LLMPOD_MODELS": ",".join(dict.fromkeys(known)), "LLMPOD_OPEN_NAMES": ""}
     if options.api_key:
         keys = config.directory / KEYS_FILE
         files.private_dir(keys.parent)

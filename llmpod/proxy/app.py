@@ -102,7 +102,7 @@ class Front:
             dispatch = Dispatch(
                 settings, cache=cache, keeper=keeper, pacer=pacer, journal=journal, warmth=self._warmth
             )
-            demand = await self._demand(stack, keeper)
+            demand = self._demand(stack, keeper)
             self.ops = Ops(
                 settings, cache, keeper, journal, upstream, pacer, would_start=lambda: demand.would_start
             )
@@ -146,10 +146,10 @@ class Front:
         stack.push_async_callback(cache.aclose)
         return cache
 
-    async def _demand(self, stack: AsyncExitStack, keeper: Keeper) -> Demand:
+    def _demand(self, stack: AsyncExitStack, keeper: Keeper) -> Demand:
         """Who starts models; ends with the lifespan."""
         self._waited = demand = Demand(self._settings, keeper, self._log)
-        await demand.start()
+        demand.start()
         stack.push_async_callback(demand.aclose)
         return demand
 
@@ -158,7 +158,7 @@ class Front:
         if self.ops is not None:
             self.ops.draining = True
         if self._waited is not None:
-            self._waited.close_doors()
+            self._waited.scheduler.close()
 
     def reload(self) -> None:
         """Read settings, keys and certificates anew, now."""
