@@ -246,9 +246,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="To start a model server with the first request: proxy_fastapi.py [options] -- COMMAND…"
         " (`proxy_fastapi.py --help --` lists these options). Environment: " + ", ".join(VARIABLES),
     )
-    parser.stray = (
-        "to have a command started with the first request, write `--` before it: [options] -- COMMAND…"
-    )
+    parser.stray = "to start a command with the first request, write `--` before it: [options] -- COMMAND…"
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default 8000)")
     parser.add_argument("--log-level", choices=_LEVELS, help="least severe level to log (default INFO)")
