@@ -1,6 +1,7 @@
 """Not a reservation: which TCP port of loopback a server could listen on at this moment."""
 
 import socket
+from collections.abc import Collection
 
 from llmpod.errors import ProviderUnavailable
 
@@ -19,8 +20,12 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free_port(wanted: int | None) -> int:
+def free_port(wanted: int | None, *, promised: Collection[int] = ()) -> int:
     """The one wanted, or the first free one from 8101 upwards.
+
+    Args:
+        wanted: by the configuration.
+        promised: to servers that may not listen yet: many load their model first.
 
     Raises:
         ProviderUnavailable: somebody listens there; it may end.
@@ -29,7 +34,7 @@ def free_port(wanted: int | None) -> int:
         if not is_free(wanted):
             raise ProviderUnavailable(f"The port {wanted} is in use by another program.", retry_after=5)
         return wanted
-    port = next(filter(is_free, range(FIRST_PORT, 65536)), None)
+    port = next((p for p in range(FIRST_PORT, 65536) if p not in promised and is_free(p)), None)
     if port is None:
         raise ProviderUnavailable(f"No port from {FIRST_PORT} upwards is free.", retry_after=5)
     return port
