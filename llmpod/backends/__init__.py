@@ -105,6 +105,28 @@ class Speaking(Protocol):
         ...
 
 
+@runtime_checkable
+class Checking(Protocol):
+    """A backend that can tell beforehand that a start would be refused."""
+
+    def check(self) -> None:
+        """Nothing is changed.
+
+        Raises:
+            BadSpec: what the configuration names is not there.
+        """
+        ...
+
+
+@runtime_checkable
+class Hasty(Protocol):
+    """A backend whose machines can be ended without patience."""
+
+    def hurry(self) -> None:
+        """End at once what is being ended politely."""
+        ...
+
+
 def open_backend(config: Config, key: Secret, *, owner: Callable[[str], str | None]) -> Backend:
     """The backend that the configuration names, or several as one.
 

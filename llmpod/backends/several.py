@@ -80,6 +80,10 @@ class Several:
         """Whose machine this is; None: nobody's that we know of."""
         return self._seen.get(instance_id) or self._of_model.get(self._owner(instance_id) or "")
 
+    def made_for(self, model: str) -> Backend:
+        """Who runs a model."""
+        return self._of_model[model]
+
     def close(self) -> None:
         for backend in self.backends:
             backend.close()

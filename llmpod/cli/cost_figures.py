@@ -23,7 +23,10 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What others than our own files say; None is unknown, for the reason beside it. ``at`` is the time."""
+    """What others than our own files say; None is unknown, for the reason beside it. ``at`` is the time.
+
+    ``bills``: whether RunPod charges for anything here.
+    """
 
     at: float
     saved: Saved
@@ -31,6 +34,7 @@ class Outside:
     no_list: str = ""
     charges: tuple[Charge, ...] | None = None
     no_bill: str = ""
+    bills: bool = True
     balance: Balance = field(default_factory=Balance)
 
 
@@ -161,6 +165,7 @@ def _billed(entries: Sequence[Entry], outside: Outside, now: float) -> Figures:
     own = {entry.pod: spent([entry], since, until) for entry in entries}
     own_usd = sum(sum_.usd for sum_ in own.values())
     found: Figures = {"since": since, "until": until, "own_usd": own_usd, "why": outside.no_bill}
+    found["applies"] = outside.bills
     if outside.charges is None:
         return {**found, "usd": None, "difference_usd": None, "others_usd": None, "pods": None}
     bill = charged(tuple(charge for charge in outside.charges if charge.at < until), since)

@@ -41,6 +41,8 @@ def _lines(document: Figures) -> Iterator[tuple[str, str]]:
     yield "worst case", _worst_case(document["worst_case"], runs=bool(document["live"]))
     yield "budget", _budget(document["budget"])
     yield "cache", _cache(document["cache"])
+    if not document["billed"]["applies"]:
+        return
     yield "RunPod's bill", _billed(document["billed"])
     yield "account", _account(document["account"])
     stray = document["unexplained"]["stray_usd_per_hour"]

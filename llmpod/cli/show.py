@@ -15,6 +15,7 @@ from llmpod.errors import StateError
 from llmpod.identity import process_id
 from llmpod.lifecycle.decide import MIN_RUN_SECONDS
 from llmpod.lifecycle.money import dollars
+from llmpod.lifecycle.nouns import thing
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import SUSPECT_SECONDS, end_of
 from llmpod.lifecycle.state import State
@@ -147,6 +148,7 @@ def _model_document(record: Record, want: Want | None, now: float) -> dict[str, 
     return {
         "phase": record.phase.value,
         "model": record.model,
+        "thing": thing(record),
         "pod_id": record.instance_id,
         "pod_name": record.name or None,
         "gpu": record.gpu or None,
@@ -203,7 +205,7 @@ def _print_model(console: Console, name: str, model: dict[str, Any], now: float)
     line = f"{name}  {model['phase']}  {model['model']}  ({why})"
     console.print(line, style="bold", highlight=False, markup=False)
     if model["pod_id"]:
-        pod = f"pod      {model['pod_id']} on {model['gpu']}, {dollars(model['usd_per_hour'])}/h"
+        pod = f"{model['thing']:<8} {model['pod_id']} on {model['gpu']}, {dollars(model['usd_per_hour'])}/h"
         console.print(pod, markup=False)
     if load := model["load"]:
         console.print(f"load     {load['said']} ({duration(now - load['at'])} ago)", highlight=False)
@@ -223,7 +225,9 @@ def _print_model(console: Console, name: str, model: dict[str, Any], now: float)
         unless = f", or after {duration(quiet)} without a pass or a request" if quiet else ""
         console.print(f"switch   it ends itself {moment(model['switch_at'])}{unless}", highlight=False)
         if model["deadline"] and model["deadline"] - model["switch_at"] >= MIN_RUN_SECONDS:
-            console.print("         a new pod takes over then for the rest of the run", highlight=False)
+            console.print(
+                f"         a new {model['thing']} takes over then for the rest of the run", highlight=False
+            )
     for orphan in model["possible_orphans"]:
         text = f"watch    {orphan}: not listed, its end not confirmed; it is ended when it shows up"
         console.print(text, highlight=False, markup=False)

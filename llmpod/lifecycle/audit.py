@@ -11,6 +11,7 @@ from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.book import Entry
 from llmpod.lifecycle.exposure import unexplained
 from llmpod.lifecycle.money import rate
+from llmpod.lifecycle.nouns import thing_of
 from llmpod.lifecycle.spending import day_of
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.want import expired
@@ -131,7 +132,9 @@ class Audit:
             if model is not None and model in orders and self._adoptable(model, orphan, orders[model]):
                 self._actor.adopt(model, orphan, self._models[model], run_at=orders[model].at)
                 continue
-            text = f"pod {orphan.id} ({orphan.name}) was unknown to this installation; terminating it"
+            made = self._models.get(model or "")
+            called = thing_of(made.config.get("backend")) if made else "machine"
+            text = f"{called} {orphan.id} ({orphan.name}) was unknown to this installation; terminating it"
             event = Event(EventKind.LEAK, model or "", text, self._memory.now())
             self._memory.alarm(f"orphan {orphan.id}", event)
             self.destroy(orphan)

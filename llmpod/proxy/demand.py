@@ -20,7 +20,7 @@ from llmpod.model import Phase
 from llmpod.observe import Log
 from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.models import NoSuchModel
-from llmpod.proxy.passes import Passes
+from llmpod.proxy.passes import MANAGER, Passes
 from llmpod.proxy.route import ALONE, Destination
 from llmpod.proxy.scheduler import Scheduler
 from llmpod.proxy.states import Model, Sight, State, Ticket
@@ -53,6 +53,8 @@ class Demand:
         self._keeper = keeper
         self._log = log
         self._clock = clock
+        usual = settings.config_file in (None, MANAGER.with_name("pod_config.json"))
+        self._logs = f"python3 manage_pod.py{'' if usual else f' --config {settings.config_file}'} logs"
         self._passes = Passes(settings, log, said=self._passed)
         self._told: dict[str, float] = {}  # by model: when its last wish was told to the manager
         self._wishes = 0
@@ -152,10 +154,16 @@ class Demand:
 
         Raises:
             LlmpodError: why it cannot be started.
+            NoMoney: it could be stopped, but its start is not for the proxy to wish.
         """
         if self.scheduler.model(model_key).state in (State.ASLEEP, State.WAKING):
             self.call(model_key)
             return True
+        if not self._terms[model_key].may_wake:
+            raise NoMoney(
+                "Starting it again costs money, which the proxy may not do; it was not stopped.",
+                hint="Set `wake_on_request`, or do it yourself: python3 manage_pod.py down, then up",
+            )
         return self.scheduler.renew(model_key, self._clock())
 
     def state(self, model_key: str) -> str:
@@ -237,7 +245,10 @@ class Demand:
             destination = self._keeper.by_key(name)
             settled = self._began >= self._told.get(name, -math.inf)
             sight, why = _sight(destination), self._why(name, destination)
+            failures = self.scheduler.model(name).failures
             self.scheduler.seen(name, sight, self._clock(), settled=settled, why=why)
+            if self.scheduler.model(name).failures > failures:
+                self._log.warning("start_failed", model=name, reason=str(why))
 
     def _why(self, name: str, destination: Destination | None) -> LlmpodError:
         """What to tell those who wait, should the model be down."""
@@ -248,9 +259,7 @@ class Demand:
             return kind(refusal.text, hint=refusal.hint, retry_after=wait)
         said = (destination.error if destination else "") or self._error or "the manager does not say why"
         called = destination.names[0] if destination and destination.names else name
-        return ModelNotReady(
-            f"{called} could not be started: {said}.", hint="See: python3 manage_pod.py logs"
-        )
+        return ModelNotReady(f"{called} could not be started: {said.rstrip('.')}.", hint=f"See: {self._logs}")
 
     async def _tick(self) -> None:
         while True:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from llmpod.errors import LlmpodError, ModelNotReady, Overloaded
+from llmpod.errors import LlmpodError, ModelNotReady, Overloaded, ShuttingDown
 from llmpod.proxy.states import TABLE, Act, Event, Hands, Model, Sight, State, Ticket
 
 LINE: Final = 256  # requests that may wait for one model
@@ -31,6 +31,7 @@ class Scheduler:
     def __init__(self, models: Iterable[Model], hands: Hands) -> None:
         self._hands = hands
         self._models = {model.name: model for model in models}
+        self._closed = False
         self.swaps = 0
 
     def model(self, name: str) -> Model:
@@ -55,11 +56,14 @@ class Scheduler:
         Raises:
             LlmpodError: why its last start failed or was refused, a moment ago.
             Overloaded: too many wait already.
+            ShuttingDown: nobody waits any more.
         """
         model = self._models[name]
         if model.state is State.AWAKE and not self._overdue(model, now):
             model.used_at = now
             return True
+        if self._closed:
+            raise _closing()
         if model.trouble is not None and now < model.hold_until and model.state is State.ASLEEP:
             raise _again(model.trouble, model.hold_until - now)
         if len(model.line) >= LINE:
@@ -91,6 +95,14 @@ class Scheduler:
             return False
         self._happen(model, Event.RENEWED, now)
         return True
+
+    def close(self) -> None:
+        """The proxy is being stopped: who waits is told, and nobody waits from now on."""
+        self._closed = True
+        for model in self._models.values():
+            waiting, model.line = model.line, deque()
+            for ticket in waiting:
+                ticket.no(_closing())
 
     def leave(self, name: str, ticket: Ticket, now: float) -> None:
         """A waiting request is no more. Who has left starts nothing: a wish that nobody acted on is taken back."""
@@ -215,6 +227,10 @@ class Scheduler:
 def _again(why: LlmpodError, seconds: float) -> LlmpodError:
     """The same trouble, with the time after which it makes sense to ask again."""
     return type(why)(why.message, hint=why.hint, retry_after=why.retry_after or seconds, param=why.param)
+
+
+def _closing() -> ShuttingDown:
+    return ShuttingDown("The proxy is being stopped while the model starts.", retry_after=5)
 
 
 def _too_long(seconds: float) -> ModelNotReady:

@@ -1,6 +1,7 @@
 """The backend `process` through the front door: configuration, passes, an answer through the proxy, `--shutdown`."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.support.forks import Forks
 from tests.support.net import listens
 from tests.support.wait import eventually
 
+_PODS = re.compile(r".*\b(?:[Pp]ods?|RunPod)\b.*")
 SERVER = [sys.executable, "-m", "llmpod.sim.vllm", "--model", MODEL]
 
 
@@ -89,13 +91,28 @@ def test_what_does_not_apply_is_said_and_needs_no_key(desk: Desk) -> None:
     desk.write(SERVER)
     assert "nothing to pay" in desk.manage("plan").expect().out
     assert "nothing to pay" in desk.manage("--dry-run").expect().out
+    desk.write(["no-such-server"])
+    assert "there is no program 'no-such-server'" in desk.manage("--dry-run").expect(78).err
+    desk.write(SERVER)
     assert desk.servers() == []
     assert "no catalog" in desk.manage("--refresh-catalog").expect().out
-    assert "no bill" in desk.manage("cost").expect().out
+    assert "bill" not in desk.manage("cost").expect().out
     doctor = desk.manage("doctor").out
     assert "process needs none" in doctor
     assert "RunPod" not in doctor
     assert "0 terminated" in desk.manage("panic").expect().out
+
+
+def test_every_text_is_about_the_process_that_runs(desk: Desk) -> None:
+    desk.write([sys.executable, "-c", "import sys; print('no memory'); sys.exit(3)"], max_restarts=0)
+    said = {word: desk.manage(*word.split()) for word in ("--dry-run", "--no-proxy --verbose up", "status")}
+    desk.passes_until("failed")
+    later = ("status", "logs", "cost", "doctor", "--dry-run", "--no-proxy --verbose down", "panic")
+    said |= {f"then {word}": desk.manage(*word.split()) for word in later}
+    assert "the process has exited: it ended with exit code 3" in said["then status"].out
+    assert "no memory" in said["then logs"].out
+    wrong = {word: _PODS.findall(done.out + done.err) for word, done in said.items()}
+    assert not any(wrong.values()), wrong
 
 
 def test_shutdown_works_with_a_broken_configuration(desk: Desk) -> None:
