@@ -118,6 +118,10 @@ class Demand:
         """See ``Scheduler.leave``."""
         self.scheduler.leave(model_key, ticket, self._clock())
 
+    def board(self, model_key: str, ticket: Ticket) -> None:
+        """See ``Scheduler.board``."""
+        self.scheduler.board(model_key, ticket)
+
     def until(self, model_key: str) -> float:
         """When somebody who comes now stops waiting."""
         return self._clock() + self._terms[model_key].start_timeout_seconds

@@ -12,11 +12,12 @@ import pytest
 from tests.proxy.front import Client, Reply
 from tests.support.desk import Desk
 from tests.support.forks import Forks
-from tests.support.net import listens
+from tests.support.net import free_port, listens
 from tests.support.source import ROOT
 from tests.support.wait import eventually
 
 CHAT = "/v1/chat/completions"
+PORTS = {name: free_port() for name in ("org/a", "org/b", "org/c", "org/slow")}
 
 
 @pytest.fixture
@@ -28,7 +29,8 @@ def desk(state_dir: Path, env: dict[str, str], forks: Forks) -> Iterator[Desk]:
 
 def model(hub_id: str, *more: str, **keys: object) -> dict[str, object]:
     words = [sys.executable, "-m", "llmpod.sim.vllm", "--model", hub_id, "--tokens-per-second", "20", *more]
-    return {"model": hub_id, "process": {"command": words, "cwd": str(ROOT), "stop_seconds": 5}, **keys}
+    section = {"command": words, "cwd": str(ROOT), "port": PORTS[hub_id]}
+    return {"model": hub_id, "process": section, **keys}
 
 
 def configure(desk: Desk, models: dict[str, dict[str, object]], **changes: object) -> str:
