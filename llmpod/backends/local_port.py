@@ -1,6 +1,7 @@
 """Not a reservation: which TCP port of loopback a server could listen on at this moment."""
 
 import socket
+from collections.abc import Collection
 
 from llmpod.errors import ProviderUnavailable
 
@@ -19,8 +20,12 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free_port(wanted: int | None) -> int:
+def free_port(wanted: int | None, taken: Collection[int] = ()) -> int:
     """The one wanted, or the first free one from 8101 upwards.
+
+    Args:
+        wanted: a person's choice.
+        taken: given to servers that may not listen yet: some load a model for minutes first.
 
     Raises:
         ProviderUnavailable: somebody listens there; it may end.
@@ -29,7 +34,7 @@ def free_port(wanted: int | None) -> int:
         if not is_free(wanted):
             raise ProviderUnavailable(f"The port {wanted} is in use by another program.", retry_after=5)
         return wanted
-    port = next(filter(is_free, range(FIRST_PORT, 65536)), None)
+    port = next((port for port in range(FIRST_PORT, 65536) if port not in taken and is_free(port)), None)
     if port is None:
         raise ProviderUnavailable(f"No port from {FIRST_PORT} upwards is free.", retry_after=5)
     return port

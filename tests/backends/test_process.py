@@ -198,6 +198,12 @@ def test_two_that_listen_get_two_ports(here: Local) -> None:
     assert first.base_url != second.base_url
 
 
+def test_one_that_does_not_listen_yet_keeps_its_port(here: Local) -> None:
+    """Servers bind when their model is loaded; two that were started meanwhile got one port."""
+    backend = here.python(STAY)
+    assert here.create(backend).base_url != here.create(backend).base_url
+
+
 def test_the_log_is_bounded(here: Local) -> None:
     code = (
         "import sys, signal\nfor n in range(600): sys.stdout.write('x' * 32767 + '\\n')\n"
