@@ -18,8 +18,9 @@ from llmpod.backends.several import Several
 from llmpod.cli.draw import Drawer
 from llmpod.cli.managing import managed
 from llmpod.cli.proxyenv import proxy_environ
-from llmpod.config import Config, PodConfig, needs_key, provider_key
-from llmpod.errors import BadCredentials, ProviderError, StateError
+from llmpod.cli.removed import with_removed
+from llmpod.config import Config, PodConfig
+from llmpod.errors import ProviderError, StateError
 from llmpod.lifecycle import failpoint, files, match
 from llmpod.lifecycle.act import Actor, Managed, Prober
 from llmpod.lifecycle.events import EventLog
@@ -35,7 +36,7 @@ from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.store import Store
 from llmpod.lifecycle.wish import latest
-from llmpod.model import Direction, Event, Phase, Record, Usage, Want
+from llmpod.model import Direction, Event, Record, Usage, Want
 from llmpod.secret import Secret
 from llmpod.veil import Veil
 
@@ -210,34 +211,6 @@ class Plane:
         models = {name: self._managed(name, config) for name, config in self.config.models.items()}
         removed = {name: self._managed(name, config) for name, config in self.removed.items()}
         return Reconciler(actor, models, self.proxy, forced=forced, removed=removed)
-
-
-def with_removed(
-    config: Config, store: Store, key: Secret, environ: Mapping[str, str]
-) -> tuple[Config, Secret]:
-    """With the models that were removed and still have a machine, and the key that these need.
-
-    Not beside a serverless endpoint, which is used alone: what is left there, the audit ends.
-    """
-    try:
-        records = store.load().records
-    except StateError:  # a pass says so
-        return config, key
-    there = {
-        name: record.config
-        for name, record in records.items()
-        if name not in config.models and record.phase not in (Phase.STOPPED, Phase.FAILED)
-    }
-    whole = config.with_removed(there)
-    kinds = {model.backend for model in whole.models.values()}
-    if len(whole.models) == len(config.models) or "runpod_serverless" in kinds:
-        return config, key
-    if any(map(needs_key, kinds)) and not needs_key(config.common.backend):
-        try:
-            key = provider_key("runpod", environ)
-        except BadCredentials:  # a pass says that they are out of reach
-            return config, key
-    return whole, key
 
 
 def backend_of(config: Config, key: Secret) -> Backend:
