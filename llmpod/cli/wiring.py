@@ -7,28 +7,24 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from llmpod.backends import Backend, Speaking, open_backend, plain_spec, runpod_spec
-from llmpod.backends.machines import Machines
+from llmpod.backends import Backend, Speaking, plain_spec, runpod_spec
 from llmpod.backends.runpod_account import balance
 from llmpod.backends.runpod_logs import tail
 from llmpod.backends.runpod_pod import RunpodPods
-from llmpod.backends.runpod_serverless import ServerlessEndpoint
-from llmpod.backends.runpod_serverless_probe import ServerlessProber
 from llmpod.backends.several import Several
 from llmpod.cli.draw import Drawer
 from llmpod.cli.managing import managed
+from llmpod.cli.providers import backend_of, prober_of, with_removed
 from llmpod.cli.proxyenv import proxy_environ
-from llmpod.cli.removed import with_removed
 from llmpod.config import Config, PodConfig
 from llmpod.errors import ProviderError, StateError
-from llmpod.lifecycle import failpoint, files, match
+from llmpod.lifecycle import failpoint, files
 from llmpod.lifecycle.act import Actor, Managed, Prober
 from llmpod.lifecycle.events import EventLog
 from llmpod.lifecycle.lastwords import LastWords
 from llmpod.lifecycle.ledger import FILE_NAME, Ledger
 from llmpod.lifecycle.notify import Notifier
 from llmpod.lifecycle.orders import PROXY
-from llmpod.lifecycle.probe import HttpProber
 from llmpod.lifecycle.proxyproc import ProxyProcess
 from llmpod.lifecycle.purse import Purse
 from llmpod.lifecycle.reconcile import Reconciler
@@ -213,11 +209,6 @@ class Plane:
         return Reconciler(actor, models, self.proxy, forced=forced, removed=removed)
 
 
-def backend_of(config: Config, key: Secret) -> Backend:
-    """Where the models of a configuration run."""
-    return open_backend(config, key, owner=lambda name: match.owner(name, config.models))
-
-
 @contextmanager
 def open_plane(
     config: Config,
@@ -245,7 +236,7 @@ def open_plane(
             key,
             store,
             backend,
-            _prober(config, backend, store.veil),
+            prober_of(whole, backend, store.veil),
             proxy,
             clock,
             point or failpoint.point(environ),
@@ -253,14 +244,6 @@ def open_plane(
         )
     finally:
         backend.close()
-
-
-def _prober(config: Config, backend: Backend, veil: Veil) -> Prober:
-    """Asks model servers: those that a request wakes, and bills for, with care."""
-    prober = HttpProber(veil)
-    if isinstance(backend, ServerlessEndpoint):
-        return ServerlessProber(backend, Machines(config.machines(config.default)), prober)
-    return prober
 
 
 def with_port(config: Config, port: int) -> Config:

@@ -120,9 +120,12 @@ class Config:
     def common(self) -> PodConfig:
         """The settings of the whole installation (proxy, cache, state, account), as one of its models has them.
 
-        Where machines are rented, it is one of those: an account and its money are asked for by it.
+        Where machines are rented, it is one of those, else one that RunPod sends a bill for: an account and its money
+        are asked for by it.
         """
-        return next((model for model in self.models.values() if model.is_rented), self.models[self.default])
+        rented = (model for model in self.models.values() if model.is_rented)
+        billed = (model for model in self.models.values() if model.is_billed)
+        return next(rented, None) or next(billed, self.models[self.default])
 
     def group_of(self, model: str) -> str:
         """The group that a model is a member of; empty: none."""
@@ -140,6 +143,11 @@ class Config:
     def machines(self, model: str) -> Path:
         """Where the traces of a model's machines are, whichever models there are beside it."""
         return self.directory / ("machines" if model == DEFAULT_MODEL else f"machines-{model}")
+
+    @property
+    def endpoint_notes(self) -> Path:
+        """Where the use of all serverless endpoints is noted: one whose model is gone is not forgotten."""
+        return self.directory / "machines"
 
     def with_removed(self, snapshots: Mapping[str, Mapping[str, Any]]) -> "Config":
         """With models that stand here no more, as far as what was remembered of each (``raw``) says how it runs."""
@@ -248,7 +256,7 @@ def _of_endpoint(values: Mapping[str, Any], environ: Mapping[str, str]) -> dict[
     named = {**values}
     if (endpoint := environ.get(ENDPOINT_VARIABLE)) and isinstance(section, dict):
         named["runpod_serverless"] = {"endpoint_id": endpoint, **section}
-    if model and not {"model", "modelStoreId"} & values.keys():
+    if model and not {"model", "modelStoreId", "models"} & values.keys():
         named["model"] = model
     return named
 

@@ -20,6 +20,7 @@ class Need(StrEnum):
 
 
 ROUTES: Final[Mapping[str, Need]] = {
+    "/": Need.NOTHING,  # shows a browser the way to the page
     "/livez": Need.NOTHING,
     "/healthz": Need.NOTHING,
     "/readyz": Need.NOTHING,
@@ -62,9 +63,13 @@ def need(method: str, path: str) -> Need:
         return MODEL_ROUTES.get(method, Need.ADMIN)
     found = ROUTES.get(path)
     if found is None:
-        raise NotRouted(
-            "There is no such address here. OpenAI's API is under /v1; besides it there are "
-            + ", ".join(ROUTES)
-            + "."
-        )
+        raise nowhere()
     return found
+
+
+def nowhere() -> NotRouted:
+    """What is told to who asks for an address that does not exist, or for none."""
+    others = ", ".join(path for path in ROUTES if path != "/")
+    return NotRouted(
+        f"There is no such address here. OpenAI's API is under /v1; besides it there are {others}."
+    )

@@ -26,6 +26,7 @@ from llmpod.proxy.scheduler import Scheduler
 from llmpod.proxy.states import Model, Sight, State, Ticket
 
 TICK_SECONDS: Final = 0.25
+LOST_SECONDS: Final = 5.0  # between two passes for servers that cannot be reached
 UNKNOWN_START_SECONDS: Final = 30.0  # said of a start that was never measured
 
 
@@ -57,6 +58,7 @@ class Demand:
         self._wishes = 0
         self._last: dict[str, int] = {}
         self._began = 0.0
+        self._lost_at = -math.inf
         self._error = ""
         self._ghosts: dict[str, Ticket] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,7 +78,7 @@ class Demand:
             self._leave_alone(name)
         for name, one in settings.demand.items():
             use = self._keeper.use(name)
-            use.when_free = partial(self._released, name)
+            use.when_free, use.when_lost = partial(self._released, name), self._lost
             self.scheduler.have(Model(name, use, one.idle_seconds, group=one.group, priority=one.priority))
         if settings.demand and self._ticker is None:
             self._passes.start()
@@ -88,7 +90,8 @@ class Demand:
 
     def _leave_alone(self, name: str) -> None:
         """A model that requests start no more, or that is configured no more."""
-        self._keeper.use(name).when_free = _nothing
+        use = self._keeper.use(name)
+        use.when_free = use.when_lost = _nothing
         for memory in (self._told, self._last, self._ghosts):
             memory.pop(name, None)
         stays = name in {route.model_key for route in self._settings.routes} or (
@@ -140,7 +143,12 @@ class Demand:
         return self.ask(model_key, ghost)
 
     def dismiss(self, model_key: str) -> bool:
-        """Have a model stopped if nothing is in flight; whether it is being stopped or down."""
+        """Have a model stopped if nothing is in flight; whether it is being stopped or down.
+
+        Who said that they would come again do not wait: they find it stopped, and have it started.
+        """
+        if (ghost := self._ghosts.pop(model_key, None)) is not None:
+            self.leave(model_key, ghost)
         return self.scheduler.dismiss(model_key, self._clock())
 
     def renew(self, model_key: str) -> bool:
@@ -189,6 +197,15 @@ class Demand:
 
     def _released(self, model: str) -> None:
         self.scheduler.released(model, self._clock())
+
+    def _lost(self) -> None:
+        """What died in silence is for the manager to see; until it does, requests go to nobody, or to a stranger
+        who has got the port since.
+        """
+        now = self._clock()
+        if now - self._lost_at >= LOST_SECONDS:
+            self._lost_at = now
+            self._passes.ask()
 
     def _tell(self, model: str, wish: str) -> None:
         self._log.info("demand", model=model, wish=wish)

@@ -49,6 +49,7 @@ class Use:
     rest_wanted: float | None = None
     let_go: str = ""
     when_free: Callable[[], object] = _nothing
+    when_lost: Callable[[], object] = _nothing
 
     def begin(self) -> None:
         """A request is sent to the model."""
@@ -60,6 +61,10 @@ class Use:
         self.in_flight -= 1
         if not self.in_flight:
             self.when_free()
+
+    def lost(self) -> None:
+        """Its server could not be reached, or broke off."""
+        self.when_lost()
 
     def frozen(self) -> Usage:
         return Usage(

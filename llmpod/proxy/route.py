@@ -76,6 +76,7 @@ class Destination:
         names: what clients may call it, the served name first.
         accepts: the names for which requests may start or reach it; None: any, for its server knows best.
         phase: for messages and ops; None for a fixed endpoint.
+        bills_requests: any request may start a worker of it; nothing is asked of it that nobody wants answered.
         outdated: its machine gets nothing more, for another one replaces it as soon as nothing is in flight.
     """
 
@@ -98,6 +99,7 @@ class Destination:
     retrying: bool = False
     typical_start: tuple[float, int] | None = None
     refusal: Refusal | None = None
+    bills_requests: bool = False
     outdated: bool = False
     route: Route | None = None
 
@@ -246,6 +248,7 @@ def _from_target(target: Target) -> Destination:
         retrying=target.retrying,
         typical_start=target.typical_start,
         refusal=target.refusal,
+        bills_requests=target.bills_requests,
         outdated=target.outdated,
     )
 

@@ -80,7 +80,8 @@ class Scheduler:
         model = self._models[name]
         if model.busy or model.line:
             return False
-        self._happen(model, Event.UNUSED, now)
+        if model.there:
+            self._happen(model, Event.UNUSED, now)
         return True
 
     def renew(self, name: str, now: float) -> bool:
@@ -169,11 +170,11 @@ class Scheduler:
             return
         model.state, act = TABLE[model.state][event]
         model.since = now
-        if act in (Act.WAKE, Act.REST):
+        if act in (Act.WAKE, Act.REST, Act.KEEP):
             model.settled = False
             self.swaps += act is Act.WAKE
-            (self._hands.wake if act is Act.WAKE else self._hands.rest)(model.name)
-        elif act is Act.OPEN:
+            (self._hands.rest if act is Act.REST else self._hands.wake)(model.name)
+        if act in (Act.OPEN, Act.KEEP):
             model.failures, model.trouble = 0, None
             self._open(model, now)
         elif act is Act.REFUSE:

@@ -75,6 +75,7 @@ CHANGING = ("PUT", "PATCH", "DELETE")
 def test_every_route_and_what_it_needs(keyed: tuple[Proxy, Stub, Path]) -> None:
     """The whole table, and every route the application has is in it: a new one is closed until it is listed."""
     assert {
+        "/": Need.NOTHING,
         "/livez": Need.NOTHING,
         "/healthz": Need.NOTHING,
         "/readyz": Need.NOTHING,
@@ -105,7 +106,7 @@ def test_matrix_of_routes_forms_and_rights(keyed: tuple[Proxy, Stub, Path], who:
         for headers in [{}] if who is None else forms(KEYS.get(who, "sk-local-wrong")):
             reply = call(front, path, headers)
             if wanted is Need.NOTHING or wanted in MAY.get(who or "", set()):
-                good = {"/readyz": (200, 503), **dict.fromkeys(POSTED, (405,))}.get(path, (200,))
+                good = {"/": (404,), "/readyz": (200, 503), **dict.fromkeys(POSTED, (405,))}.get(path, (200,))
                 assert reply.status in good, (path, headers)
                 continue
             refused += 1
