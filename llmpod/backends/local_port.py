@@ -20,12 +20,12 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free_port(wanted: int | None, taken: Collection[int] = ()) -> int:
+def free_port(wanted: int | None, *, promised: Collection[int] = ()) -> int:
     """The one wanted, or the first free one from 8101 upwards.
 
     Args:
-        wanted: a person's choice.
-        taken: given to servers that may not listen yet: some load a model for minutes first.
+        wanted: by the configuration.
+        promised: to servers that may not listen yet: many load their model first.
 
     Raises:
         ProviderUnavailable: somebody listens there; it may end.
@@ -34,7 +34,7 @@ def free_port(wanted: int | None, taken: Collection[int] = ()) -> int:
         if not is_free(wanted):
             raise ProviderUnavailable(f"The port {wanted} is in use by another program.", retry_after=5)
         return wanted
-    port = next((port for port in range(FIRST_PORT, 65536) if port not in taken and is_free(port)), None)
+    port = next((p for p in range(FIRST_PORT, 65536) if p not in promised and is_free(p)), None)
     if port is None:
         raise ProviderUnavailable(f"No port from {FIRST_PORT} upwards is free.", retry_after=5)
     return port

@@ -72,8 +72,8 @@ class LocalProcesses:
         self._check_command(environ)
         alive = self._members()
         self._machines.tidy(keep=alive)
-        taken = {member.port for group in alive.values() for member in group if member.port is not None}
-        port = free_port(self._section.port, taken)
+        promised = {member.port for group in alive.values() for member in group if member.port}
+        port = free_port(self._section.port, promised=promised)
         order = {
             "argv": self._section.words(HOST, port),
             "cwd": str(self._cwd),

@@ -15,6 +15,8 @@ import requests
 
 from llmpod.backends.docker import Containers
 from llmpod.backends.docker_api import Cut, Engine, log_text
+from llmpod.backends.docker_existing import ExistingContainer
+from llmpod.backends.machines import Machines
 from llmpod.config import DockerSection
 from llmpod.errors import BadCredentials, BadSpec, CreateUnknown, ProviderUnavailable
 from llmpod.model import Offer, Spec
@@ -265,3 +267,15 @@ def test_a_named_container_is_started_and_stopped_and_stays(desk: Desk, engine: 
     (box,) = containers(engine)
     assert (box["Names"], box["State"]) == (["/coder"], "exited")
     dockerd.ask(engine, "DELETE", "/containers/coder?force=1")
+
+
+def test_the_beginning_of_an_id_is_nobodys_name(engine: Path, tmp_path: Path) -> None:
+    """The engine takes a name that nothing has for that: ours may be gone, and be the beginning of another's id."""
+    text = json.dumps({"Image": dockerd.IMAGE, "Cmd": ["x"]}).encode()
+    status, made = dockerd.ask(engine, "POST", "/containers/create?name=somebodys", text)
+    assert status == 201
+    ours = DockerSection(container=json.loads(made)["Id"][:12], port=8000)
+    backend = ExistingContainer(ours, Engine(engine), Machines(tmp_path / "machines"))
+    with pytest.raises(BadSpec, match="There is no container"):
+        backend.inspect()
+    dockerd.ask(engine, "DELETE", "/containers/somebodys?force=1")
