@@ -67,7 +67,7 @@ class Scheduler:
         if model.trouble is not None and now < model.hold_until and model.state is State.ASLEEP:
             raise _again(model.trouble, model.hold_until - now)
         if len(model.line) >= LINE:
-            raise Overloaded(f"{LINE} requests wait for this model already.", retry_after=10)
+            raise Overloaded(f"{LINE} requests wait for {name} already, and no more may.", retry_after=10)
         ticket.since = now
         model.line.append(ticket)
         self._turn(model, now)
@@ -104,10 +104,23 @@ class Scheduler:
             for ticket in waiting:
                 ticket.no(_closing())
 
+    def board(self, name: str, ticket: Ticket) -> None:
+        """Who is let go on needs a while to get there: until ``leave`` the model is at work for it."""
+        self._models[name].boarding.add(ticket)
+
     def leave(self, name: str, ticket: Ticket, now: float) -> None:
-        """A waiting request is no more. Who has left starts nothing: a wish that nobody acted on is taken back."""
+        """A waiting request is no more, or one that boarded has got there.
+
+        Who has left starts nothing: a wish that nobody acted on is taken back.
+        """
         model = self._models.get(name)
-        if model is None or ticket not in model.line:
+        if model is None:
+            return
+        if ticket in model.boarding:
+            model.boarding.remove(ticket)
+            self.released(name, now)
+            return
+        if ticket not in model.line:
             return
         model.line.remove(ticket)
         if model.state is State.WAKING and not model.line and not model.settled:
@@ -115,14 +128,15 @@ class Scheduler:
         self._turn(model, now)
 
     def released(self, name: str, now: float) -> None:
-        """The last request that a model worked on has ended."""
+        """The last request that a model worked on has ended, or one has got there."""
         model = self._models[name]
         model.used_at = now
         self._turn(model, now)
 
     def ahead(self, name: str, ticket: Ticket) -> int:
         """How many requests wait for longer, in its group."""
-        everyone = [other for model in self._peers(self._models[name]) for other in model.line]
+        model = self._models.get(name)
+        everyone = [other for peer in self._peers(model) for other in peer.line] if model is not None else []
         return sum(other.since < ticket.since for other in everyone)
 
     # --- what the manager made of it ----------------------------------------------------------------------------
