@@ -143,14 +143,14 @@ def _run(
 def _document(
     options: argparse.Namespace, command: Sequence[str], environ: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The configuration that the words stand for. A local command gets the environment in which it was typed."""
-    own = {"command": command, "ping_path": options.ping_path, "port": options.target_port}
+    """The configuration that the words stand for. The command gets the environment in which it was typed, as by srun."""
+    shared = {name: text for name, text in environ.items() if _SHARED.fullmatch(name)}
+    own = {"command": command, "ping_path": options.ping_path, "port": options.target_port, "env": shared}
     if options.use_slurm:
         tunnel = {"loopback_user": options.loopback_user, "loopback_host": options.loopback_host}
         section = {"slurm": {**own, **tunnel, "srun": options.srun_cmd}}
     else:
-        shared = {name: text for name, text in environ.items() if _SHARED.fullmatch(name)}
-        section = {"process": {**own, "cwd": str(Path.cwd()), "env": shared}}
+        section = {"process": {**own, "cwd": str(Path.cwd())}}
     return {
         "model": model_of(command),
         "served_model_name": "*",
