@@ -182,7 +182,8 @@ class Record:
     ``listed``: a listing has shown it; ``ending_at`` is when its first delete was ordered. ``run_at`` is the time of
     the order that this run obeys; another order starts a new run with a new deadline and fresh attempts.
     ``key_file`` holds the key of a server that is not ours; empty: it has none; None: the key is the name's own.
-    ``suspects`` are names of earlier creates that ended unclear and may still appear.
+    ``suspects`` are names of earlier creates that ended unclear and may still appear. ``outdated``: it was made from
+    another configuration and is replaced as soon as nobody is answered by it.
     """
 
     phase: Phase = Phase.STOPPED
@@ -215,6 +216,7 @@ class Record:
     error: str = ""
     suspects: tuple[tuple[str, float], ...] = ()
     key_file: str | None = None
+    outdated: bool = False
     config: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -222,8 +224,8 @@ class Record:
 class Usage:
     """What the proxy saw of one model: when the last byte moved and what is in flight.
 
-    ``wake_wanted`` and ``rest_wanted`` say when it last wished that the model be started, or stopped; ``at`` is when
-    it said all this.
+    ``wake_wanted`` and ``rest_wanted`` say when it last wished that the model be started, or stopped; ``let_go`` names
+    a machine that has nothing in flight and gets nothing more; ``at`` is when it said all this.
     """
 
     last_byte: float | None = None
@@ -231,6 +233,7 @@ class Usage:
     wake_wanted: float | None = None
     requests: int = 0
     rest_wanted: float | None = None
+    let_go: str = ""
     at: float | None = None
 
 

@@ -98,7 +98,7 @@ def open_backend(config: Config, key: Secret, *, owner: Callable[[str], str | No
     """
     if len(config.models) == 1:
         (model,) = config.models.values()
-        return _open_one(config, model, key, config.directory / "machines")
+        return _open_one(config, model, key, config.machines(config.default))
     from llmpod.backends.several import Several
 
     rented = None
@@ -108,7 +108,7 @@ def open_backend(config: Config, key: Secret, *, owner: Callable[[str], str | No
             rented = rented or _open_one(config, model, key, config.directory)
             backends[name] = rented
         else:
-            backends[name] = _open_one(config, model, key, config.directory / f"machines-{name}")
+            backends[name] = _open_one(config, model, key, config.machines(name))
     return Several(backends, owner)
 
 
@@ -123,20 +123,27 @@ def _open_one(config: Config, model: PodConfig, key: Secret, machines: Path) -> 
     if model.static is not None and model.backend == "static":
         return _static(model.static, machines)
     if model.runpod_serverless is not None and model.backend == "runpod_serverless":
-        return _serverless(model, model.runpod_serverless, machines, key)
+        return _serverless(config, model, model.runpod_serverless, key=key)
     from llmpod.backends.runpod_pod import RunpodPods
 
     return RunpodPods(model, key)
 
 
-def _serverless(model: PodConfig, section: ServerlessSection, machines: Path, key: Secret) -> Backend:
+def _serverless(config: Config, model: PodConfig, section: ServerlessSection, *, key: Secret) -> Backend:
     from llmpod.backends.machines import Machines
     from llmpod.backends.runpod_api import RunpodApi
     from llmpod.backends.runpod_serverless import ServerlessEndpoint
     from llmpod.backends.runpod_serverless_probe import check_key
 
     api = RunpodApi(model.runpod_api_url, key)
-    return ServerlessEndpoint(section, api, Machines(machines), guard=lambda: check_key(section, key))
+    sections = (other.runpod_serverless for other in config.models.values() if other is not model)
+    return ServerlessEndpoint(
+        section,
+        api,
+        Machines(config.endpoint_notes),
+        guard=lambda: check_key(section, key),
+        of_others=frozenset(other.endpoint_id for other in sections if other is not None),
+    )
 
 
 def _docker(section: DockerSection, machines: Path) -> Backend:

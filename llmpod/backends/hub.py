@@ -1,36 +1,28 @@
 """Not a downloader: asks the Hugging Face hub how large a model is and how it is built, in at most four requests.
 
 Neither weights nor code are fetched: of a weights file only its header is read (safetensors: eight bytes of length,
-then JSON), by an HTTP Range, and the connection is dropped where a server ignores that. The token goes to the hub's
-own origin only: its redirects to a CDN are followed without it. Everything has a limit in bytes and one in time.
+then JSON), by an HTTP Range, and the connection is dropped where a server ignores that. Everything has a limit in
+bytes and one in time.
 """
 
-import difflib
 import fnmatch
-import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn
-from urllib.parse import quote, urljoin, urlsplit
+from typing import Any, TypeVar
+from urllib.parse import quote
 
-import requests
-import urllib3.exceptions
-
-from llmpod import __version__
+from llmpod.backends.hub_http import PAGE_BYTES, HubHttp, quoted
 from llmpod.backends.hub_texts import Unmeasured, count, document, tensors
 from llmpod.bounded import bounded
-from llmpod.errors import BadCredentials, BadSpec, ProviderError, ProviderUnavailable
+from llmpod.errors import BadSpec, ProviderUnavailable
 from llmpod.secret import Secret
 from llmpod.text import one_line
-from llmpod.web import Session
 
+T = TypeVar("T")
 TOTAL_SECONDS = 20.0
 STEP_SECONDS = 8.0
-_REDIRECTS = 5
-_LONGEST_WAIT = 3600.0
-_PAGE_BYTES = 16 * 2**20  # the listing of a repository with thousands of files
 _CONFIG_BYTES = 2**20
 _INDEX_BYTES = 32 * 2**20
 _FIRST_BYTES = 64 * 2**10  # most headers of a single file
@@ -67,14 +59,7 @@ class _Listing:
     parameters: Mapping[str, int]
 
     def path(self, name: str) -> str:
-        return f"/{_quoted(self.id)}/resolve/{_quoted(self.revision, safe='')}/{_quoted(name)}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = field(repr=False)
+        return f"/{quoted(self.id)}/resolve/{quoted(self.revision, safe='')}/{quoted(name)}"
 
 
 class Hub:
@@ -95,20 +80,17 @@ class Hub:
         total_seconds: float = TOTAL_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._url = url.rstrip("/")
-        self._token = token
+        self.http = HubHttp(url, token)
         self._total = total_seconds
         self._clock = clock
         self._until = 0.0
-        self._session = Session()
-        self._session.headers.update({"User-Agent": f"llmpod/{__version__}", "Accept-Encoding": "identity"})
 
     def close(self) -> None:
-        self._session.close()
+        self.http.close()
 
     @property
     def host(self) -> str:
-        return urlsplit(self._url).netloc
+        return self.http.host
 
     def look_up(self, repo_id: str, revision: str = "") -> Repo:
         """What the hub says of a model.
@@ -122,11 +104,22 @@ class Hub:
             BadCredentials: it is gated or private, and the token does not open it.
             ProviderUnavailable: no answer that is understood.
         """
+        return self._in_time(repo_id, partial(self._look_up, repo_id, revision))
+
+    def page(self, repo_id: str, revision: str = "") -> dict[str, Any]:
+        """What the hub's API says of a revision, its files with their sizes and digests included.
+
+        Raises:
+            BadSpec, BadCredentials, ProviderUnavailable: see :meth:`look_up`.
+        """
+        return self._in_time(repo_id, partial(self._page, repo_id, revision))
+
+    def _in_time(self, repo_id: str, ask: Callable[[], T]) -> T:
         if {".", ".."} & set(repo_id.split("/")):
             raise BadSpec(f"{repo_id} is no Hugging Face id.")
         self._until = self._clock() + self._total
         try:
-            return bounded(partial(self._look_up, repo_id, revision), self._total)
+            return bounded(ask, self._total)
         except TimeoutError:
             raise self._too_late() from None
 
@@ -137,10 +130,13 @@ class Hub:
         stored = sum(n for name, n in listing.sizes.items() if name.endswith(".safetensors"))
         return Repo(repo_id, listing.revision, config, size, floats, max(stored, size))
 
+    def _page(self, repo_id: str, revision: str) -> dict[str, Any]:
+        tail = f"/revision/{quote(revision, safe='')}" if revision else ""
+        return document(self._get(f"/api/models/{quoted(repo_id)}{tail}?blobs=true", repo_id))
+
     # --- weights
     def _listing(self, repo_id: str, revision: str) -> _Listing:
-        tail = f"/revision/{quote(revision, safe='')}" if revision else ""
-        page = document(self._get(f"/api/models/{_quoted(repo_id)}{tail}?blobs=true", repo_id))
+        page = self._page(repo_id, revision)
         siblings = page.get("siblings")
         files = [f for f in siblings if isinstance(f, dict)] if isinstance(siblings, list) else []
         sizes = {str(f.get("rfilename")): count(f.get("size")) for f in files}
@@ -193,103 +189,21 @@ class Hub:
 
     # --- HTTP
     def _get(
-        self, path: str, repo_id: str, *, limit: int = _PAGE_BYTES, span: tuple[int, int] | None = None
+        self, path: str, repo_id: str, *, limit: int = PAGE_BYTES, span: tuple[int, int] | None = None
     ) -> bytes:
         """The body, whole; with ``span`` that part of it, also from a server that sends more."""
-        answer = self._follow(path, limit, span)
+        answer = self.http.fetch(path, limit=limit, within=self._step, span=span)
         if answer.status not in (200, 206):
-            self._refuse(answer, repo_id)
+            self.http.refuse(answer, repo_id, self._step)
         if len(answer.body) > limit and span is None:
             raise ProviderUnavailable(f"{self.host} sent more than {limit} bytes for {repo_id}.")
         return answer.body[:limit]
 
-    def _follow(self, path: str, limit: int, span: tuple[int, int] | None) -> _Answer:
-        url = self._url + path
-        for _ in range(_REDIRECTS):
-            answer = self._once(url, limit, span)
-            target = answer.headers.get("Location")
-            if answer.status not in (301, 302, 303, 307, 308) or not target:
-                return answer
-            url = self._target(url, target)
-        raise ProviderUnavailable(f"{self.host} redirects in circles.")
-
-    def _target(self, url: str, location: str) -> str:
-        """Where a redirect leads. Raises ProviderUnavailable: to no address, or from https to http."""
-        try:
-            target = urljoin(url, location)
-            if urlsplit(target).scheme == urlsplit(self._url).scheme:
-                return target
-        except ValueError:  # "http://[": half an IPv6 address
-            pass
-        raise ProviderUnavailable(
-            f"{self.host} redirects to {one_line(location, 80)}, which is not followed."
-        )
-
-    def _once(self, url: str, limit: int, span: tuple[int, int] | None) -> _Answer:
-        own = urlsplit(url)[:2] == urlsplit(self._url)[:2]
-        headers = {"Authorization": f"Bearer {self._token.reveal()}"} if self._token and own else {}
-        if span:
-            headers["Range"] = f"bytes={span[0]}-{span[1]}"
-        within = min(self._time_left(), STEP_SECONDS)
-        try:
-            with self._session.get(
-                url, headers=headers, timeout=(within, within), allow_redirects=False, stream=True
-            ) as response:
-                return _Answer(response.status_code, response.headers, self._read(response, limit))
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as e:
-            raise ProviderUnavailable(f"{self.host} cannot be reached ({type(e).__name__}).") from None
-
-    def _read(self, response: requests.Response, limit: int) -> bytes:
-        """At most one byte more than ``limit``, which shows that there is more."""
-        body = b""
-        while len(body) <= limit and (piece := response.raw.read1(min(65536, limit + 1 - len(body)))):
-            body += piece
-            self._time_left()
-        return body
-
-    def _time_left(self) -> float:
+    def _step(self) -> float:
         left = self._until - self._clock()
         if left <= 0:
             raise self._too_late()
-        return left
+        return min(left, STEP_SECONDS)
 
     def _too_late(self) -> ProviderUnavailable:
         return ProviderUnavailable(f"{self.host} did not answer within {self._total:g} s.")
-
-    # --- refusals
-    def _refuse(self, answer: _Answer, repo_id: str) -> NoReturn:
-        """The hub tells strangers of a private model what it tells them of one that does not exist: 401."""
-        status, said = answer.status, answer.headers.get("X-Error-Code", "")
-        if said == "GatedRepo" or (status == 403 and self._token):
-            token = "the account of your token" if self._token else "HF_TOKEN and its account"
-            hint = f"Accept its licence with {token} at {self._url}/{repo_id} ."
-            raise BadCredentials(f"{repo_id} is gated on {self.host}.", hint=hint)
-        if said == "RevisionNotFound":
-            raise BadSpec(f"{repo_id} on {self.host} has no such revision.", hint="Correct `model`.")
-        if said == "EntryNotFound":
-            raise Unmeasured(f"{repo_id} on {self.host} has no config.json.", hint="Name the GPU instead.")
-        if said == "" and status == 401 and self._token:
-            raise BadCredentials(f"{self.host} refused the token.", hint="Make a new one there.")
-        if status in (401, 403, 404):
-            near = self._nearest(repo_id)
-            hint = f"Nearest: {', '.join(near)}." if near else "Look it up at huggingface.co/models."
-            hint += "" if self._token else " If it is private, set HF_TOKEN."
-            raise BadSpec(f"{self.host} has no model {repo_id}.", hint=hint)
-        wait = answer.headers.get("Retry-After", "")
-        retry = min(float(wait), _LONGEST_WAIT) if wait.isdecimal() else None
-        raise ProviderUnavailable(f"{self.host} answered {status}.", retry_after=retry)
-
-    def _nearest(self, repo_id: str) -> list[str]:
-        """Models of the same owner with a similar name; none when the hub does not answer that either."""
-        owner = quote(repo_id.rpartition("/")[0], safe="")
-        try:
-            answer = self._follow(f"/api/models?author={owner}&limit=500", _PAGE_BYTES, None)
-            names = [one_line(str(item["id"]), 100) for item in json.loads(answer.body)]
-        except (ProviderError, ValueError, TypeError, KeyError, RecursionError):
-            return []
-        return difflib.get_close_matches(repo_id, names, n=3, cutoff=0.4)
-
-
-def _quoted(text: str, *, safe: str = "/") -> str:
-    """For a path; JSON can carry lone surrogates, which UTF-8 cannot."""
-    return quote(text, safe=safe, errors="replace")

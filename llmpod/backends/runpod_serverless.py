@@ -26,6 +26,7 @@ class ServerlessEndpoint:
         api: RunPod's API, with the account's key.
         machines: where the use of it is noted.
         guard: called before it is opened; raises ProviderError when the key for it cannot be used.
+        of_others: the endpoints of other models, which are theirs to look after.
         clock: epoch seconds, where RunPod does not say its own.
     """
 
@@ -36,12 +37,14 @@ class ServerlessEndpoint:
         machines: Machines,
         *,
         guard: Callable[[], object],
+        of_others: Collection[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._section = section
         self._api = api
         self._machines = machines
         self._guard = guard
+        self._of_others = of_others
         self._clock = clock
         self._prices: dict[str, float | None] = {}
 
@@ -65,7 +68,7 @@ class ServerlessEndpoint:
         deadline: float,  # noqa: ARG002 - nothing in it can end it; a pass parks it
     ) -> Instance:
         self._guard()
-        self._machines.tidy(())
+        self._machines.tidy(self._latest().values())
         self._note(name, spec.digest)
         try:
             endpoint = self._open()
@@ -79,7 +82,7 @@ class ServerlessEndpoint:
     def destroy(self, instance_id: str) -> bool:
         if instance_id not in self._machines.names() or not self._endpoint_of(instance_id):
             return False
-        if self._section.park:
+        if self._parks(instance_id):
             with suppress(NotFound):  # who is deleted costs nothing
                 self._limit(self._endpoint_of(instance_id), least=0, most=0)
         return self._machines.end(instance_id)
@@ -97,15 +100,21 @@ class ServerlessEndpoint:
 
     # --- what is used
     def _used(self) -> Sequence[str]:
-        """The machines to look for: of each endpoint, whatever was noted of it, its last use."""
+        """The machines to look for: of each endpoint that is not another model's, its last use."""
+        latest = self._latest()
+        return tuple(name for endpoint, name in latest.items() if endpoint not in self._of_others)
+
+    def _latest(self) -> Mapping[str, str]:
+        """Whatever was noted of an endpoint, its last use."""
         noted = [name for name in self._machines.names() if self._endpoint_of(name)]
         noted.sort(key=lambda name: (self._noted_at(name), not self._machines.has_ended(name)))
-        return tuple({self._endpoint_of(name): name for name in noted}.values())
+        return {self._endpoint_of(name): name for name in noted}
 
     def _note(self, name: str, digest: str) -> None:
         """The new use is there before the old ones are over, so that an open endpoint is never nobody's."""
         at = self._api.said_at if self._api.said_at is not None else self._clock()
-        about = {"endpoint": self._section.endpoint_id, "digest": digest, "created_at": at}
+        section = self._section
+        about = {"endpoint": section.endpoint_id, "park": section.park, "digest": digest, "created_at": at}
         self._machines.begin(name, about)
         for other in self._machines.names():
             if other != name and self._endpoint_of(other) == self._section.endpoint_id:
@@ -115,19 +124,26 @@ class ServerlessEndpoint:
         """Its id; empty for a machine of another backend."""
         return str(self._machines.order(name).get("endpoint") or "")
 
+    def _parks(self, name: str) -> bool:
+        """Whether its limits are ours to set; of an endpoint that is no more configured, by what was noted."""
+        if self._endpoint_of(name) == self._section.endpoint_id:
+            return self._section.park
+        return bool(self._machines.order(name).get("park", self._section.park))
+
     def _noted_at(self, name: str) -> float:
         return float(self._machines.order(name).get("created_at") or 0.0)
 
     def _seen(self, name: str) -> Instance | None:
         """What is there of a machine; None: it is parked and empty, or not ours to end and we use it no more."""
-        if not self._section.park and self._machines.has_ended(name):
+        parks = self._parks(name)
+        if not parks and self._machines.has_ended(name):
             return None
         try:
             endpoint = self.find(name)
             found = self._api.get(f"{_path(endpoint.id)}/workers")
         except NotFound:
             return None
-        if self._section.park and endpoint.most == 0 and not found.get("workers"):
+        if parks and endpoint.most == 0 and not found.get("workers"):
             return None
         return self._instance(name, endpoint, usd_per_hour=self._usd_per_hour(billed_gpus(found)))
 

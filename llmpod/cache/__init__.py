@@ -12,10 +12,12 @@ from llmpod.cache.offline import import_lines, purge
 from llmpod.cache.policy import STORING, KeyPolicy
 from llmpod.cache.sse import FrameScanner
 from llmpod.cache.state import Disk
+from llmpod.cache.tidy import USES_SECONDS
 
 __all__ = [
     "MASKS",
     "STORING",
+    "USES_SECONDS",
     "AliasTable",
     "Cache",
     "Contents",

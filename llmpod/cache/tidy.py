@@ -20,7 +20,7 @@ from llmpod.cache.walk import Frame
 
 _STEP_BYTES: Final = 256 * 1024
 _STEP_ROWS: Final = 4096
-_USES_SECONDS: Final = 30.0  # a crash forgets the order of use of the last so many
+USES_SECONDS: Final = 30.0  # a crash forgets the order of use of the last so many
 _SEAL_AT: Final = 1 / 8  # of the TTL: what has expired is off the disk when that much more has passed
 
 
@@ -69,7 +69,7 @@ class Tidier:
         await self._purger.carry_out()
         now = asyncio.get_running_loop().time()
         if now >= self._uses_at:
-            self._uses_at = now + _USES_SECONDS
+            self._uses_at = now + USES_SECONDS
             self._shelf.note_uses()
         active = self._space.active
         if (

@@ -34,9 +34,7 @@ def purge_entries(call: Invocation) -> int:
         contents = place.contents()
         count = sum(wanted(stored.entry) for stored in (contents.entries() if contents else ()))
     else:
-        count = (
-            purge(place.directory, None if options.everything else wanted) if place.directory.exists() else 0
-        )
+        count = purge(place.directory, None if options.everything else wanted) if place.exists else 0
     if options.json:
         print(json.dumps({"purged": count, "dry_run": options.preview}))
     else:

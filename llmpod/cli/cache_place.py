@@ -27,10 +27,12 @@ class Place:
     Args:
         directory: of the cache.
         settings: those of the manager's proxy; with an endpoint, those of one that was started with this environment.
+        named: by a person on the command line; then it is there, or misspelt.
     """
 
     directory: Path
     settings: ProxySettings
+    named: bool = False
 
     @classmethod
     def of(cls, call: Invocation, *, endpoint: str | None = None) -> "Place":
@@ -44,7 +46,7 @@ class Place:
         directory = call.options.dir or settings.cache_dir
         if directory is None:
             raise LlmpodError("That proxy has no cache directory.", hint="Name one: --dir DIR")
-        return cls(directory.expanduser(), settings)
+        return cls(directory.expanduser(), settings, named=call.options.dir is not None)
 
     @property
     def policy(self) -> KeyPolicy:
@@ -56,9 +58,19 @@ class Place:
         """How long an answer is served; None: for ever."""
         return self.settings.entry_seconds
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a directory yet. Raises LlmpodError where one was named and there is none."""
+        there = self.directory.exists()
+        if self.named and not there:
+            raise LlmpodError(
+                f"{self.directory} does not exist.", hint="--dir names the directory of a cache."
+            )
+        return there
+
     def contents(self) -> Contents | None:
-        """What is in the directory; None before there is one. Raises StateError."""
-        return Contents(self.directory) if self.directory.exists() else None
+        """What is in the directory; None before there is one. Raises StateError, LlmpodError."""
+        return Contents(self.directory) if self.exists else None
 
     def destinations(self) -> tuple[Destination, ...]:
         """The models as the proxy sees them. Raises StateError."""

@@ -2,16 +2,19 @@
 
 import argparse
 import json
+import shlex
 import sys
 from contextlib import suppress
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llmpod.cache import Stored
+from llmpod.cache import USES_SECONDS, Contents, Stored
+from llmpod.cli import demos
 from llmpod.cli.cache_place import Place, now
-from llmpod.cli.command import Invocation
+from llmpod.cli.command import WHOLE_LINES, Invocation
 from llmpod.cli.show import duration, moment
 from llmpod.errors import LlmpodError
 from llmpod.text import one_line
@@ -63,12 +66,29 @@ def ls(call: Invocation) -> int:
         print(json.dumps([document(stored, now()) for stored in shown], indent=2))
         return 0
     if not found:
-        call.say(f"No answer is stored in {place.directory}.")
+        _say_empty(call, place, contents, filtered=filtered)
         return 0
-    call.console.print(_table(shown))
+    Console(soft_wrap=True, width=WHOLE_LINES).print(_table(shown))
+    call.say(
+        f"Hits and last use are as written down so far: up to {USES_SECONDS:.0f} s late while a proxy runs."
+    )
     if left > 0:
         call.say(f"{left} more; --limit 0 lists all.")
     return 0
+
+
+def _say_empty(call: Invocation, place: Place, contents: Contents | None, *, filtered: bool) -> None:
+    """What was looked at, and where else there may be answers."""
+    if contents is None:
+        call.say(f"No answer is stored: {place.directory} does not exist yet.")
+    elif filtered and len(contents):
+        call.say(f"None of the {len(contents)} answers in {place.directory} is so.")
+    else:
+        call.say(f"No answer is stored in {place.directory}.")
+    for demo in demos.running(call.config_path) if not place.named else ():
+        call.say(
+            f"Those of the demo that runs: `cache ls --dir {shlex.quote(str(demo.home / demos.CACHE))}`."
+        )
 
 
 def _is_wanted(stored: Stored, options: argparse.Namespace) -> bool:
@@ -78,8 +98,8 @@ def _is_wanted(stored: Stored, options: argparse.Namespace) -> bool:
 
 def _table(found: list[Stored]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name, justify in (("key", "left"), ("model", "left"), ("path", "left"), ("form", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]  # rich wants a literal
+    for name in ("key", "model", "path", "form"):
+        table.add_column(name)
     for name in ("size", "age", "hits", "last use"):
         table.add_column(name, justify="right")
     at = now()
@@ -96,7 +116,7 @@ def _table(found: list[Stored]) -> Table:
                 bytes_text(stored.size),
                 duration(at - entry.stored_at),
                 str(stored.hits),
-                moment(stored.last_use),
+                moment(stored.last_use) if stored.hits else "-",
             ),
         )
         table.add_row(*(Text(one_line(cell)) for cell in cells))

@@ -194,9 +194,14 @@ def _same_but(place: Place, question: Question, found: Stored, identities: list[
     for identity in identities:
         if question.key(place.policy, identity=identity).digest == found.entry.key:
             return f"the same question is stored for the model {identity}"
+    managed = (
+        ""
+        if place.settings.endpoint
+        else "by a proxy without the manager (name its server: --endpoint URL), "
+    )
     return (
-        "the same question is stored for another caller's API key (see --caller-key-env), for another model"
-        " or revision, or by an older version of llmpod"
+        f"the same question is stored {managed}for another caller's API key (see --caller-key-env), for another"
+        " model or revision, or by an older version of llmpod"
     )
 
 

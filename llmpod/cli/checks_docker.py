@@ -7,7 +7,7 @@ from pathlib import Path
 from llmpod.backends.docker_existing import ExistingContainer
 from llmpod.backends.docker_lint import compose_file, findings
 from llmpod.cli.checks import Check, Site, ok, problem, warning
-from llmpod.cli.wiring import backend_of
+from llmpod.cli.providers import backend_of
 from llmpod.errors import LlmpodError
 from llmpod.secret import Secret
 

@@ -4,8 +4,8 @@ import shlex
 from collections.abc import Iterator
 
 from llmpod.cli.checks import UPDATE, Check, Site, ok, problem, warning
+from llmpod.cli.providers import backend_of
 from llmpod.cli.scheduled import key_mend
-from llmpod.cli.wiring import backend_of
 from llmpod.errors import (
     BadCredentials,
     BadSpec,

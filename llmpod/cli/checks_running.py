@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
-from llmpod.cli import own
+from llmpod.cli import demos, own
 from llmpod.cli.checks import Check, Site, ok, problem, warning
 from llmpod.cli.show import duration, moment
 from llmpod.cli.wiring import HOME
@@ -79,10 +79,20 @@ def proxy(site: Site) -> Check:
         return problem(
             "proxy", f"it holds port {port} but does not answer", f"{site.manage()}   # a pass replaces it"
         )
+    if demo := next((demo for demo in demos.running(site.config.path) if demo.port == port), None):
+        return problem(
+            "proxy", f"port {port} is taken by a demo", f"kill -INT {demo.pid}   # as Ctrl-C in its terminal"
+        )
     who = f"{_command(str(holder))} (pid {holder})" if holder else "a program that this user cannot see"
     return problem(
         "proxy", f"port {port} is taken by {who}", f"{site.edit}   # set another proxy_port, or end that"
     )
+
+
+def running_demos(site: Site) -> Iterator[Check]:
+    """A demo is an installation of its own; nothing else here tells of it."""
+    for demo in demos.running(site.config.path):
+        yield ok("demo", f"{demo}; what stands here is not about it")
 
 
 def _not_running(site: Site, port: int) -> Check:

@@ -18,6 +18,8 @@ from llmpod.veil import Veil
 
 DEFAULT_CONFIG = HOME / "pod_config.json"
 OFFLINE = Secret("offline", "nowhere")
+WHOLE_LINES = 10_000
+"""Columns for a table of which nothing may be cut; a terminal breaks its lines."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ _PLACES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "cache": ("cache", "COMMAND"),
         "logs": ("logs", "COMMAND"),
         "bench": ("bench", "COMMAND"),
+        "download": ("download", "COMMAND"),
         "schedule": ("schedule", "COMMAND"),
         "service": ("service", "COMMAND"),
         "doctor": ("doctor", "COMMAND"),

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmpod.cli import demos
 from llmpod.cli.command import Command, Invocation
 from llmpod.cli.yamltext import with_item, with_keys
-from llmpod.errors import ConfigError, StateError
+from llmpod.errors import BadRequest, ConfigError, StateError
 from llmpod.identity import process_id
 from llmpod.lifecycle import files
 from llmpod.lifecycle.store import Store
@@ -140,7 +141,13 @@ CLIENTS: Mapping[str, Client] = {
 
 # --- the command
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("client", choices=tuple(CLIENTS), metavar="CLIENT", help=", ".join(CLIENTS))
+    parser.add_argument(
+        "client",
+        nargs="?",
+        choices=tuple(CLIENTS),
+        metavar="CLIENT",
+        help=f"{', '.join(CLIENTS)}; without: what each of them is",
+    )
     parser.add_argument(
         "--write",
         action="store_true",
@@ -149,7 +156,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def connect(call: Invocation) -> int:
-    """Print the settings, or write them."""
+    """Print the settings, or write them; without a client, which ones there are. Raises BadRequest, ConfigError."""
+    if call.options.client is None:
+        return _list(call)
     client, (address, runs) = CLIENTS[call.options.client], _address(call)
     if call.options.write:
         _write(call, client, address)
@@ -157,6 +166,20 @@ def connect(call: Invocation) -> int:
         print(client.told(address))
     if not runs:
         print("The proxy does not run now; `up` starts it.", file=sys.stderr)
+        for demo in demos.running(call.config_path):
+            print(f"A demo {demo}.", file=sys.stderr)
+    return 0
+
+
+def _list(call: Invocation) -> int:
+    if call.options.write:
+        raise BadRequest("Say for which client to write.", hint=f"One of: {', '.join(CLIENTS)}.")
+    address, _ = _address(call)
+    print(
+        f"Any OpenAI client: {address.base_url} with the model {address.model}. `connect CLIENT` says more:"
+    )
+    for name, client in CLIENTS.items():
+        print(f"  {name:10}{client.title}{', which --write sets up' if client.merged else ''}")
     return 0
 
 

@@ -7,10 +7,11 @@ import json
 from dataclasses import replace
 
 from llmpod.backends.runpod_account import Balance, balance, billing
+from llmpod.cli import demos
 from llmpod.cli.command import Command, Invocation, json_flag
 from llmpod.cli.cost_figures import Inside, Outside, figures
 from llmpod.cli.cost_table import print_figures
-from llmpod.cli.saved import saved
+from llmpod.cli.saved import Saved, saved
 from llmpod.cli.wiring import Plane
 from llmpod.errors import BadCredentials, ProviderError, StateError
 from llmpod.lifecycle import match
@@ -32,8 +33,7 @@ def run(call: Invocation) -> int:
     key = _key(call)
     with call.plane(offline=not isinstance(key, Secret)) as plane:
         state, problem = _state(plane)
-        spared = saved(plane.config.common, plane.store.proxy_key)
-        outside = Outside(at=plane.now(state), saved=spared)
+        outside = Outside(at=plane.now(state), saved=_spared(plane))
         if isinstance(key, Secret):
             outside = _asked(plane, key, outside)
         else:
@@ -44,6 +44,14 @@ def run(call: Invocation) -> int:
     else:
         print_figures(document, call.console)
     return 0
+
+
+def _spared(plane: Plane) -> Saved:
+    """By our own proxy; a demo that listens in its place counts for itself."""
+    common = plane.config.common
+    if any(demo.port == common.proxy_port for demo in demos.running(plane.config.path)):
+        return Saved(why=f"a demo listens on port {common.proxy_port}; what it spares is not counted here")
+    return saved(common, plane.store.proxy_key)
 
 
 def _key(call: Invocation) -> Secret | str:

@@ -24,7 +24,12 @@ def print_figures(document: Figures, console: Console) -> None:
         console.print(_by_model(document["models"]))
     if document["live"]:
         console.print(_live(document["live"], document["at"]))
-    console.print(_chart(document["days"], console))
+    if document["ledger"]["machines"]:
+        console.print(_chart(document["days"], console))
+    else:
+        console.print(
+            "Nothing was started from here yet, so there are no days to show. Demos are not counted."
+        )
     for text in _notes(document):
         console.print(text, style="bold red", highlight=False, markup=False)
 

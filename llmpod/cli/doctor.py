@@ -72,6 +72,7 @@ def _common(there: Site, directory: Check) -> Iterator[Check]:
     yield from checks_files.log(there)
     yield checks_running.lock(there)
     yield checks_running.proxy(there)
+    yield from checks_running.running_demos(there)
     yield checks_files.cache(there)
     yield from checks_files.disk(there)
     yield from checks_files.tls(there)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from llmpod import __version__, config
 from llmpod.cli import logfile, passes
-from llmpod.cli.command import DEFAULT_CONFIG, Invocation
+from llmpod.cli.command import DEFAULT_CONFIG, WHOLE_LINES, Invocation
 from llmpod.cli.commands import NAMES, commands
 from llmpod.cli.veiled import veiled
 from llmpod.errors import LlmpodError
@@ -107,7 +107,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         options = parser(_said(argv)).parse_args(argv)
         if options.log_file:
             logfile.divert(options.log_file)
-        return _run(Invocation(options, environ, Console(soft_wrap=True), veil))
+        width = None if sys.stdout.isatty() else WHOLE_LINES  # a file or a program has no columns
+        return _run(Invocation(options, environ, Console(soft_wrap=True, width=width), veil))
 
 
 def _run(call: Invocation) -> int:

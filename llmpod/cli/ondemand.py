@@ -35,6 +35,7 @@ from llmpod.config import (
     proxy_settings,
     written,
 )
+from llmpod.config.names import names_of_command
 from llmpod.errors import Busy, LlmpodError
 from llmpod.lifecycle import files
 from llmpod.model import Direction
@@ -134,7 +135,8 @@ def _run(
     files.write_atomic(path, json.dumps(_document(options, command, environ)))
     config = configuration.load(path, environ)
     try:
-        return serve(lambda: _settings(config, options, environ))
+        names = names_of_command(command)
+        return serve(lambda: _settings(config, options, environ, names))
     finally:
         Endings().disarm()  # from here on nothing interrupts the cleaning up
         _end(config, environ, console)
@@ -163,14 +165,19 @@ def _document(
     }
 
 
-def _settings(config: Config, options: argparse.Namespace, environ: Mapping[str, str]) -> ProxySettings:
-    """The proxy's: what the environment says as ever, but for where the model is.
+def _settings(
+    config: Config, options: argparse.Namespace, environ: Mapping[str, str], names: Sequence[str]
+) -> ProxySettings:
+    """The proxy's: what the environment says as ever, but for where the model is and to which ``names`` it answers.
 
     Raises:
         ConfigError: a variable is wrong.
     """
     values = {name: text for name, text in environ.items() if name != "RUNPOD_ENDPOINT"}
     values |= on_demand_environ(config)
+    if names:
+        known = (*names, *values["LLMPOD_MODELS"].split(","))
+        values |= {"LLMPOD_MODELS": ",".join(dict.fromkeys(known)), "LLMPOD_OPEN_NAMES": ""}
     if options.api_key:
         keys = config.directory / KEYS_FILE
         files.private_dir(keys.parent)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from llmpod.backends import Backend
 from llmpod.cli.command import Command, Invocation
-from llmpod.cli.wiring import backend_of
+from llmpod.cli.providers import backend_of
 from llmpod.config import Config
 from llmpod.errors import BadCredentials, Busy, Declined, ProviderError, RetiredApi, StateError
 from llmpod.lifecycle import match

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from llmpod.config import KEYS_FILE, Auth, Config, PodConfig, caching, digest_of
 from llmpod.config.demand import Demand, demand_text, loading_text
+from llmpod.config.names import has_more_names
 from llmpod.config.rates import rates_text
 from llmpod.config.routes import Route, routes_text
 from llmpod.config.served import identity_of
@@ -104,9 +105,11 @@ def _model_environ(config: Config) -> dict[str, str]:
     routes = routes_of(config)
     return {
         **({"LLMPOD_ROUTES": routes_text(routes)} if routes else {}),
+        "LLMPOD_CONFIG": str(config.path),
         "LLMPOD_STATE": str(config.state_file),
         "LLMPOD_IDENTITY": identity_of(c.model_dump(mode="json", exclude_defaults=True)),
         "LLMPOD_MODELS": ",".join(filter(None, (served, c.hub_id.partition("@")[0]))),
+        "LLMPOD_OPEN_NAMES": "true" if has_more_names(c) else "",
         "LLMPOD_MAX_MODEL_LEN": str(c.max_model_len or ""),
     }
 
@@ -132,6 +135,7 @@ def _route(name: str, model: PodConfig, *, several: bool) -> Route:
         identity=identity_of(model.model_dump(mode="json", exclude_defaults=True)),
         max_model_len=model.max_model_len,
         served=served,
+        open=has_more_names(model),
         defaults=dict(model.defaults),
         set=dict(model.set),
         strip=model.strip,
@@ -147,5 +151,4 @@ def _demand_environ(config: Config) -> dict[str, str]:
     return {
         "LLMPOD_DEMAND": demand_text(demand),
         "LLMPOD_LOADING": loading_text(config.common.loading),
-        "LLMPOD_CONFIG": str(config.path),
     }

@@ -6,7 +6,6 @@ the demo: the same manager and proxy against the bundled simulator, free and on 
 
 import argparse
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from llmpod import config as configuration
+from llmpod.cli import demos
 from llmpod.cli.ask import ask, await_proxy
 from llmpod.cli.command import Command, Invocation, port
 from llmpod.cli.endings import Endings, Stop, Teller
@@ -25,8 +25,6 @@ from llmpod.cli.plan import print_plans
 from llmpod.cli.wiring import Plane, open_plane, with_port
 from llmpod.config import Config
 from llmpod.errors import Busy, ConfigError, Declined, LlmpodError, ModelNotReady
-from llmpod.identity import process_id
-from llmpod.lifecycle.files import private_dir
 from llmpod.model import Direction, Phase
 from llmpod.secret import Secret
 from llmpod.sim.launch import Simulator
@@ -40,7 +38,7 @@ _DEMO: Mapping[str, Any] = {
     "initial_wait_seconds": 0,
     "poll_interval_seconds": 0.5,
     "create_grace_seconds": 2,
-    "cache_dir": "cache",
+    "cache_dir": demos.CACHE,
 }
 
 
@@ -134,11 +132,7 @@ def _needs_no_key(path: Path, environ: Mapping[str, str]) -> bool:
 @contextmanager
 def _demo(path: Path, console: Console, *, why: str) -> Iterator[tuple[Config, Secret]]:
     """The simulator and a configuration for it, in a directory that is removed at the end."""
-    above = path.absolute().parent / ".llmpod"
-    for left in above.glob("demo-[0-9]*"):  # what a killed demo left belongs to a simulator that is gone
-        if left.name[5:].isdecimal() and process_id(int(left.name[5:])) is None:
-            shutil.rmtree(left, ignore_errors=True)
-    home = private_dir(above / f"demo-{os.getpid()}")
+    home = demos.make_home(path, os.getpid())
     console.print(
         f"{why}this is the [bold]demo[/bold]. A simulator on this machine plays RunPod and the GPU;\n"
         "it costs nothing, and its answers are made up. With a key, `run` starts the real thing.",
@@ -150,7 +144,7 @@ def _demo(path: Path, console: Console, *, why: str) -> Iterator[tuple[Config, S
             "runpod_api_url": simulator.api_url,
             "hub_url": simulator.hub_url,
             "runpod_proxy_url": simulator.proxy_url,
-            "state_file": str(home / "pod_state.json"),
+            "state_file": str(home / demos.STATE_FILE),
         }
         try:
             yield (
@@ -158,9 +152,7 @@ def _demo(path: Path, console: Console, *, why: str) -> Iterator[tuple[Config, S
                 Secret(simulator.key, "the simulator"),
             )
         finally:
-            shutil.rmtree(home, ignore_errors=True)
-            with suppress(OSError):  # there is more in it when the real thing runs beside the demo
-                home.parent.rmdir()
+            demos.remove_home(home)
 
 
 def _agree(plane: Plane, options: Options, console: Console) -> None:

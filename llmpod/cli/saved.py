@@ -45,6 +45,8 @@ def saved(config: PodConfig, key: Secret) -> Saved:
     """Ask the proxy on this machine. Never raises for what it does or does not answer."""
     try:
         status, text = _scrape(config, key)
+    except ConnectionRefusedError:
+        return Saved(why=f"the proxy does not answer: nothing listens on port {config.proxy_port}")
     except (OSError, http.client.HTTPException) as e:
         return Saved(why=f"the proxy does not answer ({type(e).__name__})")
     samples = {(name, label): value for name, label, value in _SAMPLE.findall(text)}

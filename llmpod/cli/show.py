@@ -9,6 +9,7 @@ from rich.console import Console
 
 from llmpod.backends.machines import Machines
 from llmpod.backends.runpod_serverless_probe import LOAD_FILE
+from llmpod.cli import demos
 from llmpod.cli.wiring import Plane
 from llmpod.errors import StateError
 from llmpod.identity import process_id
@@ -79,6 +80,7 @@ def status_document(plane: Plane) -> dict[str, Any]:
         "now": now,
         "models": {
             name: _model_document(state.record(name), orders.get(name), now)
+            | {"model": state.record(name).model or config.hub_id}
             | {"heartbeat_seconds": config.heartbeat_seconds if config.is_rented else None}
             | {"load": _load(plane, state.record(name))}
             for name, config in plane.config.models.items()
@@ -91,6 +93,10 @@ def status_document(plane: Plane) -> dict[str, Any]:
         "last_pass": state.last_pass,
         "last_pass_age_seconds": now - state.last_pass if state.last_pass else None,
         "foreign_pods": dict(state.foreign),
+        "demos": [
+            {"pid": demo.pid, "url": demo.base_url, "model": demo.model}
+            for demo in demos.running(plane.config.path)
+        ],
         "state_file": str(plane.store.state_file),
         "trouble": asdict(state.trouble) if state.trouble else None,
         "error": error,
@@ -127,7 +133,7 @@ def _load(plane: Plane, record: Record) -> dict[str, Any] | None:
     """What the last look at a serverless endpoint counted, and when; None for all else."""
     if record.instance_id is None:
         return None
-    return Machines(plane.config.directory / "machines").document(record.instance_id, LOAD_FILE) or None
+    return Machines(plane.config.endpoint_notes).document(record.instance_id, LOAD_FILE) or None
 
 
 def _end_of_run(record: Record) -> float | None:
@@ -177,11 +183,15 @@ def print_status(plane: Plane, console: Console, *, as_json: bool) -> None:
         text = f"         it crashed {often}, last {moment(crash['at'])}: {crash['text']}"
         console.print(text, style="red" if proxy["gave_up"] else "yellow", highlight=False, markup=False)
     age = document["last_pass_age_seconds"]
-    console.print(f"watchdog last pass {duration(age)} ago" if age is not None else "watchdog never ran")
+    never = "never ran: nothing was started from here yet (`up` starts it)"
+    console.print(f"watchdog {f'last pass {duration(age)} ago' if age is not None else never}")
     if age is not None and age > STALE_SECONDS and any(m["pod_id"] for m in document["models"].values()):
         console.print("         what stands above may be out of date; see `doctor`", style="yellow")
     for pod_id, text in document["foreign_pods"].items():
         console.print(f"other    {pod_id} ({text}): not of this installation, left alone", markup=False)
+    for demo in document["demos"]:
+        text = f"demo     runs at {demo['url']} with the model {demo['model']} (pid {demo['pid']})"
+        console.print(f"{text}; its own, not among the above", highlight=False, markup=False)
     if trouble := document["trouble"]:
         text = f"FAILING  since {moment(trouble['since'])}: {trouble['text']}"
         console.print(text, style="red", highlight=False, markup=False)

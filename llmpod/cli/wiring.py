@@ -4,30 +4,27 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from llmpod.backends import Backend, Speaking, open_backend, plain_spec, runpod_spec
-from llmpod.backends.machines import Machines
+from llmpod.backends import Backend, Speaking, plain_spec, runpod_spec
 from llmpod.backends.runpod_account import balance
 from llmpod.backends.runpod_logs import tail
 from llmpod.backends.runpod_pod import RunpodPods
-from llmpod.backends.runpod_serverless import ServerlessEndpoint
-from llmpod.backends.runpod_serverless_probe import ServerlessProber
 from llmpod.backends.several import Several
 from llmpod.cli.draw import Drawer
 from llmpod.cli.managing import managed
+from llmpod.cli.providers import backend_of, prober_of, with_removed
 from llmpod.cli.proxyenv import proxy_environ
 from llmpod.config import Config, PodConfig
 from llmpod.errors import ProviderError, StateError
-from llmpod.lifecycle import failpoint, files, match
+from llmpod.lifecycle import failpoint, files
 from llmpod.lifecycle.act import Actor, Managed, Prober
 from llmpod.lifecycle.events import EventLog
 from llmpod.lifecycle.lastwords import LastWords
 from llmpod.lifecycle.ledger import FILE_NAME, Ledger
 from llmpod.lifecycle.notify import Notifier
 from llmpod.lifecycle.orders import PROXY
-from llmpod.lifecycle.probe import HttpProber
 from llmpod.lifecycle.proxyproc import ProxyProcess
 from llmpod.lifecycle.purse import Purse
 from llmpod.lifecycle.reconcile import Reconciler
@@ -57,6 +54,7 @@ class Plane:
         proxy: its proxy process, or None when somebody else runs the proxy.
         clock: epoch seconds.
         point: see :class:`llmpod.lifecycle.act.Actor`.
+        removed: models that the configuration names no more and that still have a machine, as they were configured.
     """
 
     config: Config
@@ -67,6 +65,7 @@ class Plane:
     proxy: ProxyProcess | None
     clock: Callable[[], float]
     point: Callable[[str], None]
+    removed: Mapping[str, PodConfig] = field(default_factory=dict)
     _unsaved: State | None = None
 
     def now(self, state: State) -> float:
@@ -117,7 +116,7 @@ class Plane:
             StateError: an "up" cannot be written.
         """
         want, usage = Want(direction, at=self.clock(), by=by, reason=reason), self.store.usage()
-        named = self.config.models if models is None else models
+        named = (*self.config.models, *self.removed) if models is None else models
         orders = {model: replace(want, heard=latest(usage.get(model, Usage()))) for model in named}
         orders |= {PROXY: want} if proxy else {}
         try:
@@ -206,12 +205,8 @@ class Plane:
         )
         actor.memory.unsaved = self._unsaved
         models = {name: self._managed(name, config) for name, config in self.config.models.items()}
-        return Reconciler(actor, models, self.proxy, forced=forced)
-
-
-def backend_of(config: Config, key: Secret) -> Backend:
-    """Where the models of a configuration run."""
-    return open_backend(config, key, owner=lambda name: match.owner(name, config.models))
+        removed = {name: self._managed(name, config) for name, config in self.removed.items()}
+        return Reconciler(actor, models, self.proxy, forced=forced, removed=removed)
 
 
 @contextmanager
@@ -231,7 +226,9 @@ def open_plane(
         StateError: the directory for its files cannot be used.
         ConfigError: a failpoint is set that is none.
     """
-    store, backend = Store(config.state_file, veil=veil), backend_of(config, key)
+    store = Store(config.state_file, veil=veil)
+    whole, key = with_removed(config, store, key, environ)
+    backend = backend_of(whole, key)
     proxy = ProxyProcess(store, PROXY_SCRIPT, proxy_environ(config, environ, store)) if with_proxy else None
     try:
         yield Plane(
@@ -239,21 +236,14 @@ def open_plane(
             key,
             store,
             backend,
-            _prober(config, backend, store.veil),
+            prober_of(whole, backend, store.veil),
             proxy,
             clock,
             point or failpoint.point(environ),
+            {name: model for name, model in whole.models.items() if name not in config.models},
         )
     finally:
         backend.close()
-
-
-def _prober(config: Config, backend: Backend, veil: Veil) -> Prober:
-    """Asks model servers: those that a request wakes, and bills for, with care."""
-    prober = HttpProber(veil)
-    if isinstance(backend, ServerlessEndpoint):
-        return ServerlessProber(backend, Machines(config.directory / "machines"), prober)
-    return prober
 
 
 def with_port(config: Config, port: int) -> Config:

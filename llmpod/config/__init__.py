@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -120,9 +120,12 @@ class Config:
     def common(self) -> PodConfig:
         """The settings of the whole installation (proxy, cache, state, account), as one of its models has them.
 
-        Where machines are rented, it is one of those: an account and its money are asked for by it.
+        Where machines are rented, it is one of those, else one that RunPod sends a bill for: an account and its money
+        are asked for by it.
         """
-        return next((model for model in self.models.values() if model.is_rented), self.models[self.default])
+        rented = (model for model in self.models.values() if model.is_rented)
+        billed = (model for model in self.models.values() if model.is_billed)
+        return next(rented, None) or next(billed, self.models[self.default])
 
     def group_of(self, model: str) -> str:
         """The group that a model is a member of; empty: none."""
@@ -136,6 +139,24 @@ class Config:
     def directory(self) -> Path:
         """Where our own files are, beside the state file."""
         return self.state_file.parent / ".llmpod" / self.state_file.stem
+
+    def machines(self, model: str) -> Path:
+        """Where the traces of a model's machines are, whichever models there are beside it."""
+        return self.directory / ("machines" if model == DEFAULT_MODEL else f"machines-{model}")
+
+    @property
+    def endpoint_notes(self) -> Path:
+        """Where the use of all serverless endpoints is noted: one whose model is gone is not forgotten."""
+        return self.directory / "machines"
+
+    def with_removed(self, snapshots: Mapping[str, Mapping[str, Any]]) -> "Config":
+        """With models that stand here no more, as far as what was remembered of each (``raw``) says how it runs."""
+        models = dict(self.models)
+        for name, snapshot in snapshots.items():
+            with suppress(ValidationError):
+                found = PodConfig.model_validate(snapshot)
+                models.setdefault(name, found.model_copy(update={"state_file": self.state_file}))
+        return replace(self, models=MappingProxyType(models))
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:
@@ -235,7 +256,7 @@ def _of_endpoint(values: Mapping[str, Any], environ: Mapping[str, str]) -> dict[
     named = {**values}
     if (endpoint := environ.get(ENDPOINT_VARIABLE)) and isinstance(section, dict):
         named["runpod_serverless"] = {"endpoint_id": endpoint, **section}
-    if model and not {"model", "modelStoreId"} & values.keys():
+    if model and not {"model", "modelStoreId", "models"} & values.keys():
         named["model"] = model
     return named
 

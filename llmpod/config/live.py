@@ -21,7 +21,7 @@ FIXED = (
         )
     )
     | {"token", "prewarm_cache", "prewarm_prompts", "prewarm_tokens", "prewarm_usd"}
-    | {*("routes", "demand", "config_file", "manager_environ")}
+    | {"config_file", "manager_environ"}
 )
 _BOOKKEEPING = frozenset({"settings_file", "settings_digest"})
 

@@ -38,7 +38,7 @@ class ProxySettings:
 
     ``endpoint`` is a fixed upstream (base URL without ``/v1``); without it ``state_file`` is followed. ``models``
     are the names of one model, its own id last, ``identity`` stands for it in cache keys, and ``max_model_len`` is
-    its context length; a state knows better.
+    its context length; a state knows better. ``open_names``: its server may know more names than these.
     ``routes``: the ways in to several models, the default one first. ``demand``: those that requests start, by the
     manager of ``config_file`` with ``manager_environ`` alone; ``loading``: what clients get meanwhile, by User-Agent.
     ``cache_policy`` by path, ``*`` for the rest; ``cache_ttl_seconds`` None: for ever; ``cache_pace`` in events a
@@ -52,6 +52,7 @@ class ProxySettings:
     endpoint_key: Secret | None = None
     state_file: Path | None = None
     models: tuple[str, ...] = ()
+    open_names: bool = False
     identity: str = ""
     max_model_len: int | None = None
     token: str = ""
@@ -194,6 +195,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LLMPOD_STATE": ("state_file", lambda _, text: Path(text)),
     "LLMPOD_IDENTITY": ("identity", lambda _, text: text),
     "LLMPOD_MODELS": ("models", lambda _, text: tuple(m for m in text.split(",") if m)),
+    "LLMPOD_OPEN_NAMES": ("open_names", flag),
     "LLMPOD_MAX_MODEL_LEN": ("max_model_len", count(1, 10**9)),
     "LLMPOD_PROXY_TOKEN": ("token", lambda _, text: text),
     "UPSTREAM_USAGE": ("upstream_usage", choice("auto", "always", "asked")),

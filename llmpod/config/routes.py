@@ -20,6 +20,7 @@ class Route:
         identity: stands for it in cache keys before it was ever started.
         max_model_len: its context length, if that is configured.
         served: the name that its server knows; empty: nobody knows.
+        open: its server may know more names, so one that nobody knows is for it.
         defaults: fields that a request gets if it has none.
         set: fields that every request gets.
         strip: fields that no request keeps.
@@ -33,6 +34,7 @@ class Route:
     identity: str = ""
     max_model_len: int | None = None
     served: str = ""
+    open: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
     set: Mapping[str, Any] = field(default_factory=dict)
     strip: tuple[str, ...] = ()

@@ -40,13 +40,16 @@ def mistakes(
             elif not models[member].on_request:
                 yield f'groups.{group}: {member!r} needs `start`: "on_request", to be stopped for another one.'
             placed[member] = group
-    alone = [name for name, model in models.items() if model.backend == "runpod_serverless"]
-    yield from (
-        f"models.{name}: a serverless endpoint is used alone, not beside other models." for name in alone
-    )
     yield from (f"models.{name}: /v1 is everybody's path." for name, m in models.items() if m.path == "/v1")
+    yield from _taken("endpoint", {name: _endpoint(model) for name, model in models.items()})
     yield from _taken("path", {name: (model.path or "",) for name, model in models.items()})
     yield from _taken("name", {name: (name, *model.aliases) for name, model in models.items()})
+
+
+def _endpoint(model: PodConfig) -> tuple[str, ...]:
+    """The serverless endpoint that a model opens and parks, if it has one: its limits have one owner."""
+    section = model.runpod_serverless if model.backend == "runpod_serverless" else None
+    return (section.endpoint_id,) if section is not None else ()
 
 
 def _taken(what: str, of: Mapping[str, tuple[str, ...]]) -> Iterator[str]:

@@ -117,7 +117,7 @@ class Audit:
         known, destroyed = [self._memory.record(model) for model in self._models], False
         for orphan in match.orphans(known, instances):
             model = match.owner(orphan.name, self._models)
-            if model is not None and self._adoptable(model, orphan, orders[model]):
+            if model is not None and model in orders and self._adoptable(model, orphan, orders[model]):
                 self._actor.adopt(model, orphan, self._models[model], run_at=orders[model].at)
                 continue
             text = f"pod {orphan.id} ({orphan.name}) was unknown to this installation; terminating it"

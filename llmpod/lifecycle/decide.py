@@ -7,7 +7,8 @@ leaves the intention behind, never an unknown machine.
 |----------------|-----------------------------------|------------------------------------|------------------------|
 | stopped,failed | (adopted or destroyed as orphan)  | create, after back-off             | rest                   |
 | intent,unknown | adopt                             | look until the grace ends, close   | destroy / look, close  |
-| created…ready  | probe; failed or too slow: destroy| wait, then vanished                | destroy                |
+| created…ready  | probe; failed, too slow, or       | wait, then vanished                | destroy                |
+|                | outdated and free: destroy        |                                    |                        |
 | terminating    | destroy again                     | gone once a delete was accepted    | the same               |
 """
 
@@ -63,7 +64,9 @@ class Policy:
     digest: str = ""
 
 
-def decide(record: Record, want: Want, seen: Instance | None, *, policy: Policy, now: float) -> Step:
+def decide(
+    record: Record, want: Want, seen: Instance | None, *, policy: Policy, now: float, free: bool = True
+) -> Step:
     """The next step for one model.
 
     Args:
@@ -72,6 +75,7 @@ def decide(record: Record, want: Want, seen: Instance | None, *, policy: Policy,
         seen: the machine that bears the record's name or id, as listed (and looked up by id) just now.
         policy: the limits.
         now: epoch seconds.
+        free: nobody is answered by the machine, so that it may be replaced by another one.
     """
     if want.direction is Direction.DOWN:
         return _down(record, want, seen, grace=policy.create_grace_seconds, now=now)
@@ -83,7 +87,7 @@ def decide(record: Record, want: Want, seen: Instance | None, *, policy: Policy,
         return _resolve(record, seen, grace=policy.create_grace_seconds, now=now)
     if record.phase is Phase.TERMINATING:
         return _terminating(record, seen, policy=policy, now=now)
-    return _watch(record, seen, policy=policy, now=now)
+    return _watch(record, seen, policy=policy, now=now, free=free)
 
 
 def after_probe(record: Record, health: Health, *, policy: Policy, now: float) -> Step:
@@ -141,10 +145,12 @@ def _resolve(record: Record, seen: Instance | None, *, grace: float, now: float)
     return Step(Act.AGAIN, "the unclear creation left no pod behind", closed)
 
 
-def _watch(record: Record, seen: Instance | None, *, policy: Policy, now: float) -> Step:
+def _watch(record: Record, seen: Instance | None, *, policy: Policy, now: float, free: bool) -> Step:
     if seen is None:
         return _missing(record, policy=policy, now=now)
-    record = replace(adopt(record, seen, runtime_seconds=policy.runtime_seconds, now=now), listed=True)
+    record = adopt(record, seen, runtime_seconds=policy.runtime_seconds, now=now)
+    outdated = bool(policy.digest) and record.spec_digest not in ("", policy.digest)
+    record = replace(record, listed=True, outdated=outdated)
     if seen.observed in (Observed.EXITED, Observed.BROKEN):
         return _failed(record, f"the pod is {seen.observed}: {seen.detail}", policy=policy, now=now)
     if _too_dear(record, policy):
@@ -155,7 +161,7 @@ def _watch(record: Record, seen: Instance | None, *, policy: Policy, now: float)
     if record.crashes >= policy.max_crashes:
         why = f"its container restarted {record.crashes} times: the model server crashes"
         return _failed(record, why, policy=policy, now=now)
-    if policy.digest and record.spec_digest not in ("", policy.digest):
+    if outdated and free:
         return _replaced(record, "it was made from another configuration", now)
     if _outlived(record, now):
         return _replaced(record, "its own switch is due; the rest of the run needs a new pod", now)
@@ -163,7 +169,12 @@ def _watch(record: Record, seen: Instance | None, *, policy: Policy, now: float)
     if record.ready_at is None and age >= policy.startup_timeout_seconds:
         why = f"not ready {age:.0f} s after its creation ({record.phase}: {record.error or 'no answer'})"
         return _failed(record, why, policy=policy, now=now)
-    return Step(Act.PROBE, "there", record)
+    why = (
+        "made from another configuration; replaced as soon as nobody is answered by it"
+        if outdated
+        else "there"
+    )
+    return Step(Act.PROBE, why, record)
 
 
 def _too_dear(record: Record, policy: Policy) -> bool:

@@ -10,7 +10,8 @@ A scheduler comes every five minutes. What must not wait for it has a moment of 
 | a create without a clear answer         | every 20 s                                       |
 | a machine that is not listed            | every 20 s                                       |
 | a machine that starts                   | every 30 s                                       |
-| a machine that ends                     | every 10 s                                       |
+| a machine that ends, or is to be        | every 10 s                                       |
+| replaced when nobody is answered by it  |                                                  |
 | a name that may still show up           | 30 s, 2 min and 10 min after it was given up     |
 """
 
@@ -59,6 +60,8 @@ def _moments(state: State, orders: Mapping[str, Want], now: float) -> Iterator[f
 def _of_machine(record: Record, now: float) -> Iterator[float]:
     if record.phase in _EVERY:
         yield now + _EVERY[record.phase]
+    if record.outdated:
+        yield now + _EVERY[Phase.TERMINATING]
     if record.missing_since is not None:
         yield now + MISSING_GRACE_SECONDS
     if record.deadline is not None:

@@ -1,6 +1,6 @@
 """Not the files: what a pass knows while it runs: the state, the time, what was told. The caller holds the lock."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from llmpod.errors import StateError
@@ -118,6 +118,12 @@ class Memory:
         """Remember why a request could not start a model, or forget it; the end of the pass writes it down."""
         kept = {name: why for name, why in self.state.unwoken.items() if name != model}
         self.state = replace(self.state, unwoken={**kept, **({model: refusal} if refusal else {})})
+
+    def forget(self, models: Collection[str]) -> None:
+        """Know nothing more of models that are configured no more and have no machine."""
+        records = {name: record for name, record in self.state.records.items() if name not in models}
+        unwoken = {name: why for name, why in self.state.unwoken.items() if name not in models}
+        self.state = replace(self.state, records=records, unwoken=unwoken)
 
     def refused(self) -> dict[str, float]:
         """What could not be had so recently that asking again is of no use."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from llmpod.errors import StateError
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.want import first_order, lapsed, overruled
-from llmpod.lifecycle.wish import asleep, forgotten, heard
+from llmpod.lifecycle.wish import SILENT_SECONDS, asleep, forgotten, heard
 from llmpod.model import Direction, Phase, Usage, Want
 
 PROXY = "@proxy"  # the name under which the proxy's own order stands
@@ -82,6 +82,30 @@ class Orders:
             self._actor.report.fail(e)
         self._actor.point("expiry written")
         return order
+
+    def free(self, model: str) -> bool:
+        """Whether nobody is answered by a model's machine: the proxy has let it go, or is not there to send it any."""
+        record, usage = self._actor.memory.record(model), self._usage.get(model, Usage())
+        silent = usage.at is None or abs(self._actor.memory.wall - usage.at) >= SILENT_SECONDS
+        return silent or record.ready_at is None or usage.let_go == record.name
+
+    def end_of(self, model: str, want: Want | None, *, alive: bool) -> Want | None:
+        """The "down" for a model that is configured no more; None while its machine may finish what it answers.
+
+        Args:
+            model: which one.
+            want: its order, if it has one.
+            alive: its machine is there and well.
+        """
+        memory, now = self._actor.memory, self._actor.memory.now()
+        up = want is not None and want.direction is Direction.UP
+        if alive and up and want is not None and not self.free(model):
+            want = overruled(want, memory.record(model), self._actor.purse.allowed(now), now)
+            if want is None:
+                return None
+        end = Want(Direction.DOWN, at=now, by="configuration", reason="it was removed from the configuration")
+        self._forced = {**self._forced, model: end}
+        return end
 
     def _hear(self, model: str, want: Want) -> Want:
         """The order after the proxy's last wish."""

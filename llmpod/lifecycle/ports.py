@@ -24,8 +24,11 @@ def owner(port: int) -> str:
         return "another program"
     try:
         name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:  # it has just ended
         return f"another program (pid {pid})"
+    if any(word.endswith(b"/proxy_fastapi.py") for word in words):
+        return f"another proxy of llmpod (pid {pid})"
     return f"{name} (pid {pid})" if name.isprintable() else f"another program (pid {pid})"
 
 

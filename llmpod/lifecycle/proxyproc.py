@@ -269,7 +269,8 @@ class ProxyProcess:
         if code == EXIT_PORT_TAKEN:
             return PortTaken(
                 f"Port {self.port} is in use by {owner(self.port)}; no pod was started.",
-                hint="Stop that program or set another `proxy_port`.",
+                hint="Stop that program, or take another port: `proxy_port` in the configuration, or for once"
+                " `make run RUN_ARGS='--port N'`.",
             )
         text = self._store.log_file.read_text(encoding="utf-8", errors="replace")
         tail = self._store.veil.mask(text)[-600:].strip()  # half a secret would not be known for one

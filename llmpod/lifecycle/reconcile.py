@@ -8,26 +8,17 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
-from llmpod.errors import (
-    BadCredentials,
-    LlmpodError,
-    NewerState,
-    NoMoney,
-    ProviderError,
-    RetiredApi,
-    StateError,
-)
-from llmpod.lifecycle import decide, match, records, telling
+from llmpod.errors import LlmpodError, NewerState, ProviderError, StateError
+from llmpod.lifecycle import decide, match, records, remembering, telling
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.audit import Audit
 from llmpod.lifecycle.decide import Act, Step
 from llmpod.lifecycle.orders import PROXY, Orders
 from llmpod.lifecycle.report import Report
-from llmpod.lifecycle.spending import day_of
-from llmpod.lifecycle.state import ProxyRecord, SaveProxy, State, Trouble
+from llmpod.lifecycle.state import ProxyRecord, SaveProxy, State
 from llmpod.lifecycle.supervision import Notes
 from llmpod.lifecycle.want import lapsed, overruled
-from llmpod.model import Direction, Event, EventKind, Instance, Phase, Today, Want
+from llmpod.model import Direction, Instance, Observed, Phase, Want
 
 MAX_STEPS = 6
 
@@ -51,6 +42,7 @@ class Reconciler:
         models: what is managed, by model name.
         proxy: the proxy's process, or None when somebody else runs it.
         forced: orders that bind this pass although they could not be written down.
+        removed: what is configured no more and still has a machine; it ends when nobody is answered by it.
     """
 
     def __init__(
@@ -60,11 +52,14 @@ class Reconciler:
         proxy: Proxy | None = None,
         *,
         forced: Mapping[str, Want] | None = None,
+        removed: Mapping[str, Managed] | None = None,
     ) -> None:
         self._actor = actor
         self._models = models
+        self._removed = removed or {}
+        self._known = {**self._removed, **models}
         self._proxy = proxy
-        self._audit = Audit(actor, models)
+        self._audit = Audit(actor, self._known)
         self._orders = Orders(actor, models, forced or {})
         self._may_create = True
 
@@ -96,11 +91,15 @@ class Reconciler:
                 self._may_create = False  # not two bills, not even for one pass
             for model in self._models:
                 self._tend(model, orders[model], match.find(actor.memory.record(model), instances))
+            for model in self._removed:
+                self._end_removed(model, orders.get(model), match.find(actor.memory.record(model), instances))
+            gone = actor.memory.state.records.keys() - self._models.keys()
+            remembering.nothing_of(actor, gone, reached=self._removed)
             self._audit.look_at_account(instances, actor.spend)
         self._raise_alarms()
         report.phases = {model: actor.memory.record(model).phase for model in self._models}
-        self._remember_trouble()
-        self._remember_today()
+        remembering.trouble(actor)
+        remembering.today(actor)
         try:
             actor.memory.save(replace(actor.memory.state, last_pass=actor.memory.now()))
         except StateError as e:
@@ -137,26 +136,6 @@ class Reconciler:
                 memory.alarm(key, event)
         for key, event in self._actor.purse.alarms(now):
             memory.alarm(key, event)
-
-    def _remember_trouble(self) -> None:
-        """For who looks later; and told, once a day, where only a person can mend it."""
-        memory, error = self._actor.memory, self._actor.report.error
-        if error is None:
-            memory.state = replace(memory.state, trouble=None)
-            return
-        now, before = memory.now(), memory.state.trouble
-        since = before.since if before and before.code == error.code else now
-        memory.state = replace(memory.state, trouble=Trouble(error.code, str(error), since))
-        if isinstance(error, BadCredentials | NoMoney | RetiredApi):
-            event = Event(EventKind.FAILED, "", str(error), now)
-            memory.alarm(f"{error.code} {day_of(now)[0]:.0f}", event)
-
-    def _remember_today(self) -> None:
-        """The day's money, for whoever asks the proxy for a model that costs some."""
-        memory, purse = self._actor.memory, self._actor.purse
-        limits = purse.allowed(memory.now()).limits
-        days = [Today(round(limit.spent.usd, 4), limit.usd) for limit in limits if limit.kind == "per_day"]
-        memory.state = replace(memory.state, today=days[0] if days else None)
 
     def _miss_no_state(self) -> None:
         """Where a machine was ever bought, a state file that is not there is lost, not new. Raises StateError."""
@@ -212,12 +191,22 @@ class Reconciler:
         except StateError as e:
             self._actor.report.fail(e)
 
+    def _end_removed(self, model: str, order: Want | None, seen: Instance | None) -> None:
+        """A model that is configured no more: what it answers is finished, and then it is ended."""
+        well = seen is not None and seen.observed not in (Observed.EXITED, Observed.BROKEN)
+        end = self._orders.end_of(model, order, alive=well)
+        if end is not None:
+            self._tend(model, end, seen)
+        else:
+            self._actor.report.say(f"{model}: removed from the configuration; it ends when it has answered")
+
     def _advance(self, model: str, want: Want, seen: Instance | None) -> None:
         """Decide and save until an effect is due, then have it; at most one effect a pass."""
-        actor, managed = self._actor, self._models[model]
+        actor, policy = self._actor, self._known[model].policy
         for _ in range(MAX_STEPS):
             want, before = self._orders.in_force(model, want), actor.memory.record(model)
-            step = decide.decide(before, want, seen, policy=managed.policy, now=actor.memory.now())
+            free, now = self._orders.free(model), actor.memory.now()
+            step = decide.decide(before, want, seen, policy=policy, now=now, free=free)
             if before.ending_at is None and step.record.ending_at is not None and step.record.attempts:
                 actor.keep_last_words(model)
             if not self._keep(model, step):
@@ -250,7 +239,7 @@ class Reconciler:
     def _has_place(self, model: str) -> bool:
         """Whether no other member of its group has a machine: together they do not fit."""
         group, memory = self._models[model].terms.group, self._actor.memory
-        for other, managed in self._models.items():
+        for other, managed in self._known.items():
             there = memory.record(other).phase not in (Phase.STOPPED, Phase.FAILED)
             if group and other != model and managed.terms.group == group and there:
                 self._actor.report.say(f"{model}: waits until {other} has ended")

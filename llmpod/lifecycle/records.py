@@ -41,6 +41,7 @@ def begin(record: Record, name: str, *, deadline: float, now: float) -> Record:
         listed=False,
         down_reason="",
         error="",
+        outdated=False,
     )
 
 
@@ -112,6 +113,7 @@ def ended(record: Record, phase: Phase, now: float) -> Record:
         missing_since=None,
         delete_accepted=False,
         listed=False,
+        outdated=False,
     )
 
 

@@ -35,7 +35,8 @@ class Target:
     """Where one model answers now, as the proxy needs it. ``base_url`` has no ``/v1``.
 
     ``retrying``: it failed and is tried again; ``typical_start``: median seconds of its last starts, and how many
-    these were.
+    these were; ``bills_requests``: every request may start a worker, which is billed;
+    ``outdated``: it is to be replaced, and gets nothing more.
     """
 
     model_key: str
@@ -56,6 +57,8 @@ class Target:
     retrying: bool = False
     typical_start: tuple[float, int] | None = None
     refusal: Refusal | None = None
+    bills_requests: bool = False
+    outdated: bool = False
 
     def __repr__(self) -> str:
         return f"Target({self.model_key}: {self.phase}, {self.base_url})"
@@ -109,6 +112,8 @@ class Follower:
             retrying=record.next_try_at is not None and not record.down_reason,
             typical_start=self._store.typical_start(record.model),
             refusal=refusal,
+            bills_requests=record.config.get("backend") == "runpod_serverless",
+            outdated=record.outdated,
         )
 
 

@@ -13,7 +13,7 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -203,8 +203,17 @@ class Store:
         """
         self._order(lambda now: {name: want for name, want in new.items() if now.get(name) == old.get(name)})
 
+    def forget_orders(self, models: Collection[str]) -> None:
+        """Raises StateError."""
+        if not self.orders().keys().isdisjoint(models):
+            self._order(lambda _: {}, without=models)
+
     def _order(
-        self, changes: Callable[[Mapping[str, Want]], Mapping[str, Want]], *, mend: bool = False
+        self,
+        changes: Callable[[Mapping[str, Want]], Mapping[str, Want]],
+        *,
+        mend: bool = False,
+        without: Collection[str] = (),
     ) -> None:
         with files.locked(self.directory / "orders.lock", wait_seconds=10):
             try:
@@ -214,7 +223,7 @@ class Store:
                     raise
                 orders = {}
             orders |= changes(orders)
-            document = {name: asdict(want) for name, want in orders.items()}
+            document = {name: asdict(want) for name, want in orders.items() if name not in without}
             files.write_atomic(self.directory / "orders.json", json.dumps(document, indent=2) + "\n")
 
     # --- usage --------------------------------------------------------------------------------------------------

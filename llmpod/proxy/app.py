@@ -101,7 +101,7 @@ class Front:
             dispatch = Dispatch(
                 settings, cache=cache, keeper=keeper, pacer=pacer, journal=journal, warmth=self._warmth
             )
-            demand = await self._demand(stack, keeper)
+            demand = self._demand(stack, keeper)
             self.ops = Ops(
                 settings, cache, keeper, journal, upstream, pacer, would_start=lambda: demand.would_start
             )
@@ -145,10 +145,10 @@ class Front:
         stack.push_async_callback(cache.aclose)
         return cache
 
-    async def _demand(self, stack: AsyncExitStack, keeper: Keeper) -> Demand:
+    def _demand(self, stack: AsyncExitStack, keeper: Keeper) -> Demand:
         """Who starts models; ends with the lifespan."""
         demand = Demand(self._settings, keeper, self._log)
-        await demand.start()
+        demand.start()
         stack.push_async_callback(demand.aclose)
         return demand
 

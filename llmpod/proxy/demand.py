@@ -9,21 +9,24 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Final
 
 from llmpod.config import ProxySettings
+from llmpod.config.demand import Demand as Terms
 from llmpod.errors import LlmpodError, ModelNotReady, NoMoney
 from llmpod.model import Phase
 from llmpod.observe import Log
 from llmpod.proxy.keeper import Keeper
+from llmpod.proxy.models import NoSuchModel
 from llmpod.proxy.passes import Passes
-from llmpod.proxy.route import Destination
+from llmpod.proxy.route import ALONE, Destination
 from llmpod.proxy.scheduler import Scheduler
 from llmpod.proxy.states import Model, Sight, State, Ticket
 
 TICK_SECONDS: Final = 0.25
+LOST_SECONDS: Final = 5.0  # between two passes for servers that cannot be reached
 UNKNOWN_START_SECONDS: Final = 30.0  # said of a start that was never measured
 
 
@@ -31,7 +34,7 @@ class Demand:
     """The models that start with requests.
 
     Args:
-        settings: which they are.
+        settings: which they are; see ``adopt``.
         keeper: knows where they answer, and writes down what is wished.
         log: told of wishes and failures.
         clock: monotonic seconds.
@@ -45,8 +48,8 @@ class Demand:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._timeouts = {name: one.start_timeout_seconds for name, one in settings.demand.items()}
-        self._preloaded = [name for name, one in settings.demand.items() if one.preload]
+        self._settings = settings
+        self._terms: Mapping[str, Terms] = {}
         self._keeper = keeper
         self._log = log
         self._clock = clock
@@ -55,28 +58,46 @@ class Demand:
         self._wishes = 0
         self._last: dict[str, int] = {}
         self._began = 0.0
+        self._lost_at = -math.inf
         self._error = ""
         self._ghosts: dict[str, Ticket] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
-        models = [
-            Model(name, keeper.use(name), one.idle_seconds, group=one.group, priority=one.priority)
-            for name, one in settings.demand.items()
-        ]
-        self.scheduler = Scheduler(models, self)
+        self.scheduler = Scheduler((), self)
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Look, and go on looking."""
-        if not self._timeouts:
-            return
-        for name in self._timeouts:
-            self._keeper.use(name).when_free = partial(self._released, name)
         self._keeper.on_change(self._observe)
-        self._passes.start()
+        self._keeper.when_let_go = self._let_go
+        self.adopt(self._settings)
+
+    def adopt(self, settings: ProxySettings) -> None:
+        """Other models, or the same on other terms; those that stay keep their state, and who waits for them waits."""
+        before, self._terms, self._settings = self._terms, settings.demand, settings
+        for name in before.keys() - settings.demand.keys():
+            self._leave_alone(name)
+        for name, one in settings.demand.items():
+            use = self._keeper.use(name)
+            use.when_free, use.when_lost = partial(self._released, name), self._lost
+            self.scheduler.have(Model(name, use, one.idle_seconds, group=one.group, priority=one.priority))
+        if settings.demand and self._ticker is None:
+            self._passes.start()
+            self._ticker = asyncio.create_task(self._tick())
         self._observe()
-        for name in self._preloaded:
-            self.scheduler.prefer(name, self._clock())
-        self._ticker = asyncio.create_task(self._tick())
+        for name, one in settings.demand.items():
+            if one.preload and name not in before:
+                self.scheduler.prefer(name, self._clock())
+
+    def _leave_alone(self, name: str) -> None:
+        """A model that requests start no more, or that is configured no more."""
+        use = self._keeper.use(name)
+        use.when_free = use.when_lost = _nothing
+        for memory in (self._told, self._last, self._ghosts):
+            memory.pop(name, None)
+        stays = name in {route.model_key for route in self._settings.routes} or (
+            name == ALONE and not self._settings.routes
+        )
+        self.scheduler.drop(name, _no_longer(name, stays=stays))
 
     async def aclose(self) -> None:
         """Leave all as it is: what runs goes on, and the manager ends it when nobody uses it."""
@@ -90,7 +111,7 @@ class Demand:
     # --- for requests ---------------------------------------------------------------------------------------
     def manages(self, model_key: str) -> bool:
         """Whether this model starts with requests."""
-        return model_key in self._timeouts
+        return model_key in self._terms
 
     def ask(self, model_key: str, ticket: Ticket) -> bool:
         """See ``Scheduler.ask``."""
@@ -102,7 +123,7 @@ class Demand:
 
     def until(self, model_key: str) -> float:
         """When somebody who comes now stops waiting."""
-        return self._clock() + self._timeouts[model_key]
+        return self._clock() + self._terms[model_key].start_timeout_seconds
 
     def call(self, model_key: str) -> bool:
         """Have a model started for somebody who will come again instead of waiting; whether it is there already.
@@ -118,7 +139,12 @@ class Demand:
         return self.ask(model_key, ghost)
 
     def dismiss(self, model_key: str) -> bool:
-        """Have a model stopped if nothing is in flight; whether it is being stopped or down."""
+        """Have a model stopped if nothing is in flight; whether it is being stopped or down.
+
+        Who said that they would come again do not wait: they find it stopped, and have it started.
+        """
+        if (ghost := self._ghosts.pop(model_key, None)) is not None:
+            self.leave(model_key, ghost)
         return self.scheduler.dismiss(model_key, self._clock())
 
     def renew(self, model_key: str) -> bool:
@@ -151,7 +177,7 @@ class Demand:
     def would_start(self) -> bool:
         """Whether a request that comes now would have a model started, as far as is known."""
         now = self._clock()
-        models = [self.scheduler.model(name) for name in self._timeouts]
+        models = [self.scheduler.model(name) for name in self._terms]
         return any(model.trouble is None or model.hold_until <= now for model in models)
 
     # --- the scheduler's hands ------------------------------------------------------------------------------
@@ -168,6 +194,15 @@ class Demand:
     def _released(self, model: str) -> None:
         self.scheduler.released(model, self._clock())
 
+    def _lost(self) -> None:
+        """What died in silence is for the manager to see; until it does, requests go to nobody, or to a stranger
+        who has got the port since.
+        """
+        now = self._clock()
+        if now - self._lost_at >= LOST_SECONDS:
+            self._lost_at = now
+            self._passes.ask()
+
     def _tell(self, model: str, wish: str) -> None:
         self._log.info("demand", model=model, wish=wish)
         self._told[model] = math.inf
@@ -178,7 +213,7 @@ class Demand:
     async def _write(self, model: str, number: int) -> None:
         """A wish is on disk before the manager is told; one that the disk refuses has failed."""
         written = await self._keeper.write(durable=True)
-        if self._last[model] != number:  # another one came meanwhile, which may not be on disk yet
+        if self._last.get(model) != number:  # another one came meanwhile, which may not be on disk yet
             return
         if written:
             self._told[model] = self._passes.ask()
@@ -198,7 +233,7 @@ class Demand:
 
     def _observe(self) -> None:
         """Tell the scheduler how each model looks."""
-        for name in self._timeouts:
+        for name in self._terms:
             destination = self._keeper.by_key(name)
             settled = self._began >= self._told.get(name, -math.inf)
             sight, why = _sight(destination), self._why(name, destination)
@@ -222,10 +257,28 @@ class Demand:
             await asyncio.sleep(TICK_SECONDS)
             self.scheduler.tick(self._clock())
 
+    def _let_go(self) -> None:
+        """A machine may be ended: the manager need not wait for its time."""
+        if self._ticker is not None:
+            self._passes.ask()
+
     def _do(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _nothing() -> None:
+    """Nobody waits for it."""
+
+
+def _no_longer(name: str, *, stays: bool) -> LlmpodError:
+    """What those who wait for a model hear when the configuration has changed."""
+    if stays:
+        return ModelNotReady(f"{name} does not start with requests any more.", retry_after=10)
+    return NoSuchModel(
+        f"{name} was removed from the configuration.", hint="GET /v1/models lists those there are."
+    )
 
 
 def _sight(destination: Destination | None) -> Sight:

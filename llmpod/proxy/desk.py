@@ -16,6 +16,7 @@ from llmpod.proxy.guard import serves_type
 from llmpod.proxy.headers import Headers
 from llmpod.proxy.hits import Hits
 from llmpod.proxy.keeper import Keeper
+from llmpod.proxy.models import NoSuchModel, no_such_model
 from llmpod.proxy.route import Destination
 from llmpod.proxy.wish import PACE_FIELD, RECORD
 
@@ -66,7 +67,7 @@ class Desk:
         return answer
 
     def key(self, ask: Ask, destination: Destination) -> RequestKey:
-        """The key of a POST. Raises BadRequest, or Forbidden for a model that the caller may not ask for."""
+        """The key of a POST. Raises BadRequest, and what ``check_model`` does."""
         if ask.key is None:
             ask.key = self._aliases.lookup(
                 ask.target.decode("latin-1"),
@@ -97,7 +98,7 @@ class Desk:
             return None
         try:
             return self.key(ask, destinations[0])
-        except (BadRequest, Forbidden):  # the relay says why
+        except (BadRequest, Forbidden, NoSuchModel):  # the relay says why
             return None
 
 
@@ -113,7 +114,14 @@ def _is_plain(headers: Headers) -> bool:
 
 
 def check_model(ask: Ask, key: RequestKey, destination: Destination) -> None:
-    """Raises Forbidden when the caller's key is not for the model that is asked for, by any of its names."""
+    """Whether a request may go on to its model.
+
+    Raises:
+        NoSuchModel: the only model there is has other names (of several, one was found by its name).
+        Forbidden: the caller's key is not for the model that is asked for, by any of its names.
+    """
+    if key.model and destination.route is None and not destination.takes(key.model):
+        raise no_such_model(key.model, (destination,))
     names = destination.names if destination.route is not None else ()
     if ask.leave.models and not {key.model, *names}.intersection(ask.leave.models):
         raise Forbidden(

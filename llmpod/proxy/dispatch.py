@@ -12,7 +12,6 @@ from llmpod.cache.jsontext import compact
 from llmpod.cache.paths import converts, counts_on_request
 from llmpod.config import ProxySettings
 from llmpod.observe import Journal
-from llmpod.proxy import models
 from llmpod.proxy.ask import Ask, key_policy, partition
 from llmpod.proxy.desk import BIG_BODY
 from llmpod.proxy.fill import Fill, Form
@@ -26,6 +25,7 @@ from llmpod.proxy.wish import RECORD
 
 PRIVATE_BUFFER: Final = 256 * 2**10  # of an answer that nobody else may share: evens out two speeds, no more
 _USAGE: Final = (b"\0", b"\1")
+_ANSWERS: Final = "/v1/responses/"
 AS_SENT: Final = RequestKey(digest=b"", stream=True, include_usage=True)
 
 
@@ -138,9 +138,12 @@ class Dispatch:
         return fill
 
     def _is_use(self, ask: Ask) -> bool:
-        """Whether somebody uses the model; who lists models or warms one up does not."""
-        listing = ask.method != "POST" and ask.path.startswith(models.PATH)
-        return not listing and self._warmth.is_use(ask)
+        """Whether somebody uses the model; who looks whether it is there, or warms it up, does not.
+
+        Of all that is no POST only the look at an answer is use: the server may be working on it.
+        """
+        uses = ask.method == "POST" or (ask.method == "GET" and ask.path.startswith(_ANSWERS))
+        return uses and self._warmth.is_use(ask)
 
     def _question(self, job: Job, path: str) -> bytes:
         """The key of a body that was seen lately comes without it; large bodies have keys of their own each time."""

@@ -183,6 +183,8 @@ class Fill:
         self._metrics.failure(error.code)
         self._metrics.truncated += self.flight.head is not None
         self._log.warning("upstream", path=self._path, code=error.code, reason=error.message)
+        if isinstance(error, UpstreamUnreachable | UpstreamInvalid):
+            self._use.lost()
         self.flight.fail(error)
 
     def quiet(self) -> None:

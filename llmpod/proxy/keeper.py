@@ -9,13 +9,13 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from llmpod.config import ProxySettings
 from llmpod.errors import ModelNotReady, StateError
-from llmpod.lifecycle.share import Follower, UsageWriter
+from llmpod.lifecycle.share import Follower, Target, UsageWriter
 from llmpod.model import Phase, Today, Usage
 from llmpod.observe import Log
 from llmpod.observe.logs import iso
@@ -47,7 +47,9 @@ class Use:
     last_byte: float | None = None
     wake_wanted: float | None = None
     rest_wanted: float | None = None
+    let_go: str = ""
     when_free: Callable[[], object] = _nothing
+    when_lost: Callable[[], object] = _nothing
 
     def begin(self) -> None:
         """A request is sent to the model."""
@@ -60,8 +62,14 @@ class Use:
         if not self.in_flight:
             self.when_free()
 
+    def lost(self) -> None:
+        """Its server could not be reached, or broke off."""
+        self.when_lost()
+
     def frozen(self) -> Usage:
-        return Usage(self.last_byte, self.in_flight, self.wake_wanted, self.requests, self.rest_wanted)
+        return Usage(
+            self.last_byte, self.in_flight, self.wake_wanted, self.requests, self.rest_wanted, self.let_go
+        )
 
 
 class Keeper:
@@ -98,20 +106,24 @@ class Keeper:
         self.today: Today | None = None
         """What was spent today, and what may be; None without a budget."""
         self._task: asyncio.Task[None] | None = None
-        self.destinations: tuple[Destination, ...] = (
-            (fixed(settings),) if settings.endpoint else followed({}, settings)
-        )
+        self._targets: Mapping[str, Target] = {}
+        self.when_let_go: Callable[[], object] = _nothing
+        """Called when it was written down that a machine gets nothing more."""
+        self.destinations: tuple[Destination, ...] = self._seen_with({})
 
     @property
     def follows(self) -> bool:
         return self._settings.endpoint is None and self._settings.state_file is not None
 
     def adopt(self, settings: ProxySettings) -> None:
-        """Other settings from now on; the state file is read anew, for they name a model that it does not know."""
+        """Other settings from now on, for the models that are known as well as for the state, which is read anew."""
         self._settings = settings
         self._stamp = None
-        if settings.endpoint:
-            self.destinations = (fixed(settings),)
+        self._show(self._seen_with(self._targets))
+
+    def _seen_with(self, targets: Mapping[str, Target]) -> tuple[Destination, ...]:
+        settings = self._settings
+        return (fixed(settings),) if settings.endpoint else followed(targets, settings)
 
     async def start(self) -> None:
         """Read the state once, then go on in the background."""
@@ -157,6 +169,9 @@ class Keeper:
         name = destination.names[0] if destination.names else destination.identity
         if (doing := _STARTING.get(destination.phase or Phase.STOPPED)) is not None:
             return ModelNotReady(f"{doing} for {name}.", hint="Try again in a moment.", retry_after=10)
+        if destination.outdated:
+            why = f"{name} is being started anew, for its configuration has changed."
+            return ModelNotReady(why, retry_after=30)
         if destination.phase is Phase.TERMINATING:
             return ModelNotReady(f"The machine for {name} is being shut down.", retry_after=30)
         why = f" ({destination.error})" if destination.error else ""
@@ -169,6 +184,8 @@ class Keeper:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             await self.look()
+            if self._let_go() and await self.write(durable=True):
+                self.when_let_go()
             if self._clock() - written >= WRITE_SECONDS:
                 written = self._clock()
                 await self.write()
@@ -186,7 +203,7 @@ class Keeper:
             return
         try:
             seen = await asyncio.to_thread(lambda: Follower(path).read())
-            destinations = followed(seen.targets, self._settings)
+            destinations = self._seen_with(seen.targets)
         except (StateError, ValueError) as e:  # ValueError: an address that is none
             self._complain(str(e))
             return
@@ -195,15 +212,37 @@ class Keeper:
         self.trouble = f"{seen.trouble.text} (since {iso(seen.trouble.since)})" if seen.trouble else ""
         self.today = seen.today
         self._log.veil.learn(*(target.api_key for target in seen.targets.values()))
+        self._targets = seen.targets
+        self._show(destinations)
+
+    def _show(self, destinations: tuple[Destination, ...]) -> None:
+        """Send requests there from now on, and tell who wants to know."""
         before, self.destinations = self.destinations, destinations
-        if before != self.destinations:
-            self._changed()
-            for observer in self._observers:
-                observer()
-            for d in self.destinations:
-                self._log.info("target", model=d.identity, phase=d.phase, origin=d.origin)
-                if d.origin is not None:
-                    warn_of_clear(d.origin, self._log)
+        if before == destinations:
+            return
+        self._changed()
+        for observer in self._observers:
+            observer()
+        for d in destinations:
+            self._log.info("target", model=d.identity, phase=d.phase, origin=d.origin)
+            if d.origin is not None:
+                warn_of_clear(d.origin, self._log)
+
+    def _let_go(self) -> bool:
+        """Note which machines get nothing more and have nothing in flight; whether there is a new one.
+
+        Those of models that were removed, and of such that are to be replaced: no request finds them any more.
+        """
+        before = {use.let_go for use in self._use.values()}
+        there = {d.model_key for d in self.destinations}
+        for name in self._use.keys() - self._targets.keys() - there:
+            if not self._use[name].in_flight:
+                del self._use[name]
+        for name in there | self._targets.keys():
+            use, target = self.use(name), self._targets.get(name)
+            due = target is not None and (target.outdated or name not in there)
+            use.let_go = target.name if target is not None and due and not use.in_flight else ""
+        return not {use.let_go for use in self._use.values()} <= before | {""}
 
     def _complain(self, text: str) -> None:
         if text != self._complaint:
@@ -218,7 +257,7 @@ class Keeper:
     async def _write(self, *, durable: bool) -> bool:
         usage = {key: use.frozen() for key, use in self._use.items()}
         path, now = self._settings.state_file, self._clock()
-        still_true = abs(now - self._written_at) < SIGN_OF_LIFE_SECONDS or not self._settings.demand
+        still_true = abs(now - self._written_at) < SIGN_OF_LIFE_SECONDS
         if path is None or (usage == self._written and still_true and not durable):
             return path is not None
         signed = {key: replace(one, at=now) for key, one in usage.items()}

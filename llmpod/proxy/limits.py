@@ -5,12 +5,10 @@ or an address where there are no keys), one address, or everybody. All that matc
 refills steadily and holds a minute's worth, so that the wait a refusal names is when the next request will be served.
 """
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Final, NamedTuple
-from urllib.parse import unquote
 
 from llmpod.config import CallerKey, ProxySettings
 from llmpod.config.rates import Per, RateLimit
@@ -22,6 +20,7 @@ from llmpod.proxy.ask import Ask
 from llmpod.proxy.costs import Bill, Book
 from llmpod.proxy.meter import Meter, Tokens
 from llmpod.proxy.peer import source_of
+from llmpod.proxy.route import read_plainly, without_name
 
 MAX_ACCOUNTS: Final = 4096
 MAX_PATHS: Final = 1024
@@ -240,13 +239,13 @@ class Limiter:
             self._used.answered(key, tokens.total, usd)
 
     def _matching(self, path: str) -> tuple[_Rule, ...]:
-        """The rules for a path, however it is spelled."""
+        """The rules for a path, however it is spelled, and whatever name of a model stands before it."""
         found = self._by_path.get(path)
         if found is None:
             if len(self._by_path) >= MAX_PATHS:
                 self._by_path.clear()
-            plain = re.sub("/+", "/", unquote(path)).rstrip("/")
-            found = tuple(rule for rule in self._rules if rule.matches(plain))
+            known = {read_plainly(path), without_name(path)}
+            found = tuple(rule for rule in self._rules if any(map(rule.matches, known)))
             if len(path) <= LONGEST:
                 self._by_path[path] = found
         return found

@@ -13,6 +13,7 @@ from llmpod.errors import LlmpodError
 from llmpod.proxy.route import Destination
 
 PATH: Final = "/v1/models"
+LONGEST_NAME: Final = 200  # of what a client sent, in our words about it
 
 
 class NoSuchModel(LlmpodError):
@@ -21,6 +22,15 @@ class NoSuchModel(LlmpodError):
     status: ClassVar[int] = 404
     type: ClassVar[str] = "invalid_request_error"
     code: ClassVar[str] = "model_not_found"
+
+
+def no_such_model(name: str, destinations: Iterable[Destination]) -> NoSuchModel:
+    """For a request that names what nobody serves: with every name that there is."""
+    known = dict.fromkeys(known for destination in destinations for known in destination.names)
+    shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+    return NoSuchModel(
+        f"There is no model {shown!r} here.", hint=f"There are: {', '.join(known)}.", param="model"
+    )
 
 
 def names_one(path: str) -> str | None:

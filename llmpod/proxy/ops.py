@@ -21,6 +21,7 @@ from llmpod.observe import Journal
 from llmpod.observe.dashboard import Page
 from llmpod.observe.logs import iso
 from llmpod.observe.metrics import exposition, wants_text
+from llmpod.proxy.access import nowhere
 from llmpod.proxy.headers import NOSNIFF, SANDBOX
 from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.memory import MemoryWatch
@@ -170,7 +171,9 @@ def _model(d: Destination, now: float) -> dict[str, Any]:
         "phase": str(d.phase) if d.phase else "fixed endpoint",
         "endpoint": _endpoint(d),
         "usd_per_hour": d.usd_per_hour,
-        "usd_so_far": round(hours * d.usd_per_hour, 4) if hours is not None and d.usd_per_hour else None,
+        "usd_so_far": round(hours * d.usd_per_hour, 4)
+        if hours is not None and d.usd_per_hour is not None
+        else None,
         "deadline": d.deadline,
         "ready_at": d.ready_at,
         "error": d.error,
@@ -238,11 +241,7 @@ def routes(ops: Ops, page: Page) -> APIRouter:
         text, content_type = exposition(ops.journal.metrics, ops.gauges(), accept=accept)
         return Response(text, headers={**SAFE, "content-type": content_type})
 
-    @router.api_route("/dashboard", methods=READ)
-    async def dashboard(request: Request) -> Response:
-        if "text/html" in request.headers.get("accept", ""):
-            return Response(page.html, headers=page.headers)
-        return _json(ops.dashboard())
+    _for_people(router, ops, page)
 
     @router.api_route("/debug/cache", methods=READ)
     async def debug_cache() -> Response:
@@ -254,6 +253,27 @@ def routes(ops: Ops, page: Page) -> APIRouter:
         )
 
     return router
+
+
+def _for_people(router: APIRouter, ops: Ops, page: Page) -> None:
+    """What a browser shows."""
+
+    @router.api_route("/", methods=READ)
+    async def root(request: Request) -> Response:
+        if _is_browser(request):  # relative, since another server may have put this one below a path
+            way = {"location": "dashboard", "content-type": "text/html; charset=utf-8"}
+            return Response('<a href="dashboard">dashboard</a>', 307, headers={**SAFE, **way})
+        return _json(nowhere().as_openai(), status=NotRouted.status)
+
+    @router.api_route("/dashboard", methods=READ)
+    async def dashboard(request: Request) -> Response:
+        if _is_browser(request):
+            return Response(page.html, headers=page.headers)
+        return _json(ops.dashboard())
+
+
+def _is_browser(request: Request) -> bool:
+    return "text/html" in request.headers.get("accept", "")
 
 
 def _json(value: Any, *, status: int = 200) -> Response:

@@ -74,10 +74,10 @@ class Passes:
                 await self._listen(self._process)
                 await self._end(self._process)
                 self._process = None
-            lived = time.monotonic() - began
-            if lived < SHORTEST_LIFE_SECONDS and self._needed > self._began:
-                self._said(time.monotonic(), "The manager ended at once; its log says why.")
-                await asyncio.sleep(SHORTEST_LIFE_SECONDS)
+            if time.monotonic() - began < SHORTEST_LIFE_SECONDS:
+                if self._needed > self._began:
+                    self._said(time.monotonic(), "The manager ended at once; its log says why.")
+                await asyncio.sleep(SHORTEST_LIFE_SECONDS)  # nobody may wait, but others have work to do
 
     async def _spawn(self) -> Process:
         config = str(self._settings.config_file)

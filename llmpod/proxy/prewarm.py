@@ -134,7 +134,8 @@ class Prewarmer:
         while True:
             if prefixes is not None and prefixes.noted:
                 await asyncio.to_thread(prefixes.read)
-            ready = tuple(d.origin for d in self._keeper.destinations if d.origin is not None)
+            servers = (d.origin for d in self._keeper.destinations if not d.bills_requests)
+            ready = tuple(origin for origin in servers if origin is not None)
             if ready != warmed:
                 warmed = ready
                 if ready and prefixes is not None:

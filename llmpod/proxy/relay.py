@@ -174,6 +174,8 @@ class Relay:
             self._models(ask, name, answer, (destination,) if alone else self._keeper.destinations)
         elif self._mode == REPLAY_ONLY:
             raise under(self._mode, ANYTHING).not_cached()
+        elif destination.bills_requests:
+            raise guard.MethodNotAllowed("A serverless endpoint gets only POST: any request starts a worker.")
         else:
             self._fetch(Job(ask, destination), answer)
 
@@ -193,7 +195,7 @@ class Relay:
             return listing if name is None else models.picked(listing, name)
 
         destination = choose(destinations, name) or destinations[0]
-        if destination.origin is None or self._mode == REPLAY_ONLY:
+        if destination.origin is None or destination.bills_requests or self._mode == REPLAY_ONLY:
             answer.whole(200, [JSON_TYPE, NOSNIFF], from_us())
             return
         listing_ask = replace(ask, path=models.PATH, target=models.PATH.encode())
@@ -224,7 +226,6 @@ class Relay:
         if self._lobby.is_for(job):
 
             def go() -> None:
-                job.destination = self._lobby.now_of(job)
                 self._listen(job, answer, turn=turn, instead=instead)
 
             self._lobby.enter(job, answer, go, whole=turn is not None)
@@ -235,9 +236,10 @@ class Relay:
         self, job: Job, answer: Answer, *, turn: Turn | None, instead: Callable[[], bytes] | None
     ) -> None:
         """Listen to the call that brings the answer; the last one to leave ends it."""
+        origin = self._origin(job)
         if answer.meter is not None:
             answer.meter.begin(job.destination, answer.model)
-        fill, joined = self._dispatch.take(job, self._origin(job))
+        fill, joined = self._dispatch.take(job, origin)
         if joined:
             answer.cache, answer.reason = "JOIN", "in flight" if job.shared else "asked again"
         keepalive = self._keepalive
@@ -246,7 +248,24 @@ class Relay:
         ).begin()
 
     def _origin(self, job: Job) -> Origin:
-        """Raises ModelNotReady; only a POST wishes for the model: a link or an image must not start anything (T1)."""
+        """Where its model is by now: since it was found, settings and machines may have changed.
+
+        What another model will answer under the same name is not stored under the key of the former one. For a model
+        that starts with requests only the lobby wishes, which knows who may: no warm-up does.
+
+        Raises:
+            NoSuchModel: it was removed.
+            ModelNotReady: only a POST wishes for the model; a link or an image must not start anything (T1).
+        """
+        found, job.destination = job.destination, self._now(job.destination)
+        job.shared = job.shared and job.destination.identity == found.identity
         if job.destination.origin is None:
-            raise self._keeper.not_ready(job.destination, wished=job.ask.method == "POST")
+            managed = self._lobby.demand.manages(job.destination.model_key)
+            raise self._keeper.not_ready(job.destination, wished=job.ask.method == "POST" and not managed)
         return job.destination.origin
+
+    def _now(self, destination: Destination) -> Destination:
+        now = self._keeper.by_key(destination.model_key)
+        if now is None:
+            raise models.NoSuchModel(f"{destination.model_key} was removed from the configuration.")
+        return now

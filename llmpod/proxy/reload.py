@@ -76,6 +76,7 @@ class Cellar:
             max_bytes=settings.max_cache_bytes,
             ttl_seconds=settings.entry_seconds,
         )
+        self.demand.adopt(settings)  # before the models of others are gone: it has to tell who waits for them
         self.keeper.adopt(settings)
         self.upstream.adopt(patience_of(settings))
         self.pacer.adopt(places=settings.max_queue, patience=settings.queue_seconds)

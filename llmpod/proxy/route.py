@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
+from urllib.parse import unquote
 
 from llmpod.config import ProxySettings
 from llmpod.config.routes import Route
@@ -34,12 +35,25 @@ _AT_ROOT: Final = frozenset(
 )
 
 
+ALONE: Final = "default"  # the name of a model that has none beside it
+
+
 _OWN: Final = re.compile(r"/[A-Za-z0-9][A-Za-z0-9_.-]*(?=/v1/)")
 
 
 def is_model_path(path: str) -> bool:
     """Whether a path is a model server's, and not one of our own pages; its own address may stand before it."""
     return path.startswith("/v1/") or path in _AT_ROOT or _OWN.match(path) is not None
+
+
+def read_plainly(path: str) -> str:
+    """What a server takes a path for, however it is spelled."""
+    return re.sub("/+", "/", unquote(path)).rstrip("/")
+
+
+def without_name(path: str) -> str:
+    """The same, of what a model's server gets of it: the model's own address is taken off."""
+    return read_plainly(path[len(own_address(path)) :])
 
 
 def own_address(path: str) -> str:
@@ -60,16 +74,20 @@ class Destination:
         passes_credentials: the client's own credential goes upstream, and partitions the cache.
         cuts_silence: the path gives up on long silences.
         names: what clients may call it, the served name first.
+        accepts: the names for which requests may start or reach it; None: any, for its server knows best.
         phase: for messages and ops; None for a fixed endpoint.
+        bills_requests: any request may start a worker of it; nothing is asked of it that nobody wants answered.
+        outdated: its machine gets nothing more, for another one replaces it as soon as nothing is in flight.
     """
 
     identity: str
-    model_key: str = "default"
+    model_key: str = ALONE
     origin: Origin | None = None
     api_key: Secret | None = None
     passes_credentials: bool = False
     cuts_silence: bool = False
     names: tuple[str, ...] = ()
+    accepts: frozenset[str] | None = None
     phase: Phase | None = None
     deadline: float | None = None
     usd_per_hour: float | None = None
@@ -81,6 +99,8 @@ class Destination:
     retrying: bool = False
     typical_start: tuple[float, int] | None = None
     refusal: Refusal | None = None
+    bills_requests: bool = False
+    outdated: bool = False
     route: Route | None = None
 
     @property
@@ -89,6 +109,10 @@ class Destination:
         if self.route is not None:
             return self.route.model
         return self.names[-1] if self.names else self.identity
+
+    def takes(self, name: str) -> bool:
+        """Whether a request for that name may be for it."""
+        return self.accepts is None or name in self.accepts
 
     @property
     def plain(self) -> bool:
@@ -114,12 +138,23 @@ def followed(targets: Mapping[str, Target], settings: ProxySettings) -> tuple[De
     """The models of the state file; one that was never started is described by the configuration alone."""
     if settings.routes:
         return tuple(_on_route(route, targets.get(route.model_key), settings) for route in settings.routes)
+    if settings.models:  # a model alone; what else the state names was removed and is on its way out
+        targets = {name: target for name, target in targets.items() if name == ALONE}
     if not targets and settings.models:
-        return (_untold(settings),)
+        return (_closed(_untold(settings), settings),)
     return tuple(
-        _from_target(target) if target.model or not settings.models else _never_started(target, settings)
+        _closed(_from_target(target), settings)
+        if target.model or not settings.models
+        else _never_started(target, settings)
         for target in targets.values()
     )
+
+
+def _closed(found: Destination, settings: ProxySettings) -> Destination:
+    """A model alone. Where requests start it, only for its names; one that runs anyway says itself what it knows."""
+    if settings.open_names or not settings.models or found.model_key not in settings.demand:
+        return found
+    return replace(found, accepts=frozenset((*found.names, *settings.models)))
 
 
 def _on_route(route: Route, target: Target | None, settings: ProxySettings) -> Destination:
@@ -141,7 +176,10 @@ def _on_route(route: Route, target: Target | None, settings: ProxySettings) -> D
             identity=never.identity,
             max_model_len=never.max_model_len,
         )
-    return replace(found, names=tuple(dict.fromkeys((*found.names, *route.names))), route=route)
+    names = tuple(dict.fromkeys((*found.names, *route.names)))
+    alone = len(settings.routes) == 1 and route.model_key not in settings.demand
+    accepts = None if route.open or alone else frozenset(names)
+    return replace(found, names=names, accepts=accepts, route=route)
 
 
 def _untold(settings: ProxySettings) -> Destination:
@@ -152,7 +190,7 @@ def _untold(settings: ProxySettings) -> Destination:
 
 def _never_started(target: Target, settings: ProxySettings) -> Destination:
     """What the manager says of a model that it has not described yet."""
-    return replace(
+    told = replace(
         _untold(settings),
         model_key=target.model_key,
         phase=target.phase,
@@ -160,6 +198,7 @@ def _never_started(target: Target, settings: ProxySettings) -> Destination:
         retrying=target.retrying,
         refusal=target.refusal,
     )
+    return _closed(told, settings)
 
 
 def choose(destinations: Iterable[Destination], model: str | None) -> Destination | None:
@@ -189,7 +228,7 @@ def streams_upstream(destination: Destination, settings: ProxySettings) -> bool:
 
 
 def _from_target(target: Target) -> Destination:
-    up = target.base_url is not None and target.phase in _OPEN
+    up = target.base_url is not None and target.phase in _OPEN and not target.outdated
     origin = Origin.parse(target.base_url) if up and target.base_url else None
     return Destination(
         identity=target.identity,
@@ -209,6 +248,8 @@ def _from_target(target: Target) -> Destination:
         retrying=target.retrying,
         typical_start=target.typical_start,
         refusal=target.refusal,
+        bills_requests=target.bills_requests,
+        outdated=target.outdated,
     )
 
 

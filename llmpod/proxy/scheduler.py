@@ -36,6 +36,18 @@ class Scheduler:
     def model(self, name: str) -> Model:
         return self._models[name]
 
+    # --- which models there are -----------------------------------------------------------------------------
+    def have(self, model: Model) -> None:
+        """One more, or one that is known by other terms; it stays in its state, and who waits for it goes on."""
+        known = self._models.setdefault(model.name, model)
+        known.idle_seconds, known.group, known.priority = model.idle_seconds, model.group, model.priority
+
+    def drop(self, name: str, why: LlmpodError) -> None:
+        """One less; who waits for it hears why."""
+        model = self._models.pop(name)
+        for ticket in list(model.line):
+            ticket.no(why)
+
     # --- requests -------------------------------------------------------------------------------------------
     def ask(self, name: str, ticket: Ticket, now: float) -> bool:
         """Whether a request may go on at once; else it waits.
@@ -68,7 +80,8 @@ class Scheduler:
         model = self._models[name]
         if model.busy or model.line:
             return False
-        self._happen(model, Event.UNUSED, now)
+        if model.there:
+            self._happen(model, Event.UNUSED, now)
         return True
 
     def renew(self, name: str, now: float) -> bool:
@@ -81,8 +94,8 @@ class Scheduler:
 
     def leave(self, name: str, ticket: Ticket, now: float) -> None:
         """A waiting request is no more. Who has left starts nothing: a wish that nobody acted on is taken back."""
-        model = self._models[name]
-        if ticket not in model.line:
+        model = self._models.get(name)
+        if model is None or ticket not in model.line:
             return
         model.line.remove(ticket)
         if model.state is State.WAKING and not model.line and not model.settled:
@@ -143,11 +156,11 @@ class Scheduler:
             return
         model.state, act = TABLE[model.state][event]
         model.since = now
-        if act in (Act.WAKE, Act.REST):
+        if act in (Act.WAKE, Act.REST, Act.KEEP):
             model.settled = False
             self.swaps += act is Act.WAKE
-            (self._hands.wake if act is Act.WAKE else self._hands.rest)(model.name)
-        elif act is Act.OPEN:
+            (self._hands.rest if act is Act.REST else self._hands.wake)(model.name)
+        if act in (Act.OPEN, Act.KEEP):
             model.failures, model.trouble = 0, None
             self._open(model, now)
         elif act is Act.REFUSE:

@@ -4,16 +4,18 @@ One for each model that starts with requests; only the scheduler changes it:
 
 | state    | WANTED        | READY        | GONE                  | UNUSED        | RENEWED          |
 |----------|---------------|--------------|-----------------------|---------------|------------------|
-| ASLEEP   | wish → WAKING | open → AWAKE |                       |               |                  |
+| ASLEEP   | wish → WAKING | open → AWAKE |                       | wish → RESTING|                  |
 | WAKING   |               | open → AWAKE | refuse all → ASLEEP   | wish → RESTING|                  |
 | AWAKE    |               |              | → ASLEEP              | wish → RESTING| wish → RENEWING  |
-| RESTING  | wish → WAKING | open → AWAKE | → ASLEEP              |               | → RENEWING       |
-| RENEWING |               | open → AWAKE | wish → WAKING         | → RESTING     |                  |
+| RESTING  | wish → WAKING | keep → AWAKE | → ASLEEP              |               | → RENEWING       |
+| RENEWING |               | keep → AWAKE | wish → WAKING         | → RESTING     |                  |
 
 WANTED: it is the model's turn and somebody waits. UNUSED: nobody used it for its time, or its place is another one's.
 RENEWED: an operator wants it to be started anew. READY and GONE are what the manager made of the last wish. A model in
 RESTING or RENEWING gets nothing more, so a stop meets nobody; one with a request in flight never gets there. Who asks
-for one in RENEWING waits, and does not take its stop back.
+for one in RENEWING waits, and does not take its stop back. One that is READY though its stop was wished (the pass
+failed, or the wish could not be written) is kept: the wish is taken back, or a later pass would hear it in the middle
+of an answer.
 """
 
 from collections import deque
@@ -28,7 +30,7 @@ from llmpod.errors import LlmpodError
 class State(Enum):
     """Of one model, as requests meet it."""
 
-    ASLEEP = auto()  # nothing is wished of it
+    ASLEEP = auto()  # nothing is wished of it, here
     WAKING = auto()  # its start is wished
     AWAKE = auto()  # requests are sent to it
     RESTING = auto()  # its stop is wished
@@ -51,6 +53,7 @@ class Act(Enum):
     WAKE = auto()  # wish that it be started
     REST = auto()  # wish that it be stopped
     OPEN = auto()  # let go on who waits for it
+    KEEP = auto()  # the same, and wish no more that it be stopped
     REFUSE = auto()  # tell those who wait for it why not
     LET = auto()  # nothing
 
@@ -64,7 +67,11 @@ class Sight(Enum):
 
 
 TABLE: Final[Mapping[State, Mapping[Event, tuple[State, Act]]]] = {
-    State.ASLEEP: {Event.WANTED: (State.WAKING, Act.WAKE), Event.READY: (State.AWAKE, Act.OPEN)},
+    State.ASLEEP: {
+        Event.WANTED: (State.WAKING, Act.WAKE),
+        Event.READY: (State.AWAKE, Act.OPEN),
+        Event.UNUSED: (State.RESTING, Act.REST),  # somebody else has it started
+    },
     State.WAKING: {
         Event.READY: (State.AWAKE, Act.OPEN),
         Event.GONE: (State.ASLEEP, Act.REFUSE),
@@ -77,12 +84,12 @@ TABLE: Final[Mapping[State, Mapping[Event, tuple[State, Act]]]] = {
     },
     State.RESTING: {
         Event.WANTED: (State.WAKING, Act.WAKE),
-        Event.READY: (State.AWAKE, Act.OPEN),
+        Event.READY: (State.AWAKE, Act.KEEP),
         Event.GONE: (State.ASLEEP, Act.LET),
         Event.RENEWED: (State.RENEWING, Act.LET),
     },
     State.RENEWING: {
-        Event.READY: (State.AWAKE, Act.OPEN),
+        Event.READY: (State.AWAKE, Act.KEEP),
         Event.GONE: (State.WAKING, Act.WAKE),
         Event.UNUSED: (State.RESTING, Act.LET),
     },

@@ -1,9 +1,12 @@
 """Not a connection: which of several models a request is for, and what is made of the request on its way. Pure.
 
-By its path (``/NAME/v1/…``, of which the name is taken off), else by the body's ``model`` (names and aliases), else
-the default. Then the model's own rules: fields stripped, set, given where they are missing, a system prompt where
-there is none, and the name that its server knows. A body that no rule touches stays as it is, to the byte; the cache's
-key is made of what comes out.
+By its path (``/NAME/v1/…``, of which the name is taken off), else by the body's ``model`` (names and aliases), else,
+where it names none, the default. A name that nobody knows goes to the first model whose server may know more names
+than we do; where there is none, it is refused, before anything is started or stopped for it.
+
+Then the model's own rules: fields stripped, set, given where they are missing, a system prompt where there is none,
+and the name that its server knows. A body that no rule touches stays as it is, to the byte; the cache's key is made of
+what comes out.
 """
 
 import json
@@ -16,7 +19,8 @@ from llmpod.config.routes import Route
 from llmpod.errors import ModelNotReady, NotRouted
 from llmpod.proxy.ask import Ask
 from llmpod.proxy.headers import is_json
-from llmpod.proxy.route import Destination, choose, own_address
+from llmpod.proxy.models import no_such_model
+from llmpod.proxy.route import Destination, own_address
 
 _SYSTEM: Final = ("system", "developer")
 
@@ -26,6 +30,7 @@ def find_way(ask: Ask, destinations: Sequence[Destination]) -> tuple[Ask, Destin
 
     Raises:
         NotRouted: no model has that address.
+        NoSuchModel: no model has that name.
         ModelNotReady: none is known at all.
     """
     own = own_address(ask.path)
@@ -44,11 +49,18 @@ def find_way(ask: Ask, destinations: Sequence[Destination]) -> tuple[Ask, Destin
 
 def _named(body: dict[str, Any] | None, destinations: Sequence[Destination]) -> Destination:
     named = body.get("model") if body is not None else None
-    found = choose(destinations, named if isinstance(named, str) else None)
-    if found is None:
+    if not destinations:
         hint = "Start one: python3 manage_pod.py up"
         raise ModelNotReady("No model server is known.", hint=hint, retry_after=30)
-    return found
+    if not isinstance(named, str) or not named:
+        return destinations[0]
+    for destination in destinations:
+        if named in destination.names:
+            return destination
+    for destination in destinations:
+        if destination.takes(named):
+            return destination
+    raise no_such_model(named, destinations)
 
 
 def _at(own: str, destinations: Sequence[Destination]) -> Destination:
@@ -76,7 +88,7 @@ def _json(ask: Ask) -> dict[str, Any] | None:
 def _filtered(body: dict[str, Any], route: Route, path: str, *, own: bool) -> dict[str, Any]:
     kept = {name: value for name, value in body.items() if name not in route.strip}
     made = {**route.defaults, **kept, **route.set}
-    if route.served and (own or made.get("model") in route.names):
+    if route.served and ((own and not route.open) or made.get("model") in route.names):
         made["model"] = route.served
     if route.system_prompt and path.endswith("/chat/completions"):
         made = _prompted(made, route.system_prompt)

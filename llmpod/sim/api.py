@@ -94,7 +94,7 @@ class Api:
         if fault.kind != "slow":
             await self._fail(exchange, fault)
             return
-        await asyncio.sleep(fault.seconds)
+        await asyncio.sleep(fault.number)
         if done is None:
             await self._done(exchange, operation)
         else:

@@ -11,12 +11,14 @@
 | `errors` | graphql: status 200 and a list of errors |
 | `capacity` | create: no instances |
 | `phantom` | create: 201 for a pod that never exists |
+| `cut=N`, `stall=N` | cdn: reset, or silence without an end, after N bytes of the body |
+| `wrong`, `whole` | cdn: bytes that are not the file's; the whole file, whatever range was asked for |
 | `created_then_X`, `deleted_then_X`, `done_then_X` | executed, then X of the above (`…_but_X` is the same) |
 
 Operations: create, list, get, update, delete, action, logs, catalog, billing, endpoint, limit, workers, graphql, any
-of these; `hub`, the fake Hugging Face hub; `invoke`, the host that invokes serverless endpoints (a status or
-`dropped`); and `model`: the next requests to a model server through the HTTP proxy get this fault as their
-`x-sim-fault` header.
+of these; `hub`, the fake Hugging Face hub, and `cdn`, where it keeps large files; `invoke`, the host that invokes
+serverless endpoints (a status or `dropped`); and `model`: the next requests to a model server through the HTTP proxy
+get this fault as their `x-sim-fault` header.
 """
 
 import difflib
@@ -40,22 +42,26 @@ OPERATIONS = (
     "graphql",
     "any",
     "hub",
+    "cdn",
     "invoke",
     "model",
 )
+_ASIDE = ("hub", "cdn", "invoke", "model")  # what "any" call of the API is not
 _PLAIN = {"1010", "dropped", "reset", "garbage", "html", "hang", "empty", "capacity", "phantom", "errors"}
+_PLAIN |= {"wrong", "whole"}
+_NUMBERED = {"slow", "cut", "stall"}
 _FAULT = re.compile(
-    r"(?:(?:created|deleted|done)_(?:then|but)_)?(?P<kind>[a-z]+|\d+)(?:=(?P<seconds>\d+(?:\.\d+)?))?"
+    r"(?:(?:created|deleted|done)_(?:then|but)_)?(?P<kind>[a-z]+|\d+)(?:=(?P<number>\d+(?:\.\d+)?))?"
 )
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One way to go wrong; `after` means that the call is executed first."""
+    """One way to go wrong; `after` means that the call is executed first; `number`: of seconds or bytes."""
 
     kind: str
     after: bool = False
-    seconds: float = 0.0
+    number: float = 0.0
 
 
 def parse(text: str) -> Fault:
@@ -65,13 +71,13 @@ def parse(text: str) -> Fault:
     is_status = kind.isdecimal() and 400 <= int(kind) <= 599
     if (
         found is None
-        or (kind == "slow") != bool(found["seconds"])
-        or not (is_status or kind in _PLAIN | {"slow"})
+        or (kind in _NUMBERED) != bool(found["number"])
+        or not (is_status or kind in _PLAIN | _NUMBERED)
     ):
         raise ValueError(
             f"no such fault: {text}; the nearest is {_nearest(text, [*_PLAIN, 'slow=1', '500'])}"
         )
-    return Fault(kind, "_" in text, float(found["seconds"] or 0))
+    return Fault(kind, "_" in text, float(found["number"] or 0))
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
@@ -97,7 +103,7 @@ class FaultQueue:
     def take(self, operation: str) -> str | None:
         """The fault for this call, if one waits; it is used up."""
         for index, (wanted, fault) in enumerate(self._waiting):
-            if wanted == operation or (wanted == "any" and operation not in ("hub", "invoke", "model")):
+            if wanted == operation or (wanted == "any" and operation not in _ASIDE):
                 del self._waiting[index]
                 return fault
         return None

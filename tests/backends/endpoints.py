@@ -28,16 +28,17 @@ class Site:
     directory: Path
     plane: Plane
     id: str
+    model: str = "default"
 
     def pass_(self) -> Report:
         return self.plane.run_pass()
 
     @property
     def record(self) -> Record:
-        return self.plane.store.load().record("default")
+        return self.plane.store.load().record(self.model)
 
     def order(self, direction: Direction) -> None:
-        self.plane.order(direction, by="a test", reason="", proxy=False)
+        self.plane.order(direction, by="a test", reason="", proxy=False, models=[self.model])
 
     def until(self, done: Callable[[], bool]) -> None:
         """Passes until that is so."""

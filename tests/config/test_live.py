@@ -7,7 +7,15 @@ from llmpod.config.proxy import VARIABLES
 
 # taken over by SIGHUP: what reads each of them is made anew, or told (llmpod/proxy/reload.py)
 LIVE = {
-    *("models", "identity", "max_model_len", "max_cache_size", "max_cache_bytes", "cache_ttl_seconds"),
+    *(
+        "models",
+        "open_names",
+        "identity",
+        "max_model_len",
+        "max_cache_size",
+        "max_cache_bytes",
+        "cache_ttl_seconds",
+    ),
     *("cache_policy", "cache_masks", "cache_mode", "cache_pace", "cache_shared", "enable_profiling"),
     *("log_level", "upstream_stream", "upstream_usage", "keepalive_seconds", "keepalive_form"),
     *("keepalive_json", "finish_seconds", "drain_seconds", "connect_seconds", "first_byte_seconds"),
@@ -16,6 +24,7 @@ LIVE = {
     *("allow_insecure_bind", "memory_bytes", "header_seconds", "body_idle_seconds", "stall_seconds"),
     *("max_connections", "max_connections_per_source", "max_in_flight", "max_queue", "queue_seconds"),
     *("requests_per_minute", "tokens_per_minute", "rate_limits", "model_limits", "token_prices", "loading"),
+    *("routes", "demand"),
 }
 
 

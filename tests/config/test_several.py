@@ -42,9 +42,28 @@ def test_what_is_rented_stands_for_the_account() -> None:
     assert config.default == "local"
 
 
+def test_what_is_billed_stands_for_the_account_where_nothing_is_rented() -> None:
+    """RunPod's own examples have a model in the environment; it is for a configuration without any."""
+    models = {"local": one("org/a", backend="process"), "far": far("e1"), "farther": far("e2")}
+    config = parse(
+        {"backend": "runpod_serverless", "models": models},
+        path=PATH,
+        environ={"RUNPOD_DEFAULT_MODEL": "org/x"},
+    )
+    assert config.common.runpod_serverless is not None
+    assert config.common.runpod_serverless.endpoint_id == "e1"
+    assert config.default == "local"
+
+
+def far(endpoint: str) -> dict[str, Any]:
+    section = {"endpoint_id": endpoint, "api_key_file": "key"}
+    return {"model": "org/a", "backend": "runpod_serverless", "runpod_serverless": section}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"models": {"a": far("e1"), "b": far("e1")}}, "models.b: the endpoint 'e1' is taken by 'a'"),
         ({"model": "org/x"}, "stands in each of `models`"),
         ({"default_model": "nobody"}, "default_model: there is no model 'nobody'"),
         ({"groups": {"gpu": {"members": ["chat", "other"]}}}, "groups.gpu: there is no model 'other'"),

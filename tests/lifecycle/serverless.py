@@ -5,18 +5,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmpod.backends import Backend
 from llmpod.backends.machines import Machines
 from llmpod.backends.runpod_api import RunpodApi
 from llmpod.backends.runpod_endpoint import Load
 from llmpod.backends.runpod_serverless import ServerlessEndpoint
 from llmpod.backends.runpod_serverless_probe import ServerlessProber
+from llmpod.backends.several import Several
 from llmpod.config import ServerlessSection
 from llmpod.errors import CreateUnknown, NoCapacity, NotFound, ProviderUnavailable
+from llmpod.lifecycle import match
 from llmpod.model import Health, Instance, Observed, Phase
 from llmpod.secret import Secret
 from tests.lifecycle.provider import MAX_LAG, Clock, Faults, Provider
 
 ID = "ep4m7x2k9q"
+NEIGHBOUR = "ep0neighbor"
 HEALTH = f"https://api.runpod.ai/v2/{ID}/health"
 _OPENS_LATE = ("unknown-late",)
 
@@ -31,6 +35,7 @@ class Tap(Provider):
     woken_at: float | None = None
     broken: bool = False
     requests: int = 0
+    id: str = ID
     faults = Faults(
         create=("429", "400", "unknown-made", "unknown-not-made", "unknown-late"),
         list=("error", "no workers"),
@@ -47,12 +52,19 @@ class Tap(Provider):
         return Machines(self.directory / "machines")
 
     @property
-    def backend(self) -> ServerlessEndpoint:
-        section = ServerlessSection(endpoint_id=ID, api_key_file=self.directory / "key")
-        return ServerlessEndpoint(section, FakeApi(self), self.machines, guard=lambda: None, clock=self.clock)
+    def endpoint(self) -> ServerlessEndpoint:
+        section = ServerlessSection(endpoint_id=self.id, api_key_file=self.directory / "key")
+        others = {ID, NEIGHBOUR} - {self.id}
+        return ServerlessEndpoint(
+            section, FakeApi(self), self.machines, guard=lambda: None, of_others=others, clock=self.clock
+        )
+
+    @property
+    def backend(self) -> Backend:
+        return self.endpoint
 
     def alive(self) -> list[str]:
-        return [ID] if self.most() > 0 or self.clock() < self.drained_at else []
+        return [self.id] if self.most() > 0 or self.clock() < self.drained_at else []
 
     def is_ready(self, instance_id: str) -> bool:
         awake = self.woken_at is not None and self.clock() >= self.woken_at + self.load_seconds
@@ -67,7 +79,7 @@ class Tap(Provider):
 
     def check(self, seen: Instance, api_key: Secret | None, served_name: str, *, was_ready: bool) -> Health:
         prober = ServerlessProber(
-            self.backend, self.machines, Asked(self), looked=lambda _url, _key: self.load(), clock=self.clock
+            self.endpoint, self.machines, Asked(self), looked=lambda _url, _key: self.load(), clock=self.clock
         )
         return prober.check(seen, api_key, served_name, was_ready=was_ready)
 
@@ -87,9 +99,30 @@ class Tap(Provider):
     def load(self) -> Load:
         if self.broken:
             return Load(unhealthy=1)
-        if self.is_ready(ID):
+        if self.is_ready(self.id):
             return Load(idle=1)
         return Load(initializing=1, queued=1) if self.woken_at is not None else Load()
+
+
+@dataclass
+class Neighbours(Tap):
+    """Beside that of another model, which nobody wants: whatever happens here, that one is never opened."""
+
+    neighbour: Tap | None = None
+
+    @classmethod
+    def made(cls, clock: Clock, directory: Path) -> "Neighbours":
+        return cls(clock, directory=directory, neighbour=Tap(clock, directory=directory, id=NEIGHBOUR))
+
+    @property
+    def backend(self) -> Backend:
+        assert self.neighbour is not None
+        models = {"default": self.endpoint, "neighbour": self.neighbour.endpoint}
+        return Several(models, lambda name: match.owner(name, models))
+
+    def alive(self) -> list[str]:
+        assert self.neighbour is not None
+        return [*super().alive(), *self.neighbour.alive()]
 
 
 @dataclass
@@ -121,13 +154,13 @@ class FakeApi(RunpodApi):
         if fault == "error" or (fault == "no workers" and path.endswith("/workers")):
             raise ProviderUnavailable("500")
         self.said_at = float(int(world.clock()))
-        if not path.startswith(f"/v2/serverless/{ID}"):
+        if not path.startswith(f"/v2/serverless/{world.id}"):
             raise NotFound("404")
-        return self._workers() if path.endswith("/workers") else _endpoint(world.most(world.lag))
+        return self._workers() if path.endswith("/workers") else _endpoint(world.id, world.most(world.lag))
 
     def change(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         world, most = self._world, int(body["workers"]["max"])
-        assert path == f"/v2/serverless/{ID}"
+        assert path == f"/v2/serverless/{world.id}"
         fault = world.create_fault() if most else world.delete_fault()
         if fault == "429":
             raise ProviderUnavailable("too many", retry_after=12)
@@ -137,7 +170,7 @@ class FakeApi(RunpodApi):
             world.limit(most, world.clock() + (MAX_LAG if fault in _OPENS_LATE else 0.0))
         if fault.startswith("unknown"):
             raise CreateUnknown("504")
-        return _endpoint(most)
+        return _endpoint(world.id, most)
 
     def _workers(self) -> dict[str, Any]:
         world = self._world
@@ -145,9 +178,9 @@ class FakeApi(RunpodApi):
         return {"workers": [{"id": "w", "status": "RUNNING"}] if runs else [], "summary": {}}
 
 
-def _endpoint(most: int) -> dict[str, Any]:
+def _endpoint(id_: str, most: int) -> dict[str, Any]:
     return {
-        "id": ID,
+        "id": id_,
         "type": "QUEUE",
         "requestUrls": {"health": HEALTH},
         "workers": {"min": 0, "max": most, "idleTimeout": 5},

@@ -27,13 +27,13 @@ from tests.lifecycle.cluster import Cluster
 from tests.lifecycle.engine import Boxes, Named
 from tests.lifecycle.local import Elsewhere, Processes
 from tests.lifecycle.provider import MAX_LAG, Clock, Provider
-from tests.lifecycle.serverless import Tap
+from tests.lifecycle.serverless import Neighbours
 from tests.lifecycle.world import GRACE, MODEL, OVERRUN_SECONDS, World
 
 PASS_SECONDS = 300.0
 CRON_SECONDS = 30.0
 LONG_STEPS = 100_000
-OTHERS: Sequence[type[Provider]] = (Processes, Elsewhere, Boxes, Named, Cluster, Tap)
+OTHERS: Sequence[type[Provider]] = (Processes, Elsewhere, Boxes, Named, Cluster, Neighbours)
 EFFECTS = st.integers(0, 16)
 _MEMORY = Path("/dev/shm")  # noqa: S108 - where it exists, an fsync costs nothing there
 

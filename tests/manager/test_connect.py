@@ -46,6 +46,13 @@ def test_an_unknown_client_is_refused_with_the_list(install: Install) -> None:
     assert all(name in told for name in CLIENTS)
 
 
+def test_without_a_client_it_lists_them(install: Install) -> None:
+    told = connect(install).expect().out
+    assert f"http://localhost:{install.port}/v1 with the model org/tiny-chat" in told
+    assert all(f"\n  {name}" in told for name in CLIENTS)
+    assert "One of: continue" in connect(install, "--write").expect(1).err
+
+
 def test_what_is_printed_for_curl_and_the_sdk_works(install: Install) -> None:
     install.proxy = True
     install.passes_until("ready")

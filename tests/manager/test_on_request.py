@@ -1,6 +1,9 @@
 """Models that start with the first request, through the front door: wake, idle stop, wake again, and who may not."""
 
 import json
+import os
+import resource
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -11,6 +14,7 @@ import requests
 
 from llmpod.sim.launch import Simulator
 from tests.proxy.front import Client, Reply
+from tests.support import procfs
 from tests.support.desk import MODEL, Desk
 from tests.support.install import FAST, Install
 from tests.support.net import listens
@@ -82,6 +86,38 @@ def test_the_first_request_starts_it_silence_stops_it_and_a_persons_down_stays(d
     assert desk.state()["phase"] == "stopped"
 
 
+def test_who_only_looks_neither_wakes_nor_keeps_awake(desk: Desk) -> None:
+    begin(desk, idle_seconds=1)
+    looks = (("HEAD", CHAT), ("GET", CHAT), ("GET", "/v1/health"), ("GET", "/v1/models"), ("OPTIONS", CHAT))
+
+    def looked() -> str:
+        for method, path in looks:
+            with Client(desk.port) as client:
+                client.send(method, path)
+                client.reply(method)
+        return str(desk.state()["phase"])
+
+    assert looked() == "stopped"
+    assert ask(desk, "one").status == 200
+    eventually(lambda: looked() == "stopped", within=20, every=0.3)
+    assert starts(desk) == 1
+
+
+def test_a_name_that_the_model_has_not_starts_nothing(desk: Desk) -> None:
+    """Neither asleep nor awake is it asked; who names none gets it."""
+    begin(desk)
+    for runs in (False, True):
+        reply = ask(desk, "typo", model="org/tiny-chta")
+        assert (reply.status, reply.json["error"]["code"]) == (404, "model_not_found")
+        assert MODEL in reply.json["error"]["message"]
+        assert reply.json["error"]["param"] == "model"
+        assert starts(desk) == runs
+        assert ask(desk, "nameless", model=None).status == 200
+    assert starts(desk) == 1
+    log = (desk.directory / ".llmpod" / "pod_state" / "proxy.log").read_text()
+    assert '"upstream_' not in log, "the server was never asked for it"
+
+
 def test_many_who_wait_make_one_start_and_a_stream_is_not_cut_by_its_idle_time(desk: Desk) -> None:
     slow = [*SERVER, "--first-token-seconds", "0.1", "--tokens-per-second", "3"]
     begin(desk, slow, idle_seconds=1, keepalive_seconds=0.2)
@@ -101,6 +137,28 @@ def test_many_who_wait_make_one_start_and_a_stream_is_not_cut_by_its_idle_time(d
     assert starts(desk) == 1
 
 
+def test_a_wish_to_stop_that_failed_is_not_heard_in_the_middle_of_a_later_answer(desk: Desk) -> None:
+    """The disk refuses it; the model goes on, and so do requests; then the disk takes what is wished again."""
+    begin(desk, [*SERVER, "--tokens-per-second", "8"], idle_seconds=1)
+    assert ask(desk, "one").status == 200
+    own = desk.directory / ".llmpod" / "pod_state"
+    in_the_way = own / "usage.json" / "in the way"
+    in_the_way.parent.unlink()
+    in_the_way.mkdir(parents=True)
+    eventually(lambda: '"rest"' in (own / "proxy.log").read_text(), within=30)
+    with Client(desk.port, timeout=60.0) as client:
+        client.send("POST", CHAT, body("two", stream=True, max_tokens=40))
+        stream = client.open_reply()
+        assert stream.read1(1)
+        in_the_way.rmdir()
+        in_the_way.parent.rmdir()
+        eventually((own / "usage.json").is_file, within=10)
+        desk.manage("--no-proxy").expect()
+        whole = client.rest(stream)
+    assert not whole.cut
+    assert b'"abort"' not in whole.body
+
+
 def test_a_start_that_fails_is_told_in_the_stream_that_was_kept_alive_and_to_the_next_ones(
     desk: Desk,
 ) -> None:
@@ -115,6 +173,42 @@ def test_a_start_that_fails_is_told_in_the_stream_that_was_kept_alive_and_to_the
     assert (again.status, again.json["error"]["code"]) == (503, "model_not_ready")
     assert "out of memory" in again.json["error"]["message"]
     assert int(again.headers["retry-after"]) > 0
+
+
+def test_a_server_that_died_in_silence_is_noticed_by_the_first_who_meets_it(desk: Desk) -> None:
+    """No cron is needed for it: nothing else passes here."""
+    begin(desk, max_restarts=2)
+    assert ask(desk, "one").status == 200
+    (server,) = [p for p in desk.servers() if "sim.vllm" in p.command and "warden" not in p.command]
+    os.kill(server.pid, signal.SIGKILL)
+    eventually(lambda: ask(desk, "two").status == 200, within=30, every=0.5)
+    assert starts(desk) == 2
+
+
+@pytest.mark.skipif(not procfs.available(), reason="needs Linux: the limits of another process")
+def test_a_system_that_starts_no_more_processes_stops_nothing_else(desk: Desk) -> None:
+    begin(desk)
+    proxy = json.loads((desk.directory / "pod_state.json").read_text())["proxy"]["process"]["pid"]
+
+    def waiting() -> procfs.Process:
+        everyone = [p for p in procfs.descendants(os.getpid()) if p.command.endswith(" attend")]
+        (found,) = (p for p in everyone if str(desk.directory) in p.command)
+        return found
+
+    first = eventually(waiting, within=20, ignoring=ValueError)
+    owner = first.parent
+    with Client(desk.port) as client:
+        _, most = resource.prlimit(owner, resource.RLIMIT_NOFILE)
+        assert owner != proxy, "the warden's child, which listens"
+        resource.prlimit(owner, resource.RLIMIT_NOFILE, (3, most))
+        os.kill(first.pid, signal.SIGKILL)
+        log = desk.directory / ".llmpod" / "pod_state" / "proxy.log"
+        eventually(lambda: "cannot be started" in log.read_text(), within=10)
+        client.send("GET", "/livez")
+        assert client.reply("GET").status == 200
+    resource.prlimit(owner, resource.RLIMIT_NOFILE, (most, most))
+    assert log.read_text().count("cannot be started") < 10
+    assert ask(desk, "one").status == 200
 
 
 def test_clients_get_what_they_can_live_with(desk: Desk) -> None:

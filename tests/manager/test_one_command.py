@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from llmpod.cli.ondemand import model_of
+from llmpod.config.names import names_of_command
 from tests.proxy.front import SCRIPT, Proxy, chat_body, proxy
 from tests.support import procfs
 from tests.support.process import PYTHON, run
@@ -49,6 +50,8 @@ def test_it_starts_with_the_first_request_and_leaves_nothing(
     ) as front:
         assert front.ask(chat_body()).status == 401
         assert [m["id"] for m in front.get("/v1/models", KEY).json["data"]] == ["org/typed"]
+        unknown = front.ask(chat_body("hello"), headers=KEY)
+        assert (unknown.status, unknown.json["error"]["code"]) == (404, "model_not_found")
         assert servers() == []
         body = {**chat_body("hello"), "model": "org/typed"}
         with front.client() as client:
@@ -94,3 +97,23 @@ def test_what_is_wrong_is_said_before_anything_starts(env: dict[str, str]) -> No
 )
 def test_the_model_is_read_from_the_command(command: str, model: str) -> None:
     assert model_of(command.split()) == model
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("vllm serve Qwen/Qwen3-8B --port 1", ("Qwen/Qwen3-8B",)),
+        ("/venv/bin/vllm serve /models/mine", ("/models/mine",)),
+        ("python -m vllm.entrypoints.openai.api_server --model=org/x", ("org/x",)),
+        ("vllm serve org/x --served-model-name a b --port 1", ("a", "b")),
+        ("python -m sglang.launch_server --model-path org/x --served-model-name=a", ("a",)),
+        ("vllm serve org/x --enable-lora --lora-modules sql=/lora", ()),
+        ("vllm serve --port {port}", ()),
+        ("llama-server -m tiny.gguf --alias tiny", ()),
+        ("my-server --model org/x", ()),
+    ],
+)
+def test_its_names_are_known_where_the_command_says_them_for_certain(
+    command: str, names: tuple[str, ...]
+) -> None:
+    assert names_of_command(command.split()) == names

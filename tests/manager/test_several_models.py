@@ -78,10 +78,14 @@ def test_names_aliases_and_addresses_lead_to_the_right_model_one_at_a_time(desk:
     assert starts(desk) == {"org/a": 1, "org/b": 1}
     assert ask(desk, "a", "one").cache == "HIT", "from the cache, with its model gone"
     assert ask(desk, "a", "one", "/nobody/v1/chat/completions").status == 404
+    unknown = ask(desk, "gpt-5", "one")
+    assert (unknown.status, unknown.json["error"]["code"]) == (404, "model_not_found")
+    assert all(name in unknown.json["error"]["message"] for name in ("org/a", "org/b", "org/c", "gpt-4o"))
+    assert starts(desk) == {"org/a": 1, "org/b": 1}, "and nothing was stopped or started for it"
     status = json.loads(desk.manage("status", "--json").expect().out)
     assert status
     running = [p for p in desk.servers() if "sim.vllm" in p.command and "warden" not in p.command]
-    assert len(running) == 1
+    assert len(running) == 1, running
 
 
 @pytest.mark.parametrize(
@@ -118,6 +122,23 @@ def test_many_requests_over_three_models_that_share_a_place(desk: Desk, requests
     assert '"upstream"' not in log, "no answer was cut by a stop"
 
 
+def test_warming_up_one_starts_no_other(desk: Desk) -> None:
+    """A file for all of them is asked when the first is ready: what is asked of the others is nobody's request."""
+    lines = [
+        json.dumps({"model": m, "messages": [{"role": "user", "content": "hi"}]}) for m in MODELS.values()
+    ]
+    file = desk.directory / "warm.jsonl"
+    file.write_text("\n".join(lines))
+    begin(desk, prewarm_cache=str(file), idle_seconds=2)
+    assert ask(desk, "a", "one").status == 200
+    log = desk.directory / ".llmpod" / "pod_state" / "proxy.log"
+    eventually(lambda: '"prewarmed"' in log.read_text(), within=30)
+    eventually(lambda: admin(desk, "/stats").json["models"][0]["state"] == "asleep", within=30)
+    said = desk.manage("--no-proxy", "--verbose").expect().out
+    assert all(f"{name}: down: it starts with the first request" in said for name in "bc"), said
+    assert starts(desk) == {"org/a": 1}
+
+
 def admin(desk: Desk, what: str, body: object = None) -> Reply:
     with Client(desk.port, timeout=60.0) as client:
         client.send(
@@ -137,6 +158,9 @@ def test_operators_see_start_stop_and_cancel(desk: Desk) -> None:
     ]
     assert admin(desk, "/admin/start", {"model": "nobody"}).status == 404
     assert admin(desk, "/admin/start", {"model": "b"}).json["state"] == "waking"
+    assert admin(desk, "/admin/stop", {"model": "b"}).json["state"] == "resting", (
+        "its own start is nobody's use"
+    )
     eventually(lambda: admin(desk, "/admin/start", {"model": "gpt-4o"}).json["state"] == "awake", within=60)
     with Client(desk.port, timeout=60.0) as client:
         body = {

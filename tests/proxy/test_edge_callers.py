@@ -75,6 +75,7 @@ CHANGING = ("PUT", "PATCH", "DELETE")
 def test_every_route_and_what_it_needs(keyed: tuple[Proxy, Stub, Path]) -> None:
     """The whole table, and every route the application has is in it: a new one is closed until it is listed."""
     assert {
+        "/": Need.NOTHING,
         "/livez": Need.NOTHING,
         "/healthz": Need.NOTHING,
         "/readyz": Need.NOTHING,
@@ -105,7 +106,7 @@ def test_matrix_of_routes_forms_and_rights(keyed: tuple[Proxy, Stub, Path], who:
         for headers in [{}] if who is None else forms(KEYS.get(who, "sk-local-wrong")):
             reply = call(front, path, headers)
             if wanted is Need.NOTHING or wanted in MAY.get(who or "", set()):
-                good = {"/readyz": (200, 503), **dict.fromkeys(POSTED, (405,))}.get(path, (200,))
+                good = {"/": (404,), "/readyz": (200, 503), **dict.fromkeys(POSTED, (405,))}.get(path, (200,))
                 assert reply.status in good, (path, headers)
                 continue
             refused += 1
@@ -136,6 +137,49 @@ def test_who_may_change_and_delete_on_the_model_server(
         assert reply.status in ((403,) if who in KEYS and who != "expired" else (401, 429)), (method, path)
     asked = {turn.method for turn in server.turns}
     assert asked == (set(CHANGING) if who == "admin" else set())
+
+
+COMMANDS = (
+    *("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/coder/v1/load_lora_adapter", "/v1/model/load"),
+    *("/v1/unload%5Flora%5Fadapter", "/v1//load_lora_adapter/", "/v1/internal/lora/load", "/v1/lora/unload"),
+)
+
+
+@pytest.mark.parametrize("who", [None, "coder", *MAY])
+def test_who_may_give_the_model_server_a_command(keyed: tuple[Proxy, Stub, Path], who: str | None) -> None:
+    """Found by a review: with the right to ask, adapters could be loaded, and everybody was answered by them."""
+    front, server, _ = keyed
+    server.turns.clear()
+    headers = {} if who is None else {"x-api-key": KEYS[who]}
+    for path in COMMANDS:
+        with Client(front.port) as client:
+            client.send("POST", path, b'{"lora_name": "x", "lora_path": "/x"}', headers)
+            reply = client.reply()
+        expected = (200, 404) if who == "admin" else (401, 429) if who in (None, "expired") else (403,)
+        assert reply.status in expected, (path, reply.body)
+    asked = sum(path.startswith("/v1") for path in COMMANDS)
+    assert len(server.turns) == (asked if who == "admin" else 0)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/sleep",
+        "/wake_up",
+        "/collective_rpc",
+        "/reset_prefix_cache",
+        "/update_weights",
+        "/v1/../sleep",
+        "//sleep",
+    ],
+)
+def test_commands_beside_v1_are_nobodys(keyed: tuple[Proxy, Stub, Path], path: str) -> None:
+    front, server, _ = keyed
+    server.turns.clear()
+    with Client(front.port) as client:
+        client.send("POST", path, b"{}", {"x-api-key": KEYS["admin"]})
+        assert client.reply().status in (400, 404)
+    assert not server.turns
 
 
 def spelled(key: str) -> list[bytes]:

@@ -73,6 +73,20 @@ def test_head_works_where_get_does(front: Proxy, path: str) -> None:
     assert front.ask(b"{}", path=path).status == 405
 
 
+def test_a_browser_finds_the_page_and_a_program_is_told_where_the_api_is(front: Proxy) -> None:
+    for method in ("GET", "HEAD"):
+        shown = front.get("/", {"Accept": "text/html,application/xhtml+xml"}, method=method)
+        assert (shown.status, shown.headers["location"]) == (307, "dashboard")
+    there = front.get("/dashboard", {"Accept": "text/html"})
+    assert b"<title>llmpod</title>" in there.body
+    told = front.get("/")
+    assert told.status == 404
+    assert "OpenAI's API is under /v1" in told.json["error"]["message"]
+    strange = {"Accept": "text/html", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert front.get("/", strange).status == 403, "as for every other page here"
+    assert front.get("/", {"Accept": "text/html", "Host": "rebound.example"}).status == 421
+
+
 def test_the_page_is_sealed(front: Proxy) -> None:
     reply = front.get("/dashboard", {"Accept": "text/html,application/xhtml+xml"})
     page, policy = reply.body.decode(), reply.headers["content-security-policy"]

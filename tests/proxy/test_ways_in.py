@@ -1,14 +1,18 @@
 """Which model a request is for, and what its model gets: pure, on requests as they come."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from llmpod.config import ProxySettings
+from llmpod.config.demand import Demand
 from llmpod.config.routes import Route, read_routes, routes_text
 from llmpod.errors import NotRouted
 from llmpod.proxy.ask import Ask
-from llmpod.proxy.route import Destination
+from llmpod.proxy.models import NoSuchModel
+from llmpod.proxy.route import Destination, followed
 from llmpod.proxy.ways_in import find_way
 
 CHAT = "/v1/chat/completions"
@@ -24,9 +28,15 @@ FIRST = Route(
     system_prompt="Be brief.",
 )
 SECOND = Route(model_key="coder", model="org/b", names=("org/b", "coder"), path="/coder", served="org/b")
-KNOWN = tuple(
-    Destination(route.model, route.model_key, names=route.names, route=route) for route in (FIRST, SECOND)
-)
+
+
+def known(*routes: Route, demand: tuple[str, ...] = ("chat", "coder")) -> tuple[Destination, ...]:
+    """As the keeper knows them before anything ran."""
+    settings = ProxySettings(routes=routes, demand={name: Demand() for name in demand})
+    return followed({}, settings)
+
+
+KNOWN = known(FIRST, SECOND)
 
 
 def ask(body: Any, path: str = CHAT, method: str = "POST") -> Ask:
@@ -40,8 +50,8 @@ def ask(body: Any, path: str = CHAT, method: str = "POST") -> Ask:
         (CHAT, "org/b", "coder"),
         (CHAT, "coder", "coder"),
         (CHAT, "gpt-4o", "chat"),
-        (CHAT, "unheard of", "chat"),
         (CHAT, None, "chat"),
+        (CHAT, "", "chat"),
         ("/coder" + CHAT, "gpt-4o", "coder"),
         ("/chat" + CHAT, "coder", "chat"),
     ],
@@ -50,6 +60,33 @@ def test_the_address_counts_first_then_the_name_then_the_default(path: str, mode
     found, destination = find_way(ask({"model": model}, path), KNOWN)
     assert destination.model_key == key
     assert (found.path, found.target) == (CHAT, CHAT.encode() + b"?q=1")
+
+
+def test_a_name_that_nobody_has_is_for_nobody() -> None:
+    with pytest.raises(NoSuchModel) as caught:
+        find_way(ask({"model": "unheard of"}), KNOWN)
+    assert caught.value.as_openai()["error"]["code"] == "model_not_found"
+    for name in (*FIRST.names, *SECOND.names):
+        assert name in str(caught.value)
+    with pytest.raises(NoSuchModel) as caught:
+        find_way(ask({"model": "x" * 9999}), KNOWN)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_name_that_nobody_has_is_for_the_server_that_may_know_it() -> None:
+    """One with adapters: under its own address, too, the name is left to it."""
+    adapted = replace(SECOND, open=True)
+    for path in (CHAT, "/coder" + CHAT):
+        found, destination = find_way(ask({"model": "sql-lora"}, path), known(FIRST, adapted))
+        assert (destination.model_key, json.loads(found.body)) == ("coder", {"model": "sql-lora"})
+
+
+def test_a_model_alone_that_runs_anyway_judges_names_itself() -> None:
+    alone = replace(FIRST, strip=(), set={}, defaults={})
+    found, _ = find_way(ask({"model": "unheard of"}), known(alone, demand=()))
+    assert json.loads(found.body) == {"model": "unheard of"}
+    with pytest.raises(NoSuchModel):
+        find_way(ask({"model": "unheard of"}), known(alone))
 
 
 def test_no_model_has_that_address() -> None:

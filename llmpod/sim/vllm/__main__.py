@@ -6,21 +6,30 @@ It ends on SIGTERM and SIGINT, exit code 0, and when the process named by --pare
 
 import argparse
 import asyncio
+import importlib.util
 import json
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from llmpod.sim.vllm.options import VllmOptions
-from llmpod.sim.vllm.server import serve
 
 _LOOK_AT_PARENT = 0.2  # seconds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one fake server to its end; 0, or argparse's 2."""
-    args = _arguments().parse_args(argv)
+    """Runs one fake server to its end; 0, argparse's 2, or 1 where this Python has not the libraries."""
+    parser = _arguments()
+    args = parser.parse_args(argv)
+    if importlib.util.find_spec("uvicorn") is None:
+        home = Path(__file__).resolve().parents[3]
+        parser.exit(
+            1,
+            f"{parser.prog}: this Python ({sys.executable}) lacks uvicorn. Run `make install` in {home},"
+            f" then: {home}/.venv/bin/{parser.prog}\n",
+        )
     options = VllmOptions(
         model=args.model,
         served_name=args.served_model_name,
@@ -56,6 +65,8 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 async def _serve(options: VllmOptions, address: tuple[str, int], parent: int | None) -> None:
+    from llmpod.sim.vllm.server import serve  # where its libraries are missing, that was said by now
+
     over = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -15,7 +15,7 @@ from llmpod.sim.vllm.options import VllmOptions
 from llmpod.sim.vllm.server import serve
 from tests.support import procfs
 from tests.support.net import HOST, free_port, listens
-from tests.support.process import PYTHON, running
+from tests.support.process import PYTHON, run, running
 from tests.support.source import ROOT
 from tests.support.wait import eventually
 
@@ -148,8 +148,18 @@ def test_the_same_request_gets_the_same_answer_from_every_process(start: Any) ->
     assert answer() == answer()
 
 
+def test_without_the_libraries_it_says_where_they_are(env: dict[str, str]) -> None:
+    """Typed by somebody whose python3 is the system's: -S leaves out all installed packages."""
+    words = [PYTHON, "-S", "-m", "llmpod.sim.vllm"]
+    assert "--model" in run([*words, "--help"], env=env).expect().out
+    refused = run([*words, "--model", "m"], env=env).expect(1).err
+    assert "Run `make install`" in refused
+    assert f"{ROOT}/.venv/bin/python -m llmpod.sim.vllm" in refused
+    assert "Traceback" not in refused
+
+
 def test_it_starts_without_heavy_imports(env: dict[str, str]) -> None:
-    code = "import llmpod.sim.vllm.__main__, sys; print(*{'fastapi', 'pydantic'} & set(sys.modules))"
+    code = "import llmpod.sim.vllm.server, sys; print(*{'fastapi', 'pydantic'} & set(sys.modules))"
     assert (
         subprocess.run(
             [PYTHON, "-c", code], env={**env, "PYTHONPATH": str(ROOT)}, capture_output=True, check=True

@@ -1,0 +1,168 @@
+"""Models come, go and change while the proxy serves: nobody else hears of it, and no answer is cut."""
+
+import json
+import sys
+from collections.abc import Iterator
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.proxy.front import Client, Reply
+from tests.support.desk import Desk
+from tests.support.net import listens
+from tests.support.source import ROOT
+from tests.support.wait import eventually
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture
+def desk(state_dir: Path, env: dict[str, str]) -> Iterator[Desk]:
+    made = Desk(state_dir, env)
+    yield made
+    made.manage("--shutdown").expect()
+
+
+def model(hub_id: str, *more: str, **keys: object) -> dict[str, object]:
+    words = [sys.executable, "-m", "llmpod.sim.vllm", "--model", hub_id, "--tokens-per-second", "20", *more]
+    return {"model": hub_id, "process": {"command": words, "cwd": str(ROOT), "stop_seconds": 5}, **keys}
+
+
+def configure(desk: Desk, models: dict[str, dict[str, object]], **changes: object) -> str:
+    """What a pass says once it has taken that over."""
+    config = {
+        "backend": "process",
+        "start": "on_request",
+        "models": models,
+        "proxy_port": desk.port,
+        "cache_dir": "cache",
+        **changes,
+    }
+    (desk.directory / "pod_config.json").write_text(json.dumps(config))
+    said = desk.manage("--verbose").expect().out
+    eventually(lambda: listens(desk.port), within=20)
+    return said
+
+
+def send(client: Client, name: str, text: str, tokens: int = 4, **more: object) -> None:
+    body = {"model": name, "messages": [{"role": "user", "content": text}], "max_tokens": tokens, **more}
+    client.send("POST", CHAT, json.dumps(body).encode())
+
+
+def ask(desk: Desk, name: str, text: str) -> Reply:
+    with Client(desk.port, timeout=60.0) as client:
+        send(client, name, text)
+        return client.reply()
+
+
+def streaming(client: Client, name: str, text: str) -> HTTPResponse:
+    """The beginning of an answer that takes some seconds."""
+    send(client, name, text, tokens=60, stream=True)
+    reply = client.open_reply()
+    assert reply.read1(1)
+    return reply
+
+
+def finished(client: Client, reply: HTTPResponse) -> bool:
+    rest = client.rest(reply)
+    return rest.body.endswith(b"data: [DONE]\n\n") and not rest.cut
+
+
+def health(desk: Desk) -> dict[str, Any]:
+    with Client(desk.port) as client:
+        client.send("GET", "/health")
+        found: dict[str, Any] = client.reply("GET").json
+        return found
+
+
+def pids(desk: Desk, hub_id: str) -> set[int]:
+    return {p.pid for p in desk.servers() if f"--model {hub_id} " in p.command and "warden" not in p.command}
+
+
+def records(desk: Desk) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((desk.directory / "pod_state.json").read_text())["models"]
+    return found
+
+
+def orders(desk: Desk) -> set[str]:
+    return set(json.loads((desk.directory / ".llmpod" / "pod_state" / "orders.json").read_text()))
+
+
+def test_one_is_added_and_one_removed_while_both_others_answer(desk: Desk) -> None:
+    """The removed one finishes its answer, then it is ended and forgotten; the other one's answer knows nothing."""
+    configure(desk, {"a": model("org/a"), "b": model("org/b")})
+    assert ask(desk, "a", "hello").status == ask(desk, "b", "hello").status == 200
+    proxy, running = health(desk)["pid"], pids(desk, "org/a")
+    with Client(desk.port, timeout=60) as stays, Client(desk.port, timeout=60) as goes:
+        kept, last = streaming(stays, "a", "long"), streaming(goes, "b", "long")
+        said = configure(desk, {"a": model("org/a", aliases=["gpt-4o"]), "c": model("org/c")})
+        assert "proxy took over changed settings" in said
+        assert "b: removed from the configuration; it ends when it has answered" in said
+        unknown = ask(desk, "b", "more")
+        assert (unknown.status, unknown.json["error"]["code"]) == (404, "model_not_found")
+        assert "gpt-4o" in unknown.json["error"]["message"]
+        assert ask(desk, "gpt-4o", "by its new name").status == 200
+        assert ask(desk, "c", "hello").json["model"] == "org/c"
+        assert pids(desk, "org/b"), "it has not answered yet"
+        assert finished(stays, kept)
+        assert finished(goes, last)
+    eventually(lambda: "b" not in records(desk), within=30)
+    assert not pids(desk, "org/b")
+    assert "b" not in orders(desk)
+    assert (health(desk)["pid"], pids(desk, "org/a")) == (proxy, running), "neither was started anew"
+
+
+def test_who_waits_for_one_that_is_removed_is_told(desk: Desk) -> None:
+    configure(desk, {"a": model("org/a"), "slow": model("org/slow", "--load-seconds", "60")})
+    with Client(desk.port, timeout=60) as client:
+        send(client, "slow", "hello")
+        eventually(lambda: pids(desk, "org/slow"), within=30)
+        configure(desk, {"a": model("org/a")})
+        reply = client.reply()
+        assert (reply.status, reply.json["error"]["code"]) == (404, "model_not_found")
+        assert "removed" in reply.json["error"]["message"]
+    eventually(lambda: not pids(desk, "org/slow"), within=30)
+
+
+def test_another_command_replaces_that_one_only_and_cuts_nobody(desk: Desk) -> None:
+    """Who asks meanwhile waits for the new one; the answer under way is finished by the old one."""
+    configure(desk, {"a": model("org/a"), "b": model("org/b")})
+    assert ask(desk, "a", "hello").status == ask(desk, "b", "hello").status == 200
+    proxy, unchanged, old = health(desk)["pid"], pids(desk, "org/a"), pids(desk, "org/b")
+    with Client(desk.port, timeout=60) as before, Client(desk.port, timeout=60) as after:
+        answer = streaming(before, "b", "long")
+        said = configure(desk, {"a": model("org/a"), "b": model("org/b", "--max-model-len", "4096")})
+        assert "replaced as soon as nobody is answered by it" in said
+        send(after, "b", "next")
+        assert pids(desk, "org/b") == old
+        assert finished(before, answer)
+        reply = after.reply()
+        assert (reply.status, reply.cache) == (200, "MISS")
+    assert pids(desk, "org/b").isdisjoint(old)
+    assert (health(desk)["pid"], pids(desk, "org/a")) == (proxy, unchanged)
+
+
+def test_one_that_runs_always_is_replaced_when_it_has_answered(desk: Desk) -> None:
+    """Nothing starts by request here, so only passes see to it."""
+    configure(desk, {"a": model("org/a"), "b": model("org/b")}, start="always")
+    eventually(lambda: _passed(desk, "a", "b"), within=60)
+    old = pids(desk, "org/b")
+    with Client(desk.port, timeout=60) as before:
+        answer = streaming(before, "b", "long")
+        changed = {"a": model("org/a"), "b": model("org/b", "--max-model-len", "4096")}
+        configure(desk, changed, start="always")
+        refused = ask(desk, "b", "next")
+        assert (refused.status, "started anew" in refused.json["error"]["message"]) == (503, True)
+        desk.manage().expect()
+        assert pids(desk, "org/b") == old
+        assert finished(before, answer)
+    eventually(lambda: _passed(desk, "a", "b") and pids(desk, "org/b").isdisjoint(old), within=60)
+    assert ask(desk, "b", "next").status == 200
+
+
+def _passed(desk: Desk, *names: str) -> bool:
+    """Whether these are ready after one pass more."""
+    desk.manage("--no-proxy").expect()
+    return all(records(desk)[name]["phase"] == "ready" for name in names)
