@@ -1,6 +1,7 @@
 """Not a reservation: which TCP port of loopback a server could listen on at this moment."""
 
 import socket
+from collections.abc import Collection
 
 from llmpod.errors import ProviderUnavailable
 
@@ -19,17 +20,22 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free_port(wanted: int | None) -> int:
+def free_port(wanted: int | None, *, promised: Collection[int] = ()) -> int:
     """The one wanted, or the first free one from 8101 upwards.
 
+    Args:
+        wanted: a certain port.
+        promised: what servers were given that may not listen yet; vLLM does half a minute after its start.
+
     Raises:
-        ProviderUnavailable: somebody listens there; it may end.
+        ProviderUnavailable: somebody listens there, or is to; it may end.
     """
     if wanted is not None:
-        if not is_free(wanted):
+        if wanted in promised or not is_free(wanted):
             raise ProviderUnavailable(f"The port {wanted} is in use by another program.", retry_after=5)
         return wanted
-    port = next(filter(is_free, range(FIRST_PORT, 65536)), None)
+    others = (port for port in range(FIRST_PORT, 65536) if port not in promised)
+    port = next(filter(is_free, others), None)
     if port is None:
         raise ProviderUnavailable(f"No port from {FIRST_PORT} upwards is free.", retry_after=5)
     return port

@@ -70,8 +70,10 @@ class LocalProcesses:
     ) -> Instance:
         environ = {**self._environ, **spec.env, **self._keys(env)}
         self._check_command(environ)
-        self._machines.tidy(keep=self._members())
-        port = free_port(self._section.port)
+        alive = self._members()  # those of other installations, too
+        self._machines.tidy(keep=alive)
+        promised = {member.port for group in alive.values() for member in group if member.port}
+        port = free_port(self._section.port, promised=promised)
         order = {
             "argv": self._section.words(HOST, port),
             "cwd": str(self._cwd),

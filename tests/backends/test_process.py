@@ -198,6 +198,19 @@ def test_two_that_listen_get_two_ports(here: Local) -> None:
     assert first.base_url != second.base_url
 
 
+@pytest.mark.skipif(not procfs.available(), reason="who was promised what stands in /proc")
+def test_a_port_that_a_loading_server_was_promised_is_nobody_elses(here: Local, tmp_path: Path) -> None:
+    """Nor that of another model or installation: a server may listen long after it was started."""
+    first = here.create(here.python(STAY))
+    (tmp_path / "other").mkdir()
+    with local(tmp_path / "other") as other:
+        second = other.create(other.python(STAY))
+        assert first.base_url != second.base_url
+        port = int(str(first.base_url).rpartition(":")[2])
+        with pytest.raises(ProviderUnavailable, match="in use"):
+            other.create(other.python(STAY, port=port))
+
+
 def test_the_log_is_bounded(here: Local) -> None:
     code = (
         "import sys, signal\nfor n in range(600): sys.stdout.write('x' * 32767 + '\\n')\n"
