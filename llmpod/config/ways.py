@@ -131,6 +131,11 @@ class SlurmSection(Command):
     loopback_host: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9\[][A-Za-z0-9_.:\]-]*$")] = (
         Field(description="This machine's name or address, as the node reaches it.")
     )
+    cwd: Path | None = Field(
+        None,
+        strict=False,
+        description="Working directory on the node; that of the configuration file if absent.",
+    )
     ssh_port: Port | None = Field(
         None, description="The port of this machine's SSH server; 22, or what ssh's own files say, if absent."
     )

@@ -1,4 +1,4 @@
-"""Not fakes: the real model servers that can run here, each with a tiny model whose random weights are made on the spot.
+"""Real model servers, not fakes, each with a tiny model whose random weights are made on the spot.
 
 scripts/components installs llama.cpp, `scripts/components --all` vLLM for CPU and `transformers serve` as well, all
 below .components and run by their own Pythons.
