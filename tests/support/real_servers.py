@@ -71,7 +71,9 @@ def _without(python: Path, package: str, script: str) -> str:
         return ""
     place = python.parents[1].relative_to(ROOT)
     machine = f"{sys.platform} on {platform.machine()}"
-    return f"not installed: {package} in {place} (`{script}` puts it there; it has builds for Linux on x86_64, this is {machine})"
+    return (
+        f"not installed: {package} in {place}; `{script}` puts it there on Linux on x86_64, this is {machine}"
+    )
 
 
 def llama(directory: Path) -> Server:

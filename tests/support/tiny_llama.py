@@ -1,4 +1,4 @@
-"""Not imported by anything: makes a tiny Llama with random weights, in Hugging Face's files, in the directory it is given.
+"""Not imported by anything: makes a tiny Llama with random weights, as Hugging Face's files, in a given directory.
 
 Run by the Python that has torch and transformers (scripts/components --all), never by the project's own. Seeded: the
 same weights each time. Its tokens are two marks and the 256 bytes; its heads are 32 wide, the least that vLLM's
