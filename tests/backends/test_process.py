@@ -101,6 +101,31 @@ def test_the_whole_family_ends_also_what_is_deaf_or_went_its_own_way(here: Local
     eventually(lambda: not any(procfs.read(pid) for pid in below))
 
 
+TIDY = """
+import os, signal, sys, time
+end, held = os.pipe()
+if os.fork() == 0:
+    os.close(held)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.read(end, 1)
+    time.sleep(0.3)  # its work
+    open(sys.argv[1], "w").close()
+    sys.exit()
+print("up", flush=True)
+signal.pause()
+"""
+
+
+def test_who_is_left_behind_may_tidy_up(here: Local) -> None:
+    """As Python's tracker of shared memory does, once the others have ended."""
+    backend = here.backend(sys.executable, "-c", TIDY, str(here.directory / "tidied"))
+    made = here.create(backend)
+    here.said(backend, made.id, "up")
+    backend.destroy(made.id)
+    eventually(lambda: not here.listed(backend), within=20)
+    assert (here.directory / "tidied").exists()
+
+
 def test_without_its_warden_the_rest_is_broken_and_can_be_ended(here: Local) -> None:
     backend = here.python(FAMILY)
     made = here.create(backend)
