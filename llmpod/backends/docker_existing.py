@@ -71,6 +71,8 @@ class ExistingContainer:
         if instance_id not in self._machines.names():
             return False
         patience = int(self._section.stop_seconds)
+        if self._state() == "missing":
+            return self._machines.end(instance_id)
         answer = self._engine.ask(
             "POST",
             container(self._name, "/stop"),
@@ -91,16 +93,19 @@ class ExistingContainer:
     def inspect(self) -> Mapping[str, Any]:
         """All that the engine knows of it.
 
+        Where nothing has that name, the engine takes it for the beginning of an id: another's container is none.
+
         Raises:
             BadSpec: there is no such container.
             ProviderError: it cannot be told.
         """
         answer = self._engine.ask("GET", container(self._name, "/json"))
-        if answer.status == 404:
+        found = answer.document
+        named = isinstance(found, dict) and str(found.get("Name")).lstrip("/") == self._name
+        if answer.status == 404 or (answer.status == 200 and not named):
             raise BadSpec(
                 f"There is no container {self._name!r}.", hint="Create it (`docker compose up --no-start`)."
             )
-        found = answer.document
         if answer.status != 200 or not isinstance(found, dict):
             raise ProviderUnavailable(f"The engine does not tell of {self._name}: {answer.message}")
         return found

@@ -24,18 +24,17 @@ def free_port(wanted: int | None, *, promised: Collection[int] = ()) -> int:
     """The one wanted, or the first free one from 8101 upwards.
 
     Args:
-        wanted: a certain port.
-        promised: what servers were given that may not listen yet; vLLM does half a minute after its start.
+        wanted: by the configuration.
+        promised: to servers that may not listen yet: many load their model first.
 
     Raises:
-        ProviderUnavailable: somebody listens there, or is to; it may end.
+        ProviderUnavailable: somebody listens there; it may end.
     """
     if wanted is not None:
-        if wanted in promised or not is_free(wanted):
+        if not is_free(wanted):
             raise ProviderUnavailable(f"The port {wanted} is in use by another program.", retry_after=5)
         return wanted
-    others = (port for port in range(FIRST_PORT, 65536) if port not in promised)
-    port = next(filter(is_free, others), None)
+    port = next((p for p in range(FIRST_PORT, 65536) if p not in promised and is_free(p)), None)
     if port is None:
         raise ProviderUnavailable(f"No port from {FIRST_PORT} upwards is free.", retry_after=5)
     return port

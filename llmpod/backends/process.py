@@ -70,7 +70,7 @@ class LocalProcesses:
     ) -> Instance:
         environ = {**self._environ, **spec.env, **self._keys(env)}
         self._check_command(environ)
-        alive = self._members()  # those of other installations, too
+        alive = self._members()
         self._machines.tidy(keep=alive)
         promised = {member.port for group in alive.values() for member in group if member.port}
         port = free_port(self._section.port, promised=promised)

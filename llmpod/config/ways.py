@@ -24,7 +24,13 @@ Variables = Annotated[
     Mapping[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Word], Field(strict=False)
 ]
 Mount = Annotated[str, Field(pattern=r"^[^:]+:/[^:]*(:[a-zA-Z,]+)?$")]
-_OURS = r"(--(job-name|dependency|array|wrap|output|error|wait|parsable)\b|-[JdaoeW])"
+_OURS = tuple(
+    f"--{name}"
+    for name in (
+        *("job-name", "dependency", "array", "wrap", "output", "error", "wait", "parsable"),
+        "clusters",  # a job on another one would neither be listed nor ended
+    )
+)
 KEY_VARIABLES = ("VLLM_API_KEY", "LLAMA_API_KEY")
 
 
@@ -158,7 +164,7 @@ class SlurmSection(Command):
             value = before.startswith("-") and "=" not in before and before != "--"
             if not word.startswith("-") and not value:
                 raise ValueError(f"`srun` and `options` hold options only, and {word!r} is none")
-            if re.match(_OURS, word):
+            if _is_ours(word):
                 raise ValueError(f"{word!r} is set by llmpod, which knows its jobs by it")
             before = word
         return self
@@ -173,6 +179,14 @@ class SlurmSection(Command):
     def target(self) -> str:
         """Where the tunnel leads, as ssh reads it."""
         return f"{self.loopback_user}@{self.loopback_host}"
+
+
+def _is_ours(word: str) -> bool:
+    """Whether an option is one that llmpod sets; sbatch takes the beginning of a long one for the whole."""
+    name = word.partition("=")[0]
+    return re.match(r"-[JdaoeWM]", word) is not None or (
+        len(name) > len("--") + 1 and any(whole.startswith(name) for whole in _OURS)
+    )
 
 
 class StaticSection(Section):

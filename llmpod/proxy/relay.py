@@ -14,7 +14,7 @@ from llmpod.cache import Cache, RequestKey
 from llmpod.cache.items import EMBEDDINGS
 from llmpod.cache.key import request_key
 from llmpod.config import ProxySettings
-from llmpod.errors import Overloaded
+from llmpod.errors import ModelNotReady, Overloaded
 from llmpod.proxy import guard, models
 from llmpod.proxy.answer import Answer
 from llmpod.proxy.ask import Ask
@@ -236,7 +236,9 @@ class Relay:
         self, job: Job, answer: Answer, *, turn: Turn | None, instead: Callable[[], bytes] | None
     ) -> None:
         """Listen to the call that brings the answer; the last one to leave ends it."""
-        origin = self._origin(job)
+        shared, origin = job.shared, self._origin(job)
+        if turn is not None and job.shared != shared:  # a part of the answer is what the former model said
+            raise ModelNotReady("The model was changed meanwhile.", hint="Ask again.", retry_after=1)
         if answer.meter is not None:
             answer.meter.begin(job.destination, answer.model)
         fill, joined = self._dispatch.take(job, origin)

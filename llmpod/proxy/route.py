@@ -15,6 +15,7 @@ from llmpod.secret import Secret
 
 # RunPod's HTTP proxy gives up after 100 s without a byte, so a long answer must be asked for as a stream
 _CUTS_SILENCE: Final = (".proxy.runpod.net", ".api.runpod.ai")
+_OVER: Final = frozenset({Phase.STOPPED, Phase.FAILED})
 _OPEN: Final = frozenset({Phase.READY, Phase.UNHEALTHY})  # an unhealthy server may still answer; it decides
 
 
@@ -143,11 +144,20 @@ def followed(targets: Mapping[str, Target], settings: ProxySettings) -> tuple[De
     if not targets and settings.models:
         return (_closed(_untold(settings), settings),)
     return tuple(
-        _closed(_from_target(target), settings)
+        _closed(_alone(target, settings), settings)
         if target.model or not settings.models
         else _never_started(target, settings)
         for target in targets.values()
     )
+
+
+def _alone(target: Target, settings: ProxySettings) -> Destination:
+    """The one model. Where its machine is no more, the configuration says what the next one will serve."""
+    found = _from_target(target)
+    if target.phase not in _OVER or not settings.models:
+        return found
+    identity = settings.identity or found.identity
+    return replace(found, identity=identity, names=settings.models, max_model_len=settings.max_model_len)
 
 
 def _closed(found: Destination, settings: ProxySettings) -> Destination:
@@ -167,6 +177,8 @@ def _on_route(route: Route, target: Target | None, settings: ProxySettings) -> D
     )
     if target is None:
         found = never
+    elif target.model and target.phase in _OVER:  # the next machine is the configuration's
+        found = replace(_from_target(target), identity=route.identity, max_model_len=route.max_model_len)
     elif target.model:
         found = _from_target(target)
     else:

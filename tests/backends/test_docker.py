@@ -1,4 +1,4 @@
-"""Containers: what the engine's answers mean, on a unix socket of our own; and a real engine, where there is one."""
+"""Containers: what the engine's answers mean, on a unix socket of our own."""
 
 import json
 import socket

@@ -12,8 +12,10 @@ import requests
 
 from llmpod.backends.docker import Containers
 from llmpod.backends.docker_api import Engine
+from llmpod.backends.docker_existing import ExistingContainer
+from llmpod.backends.machines import Machines
 from llmpod.config import DockerSection
-from llmpod.errors import CreateUnknown
+from llmpod.errors import BadSpec, CreateUnknown
 from llmpod.model import Offer, Spec
 from tests.support import dockerd, podman
 from tests.support.desk import MODEL, Desk
@@ -143,3 +145,15 @@ def test_a_name_that_is_taken_gives_no_second_container(engine: Path) -> None:
     assert backend.destroy(made.id)
     assert not backend.destroy(made.id)
     assert containers(engine) == []
+
+
+def test_the_beginning_of_an_id_is_nobodys_name(engine: Path, tmp_path: Path) -> None:
+    """The engine takes a name that nothing has for that: ours may be gone, and be the beginning of another's id."""
+    text = json.dumps({"Image": dockerd.IMAGE, "Cmd": ["x"]}).encode()
+    status, made = dockerd.ask(engine, "POST", "/containers/create?name=somebodys", text)
+    assert status == 201
+    ours = DockerSection(container=json.loads(made)["Id"][:12], port=8000)
+    backend = ExistingContainer(ours, Engine(engine), Machines(tmp_path / "machines"))
+    with pytest.raises(BadSpec, match="There is no container"):
+        backend.inspect()
+    dockerd.ask(engine, "DELETE", "/containers/somebodys?force=1")

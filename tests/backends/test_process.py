@@ -210,6 +210,13 @@ def test_a_port_in_use_is_passed_over_or_waited_for(here: Local) -> None:
     assert first.base_url
 
 
+def test_two_that_do_not_listen_yet_get_two_ports(here: Local) -> None:
+    """Many servers load their model first: the second would find the first one's, or be found for it."""
+    backend = here.python(STAY)
+    first, second = here.create(backend), here.create(backend)
+    assert first.base_url != second.base_url
+
+
 def test_two_that_listen_get_two_ports(here: Local) -> None:
     code = (
         "import sys, socket, signal; s = socket.create_server((sys.argv[2], int(sys.argv[4])));"

@@ -90,9 +90,19 @@ def test_an_srun_line_is_split_and_never_run(tmp_path: Path) -> None:
     for line in ("srun python evil.py", "srun --mem=1G bash", "srun -p gpu bash -c x"):
         with pytest.raises(ValidationError, match="is none"):
             section(srun=line)
-    for option in ("--job-name=x", "-Jx", "--array=1-9", "--wrap=x", "-d"):
+    for option in (
+        "--job-name=x",
+        "-Jx",
+        "--array=1-9",
+        "--wrap=x",
+        "-d",
+        "--arr=1-9",
+        "-Mother",
+        "--clus=other",
+    ):
         with pytest.raises(ValidationError, match="set by llmpod"):
             section(options=(option,))
+    assert section(options=("--wait-all-nodes=1",)).job_options
     with pytest.raises(ValidationError, match="cannot be split"):
         section(srun="srun 'open")
     with pytest.raises(ValidationError):

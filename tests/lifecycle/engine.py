@@ -133,8 +133,9 @@ class FakeEngine(Engine):
         found = world.find(ref)
         if not found:
             return _answer(404, {"message": "no such container"})
-        state = world.boxes[found].state
-        return Answer(200, b"") if what == ["logs"] else _answer(200, {"State": {"Status": state}})
+        box = world.boxes[found]
+        shown = {"Name": f"/{box.name}", "State": {"Status": box.state}}
+        return Answer(200, b"") if what == ["logs"] else _answer(200, shown)
 
     def _create(self, name: str, body: Mapping[str, Any]) -> Answer:
         world, fault = self._world, self._world.create_fault()

@@ -137,6 +137,23 @@ def test_many_who_wait_make_one_start_and_a_stream_is_not_cut_by_its_idle_time(d
     assert starts(desk) == 1
 
 
+def test_what_a_changed_command_answers_is_not_what_the_old_one_answered(desk: Desk) -> None:
+    """Nothing runs when it is changed: neither what is stored of the old one is served, nor anything stored as its."""
+    changed = [*SERVER, "--max-model-len", "4096"]
+    begin(desk, idle_seconds=1)
+    assert ask(desk, "one").cache == "MISS"
+    eventually(lambda: desk.state()["phase"] == "stopped", within=30)
+    desk.write(changed, start="on_request", idle_seconds=1)
+    assert ask(desk, "two").status == 200, "by the changed one, of which the proxy did not know"
+    assert ask(desk, "three").cache == "MISS"
+    eventually(lambda: desk.state()["phase"] == "stopped", within=30)
+    desk.write(SERVER, start="on_request", idle_seconds=60)
+    desk.manage().expect()
+    eventually(lambda: ask(desk, "three").cache == "MISS", within=20)
+    assert ask(desk, "two").cache == "MISS"
+    assert ask(desk, "one").cache == "HIT"
+
+
 def test_a_wish_to_stop_that_failed_is_not_heard_in_the_middle_of_a_later_answer(desk: Desk) -> None:
     """The disk refuses it; the model goes on, and so do requests; then the disk takes what is wished again."""
     begin(desk, [*SERVER, "--tokens-per-second", "8"], idle_seconds=1)
@@ -197,13 +214,15 @@ def test_a_system_that_starts_no_more_processes_stops_nothing_else(desk: Desk) -
 
     first = eventually(waiting, within=20, ignoring=ValueError)
     owner = first.parent
-    with Client(desk.port) as client:
+    with Client(desk.port, timeout=30.0) as client:
+        client.send("GET", "/livez")
+        assert client.reply("GET").status == 200  # it is accepted: from now on there are no more connections
         _, most = resource.prlimit(owner, resource.RLIMIT_NOFILE)
         assert owner != proxy, "the warden's child, which listens"
         resource.prlimit(owner, resource.RLIMIT_NOFILE, (3, most))
         os.kill(first.pid, signal.SIGKILL)
         log = desk.directory / ".llmpod" / "pod_state" / "proxy.log"
-        eventually(lambda: "cannot be started" in log.read_text(), within=10)
+        eventually(lambda: "cannot be started" in log.read_text(), within=30)
         client.send("GET", "/livez")
         assert client.reply("GET").status == 200
     resource.prlimit(owner, resource.RLIMIT_NOFILE, (most, most))
