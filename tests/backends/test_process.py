@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,14 +15,11 @@ import pytest
 from llmpod.backends import process_warden
 from llmpod.backends.local_port import HOST
 from llmpod.backends.machines import KEPT, Machines
-from llmpod.config.ways import addressed
-from llmpod.errors import BadSpec, NotFound, ProviderUnavailable
-from tests.backends.local import KEY, Local, local
+from llmpod.errors import BadSpec, NotFound
+from tests.backends.local import KEY, STAY, Local, local
 from tests.support import procfs
-from tests.support.net import free_port
 from tests.support.wait import eventually
 
-STAY = "import signal, sys; print('up', flush=True); signal.pause()"
 DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 FAMILY = f"""
 import os, signal, subprocess, sys
@@ -53,15 +49,6 @@ def test_a_machine_runs_until_it_is_ended(here: Local) -> None:
     assert backend.destroy(made.id)
     eventually(lambda: here.listed(backend) == (), within=20)
     assert not backend.destroy("llmpod-never-was")
-
-
-def test_the_address_is_added_or_filled_in(here: Local) -> None:
-    assert addressed(("vllm", "serve"), "h", 7) == ("vllm", "serve", "--host", "h", "--port", "7")
-    assert addressed(("x", "-p={port}", "{host}", "{a}"), "h", 7) == ("x", "-p=7", "h", "{a}")
-    backend = here.python("import sys, signal; print(*sys.argv[1:], flush=True); signal.pause()")
-    made = here.create(backend)
-    port = str(made.base_url).rpartition(":")[2]
-    here.said(backend, made.id, f"--host 127.0.0.1 --port {port}")
 
 
 def test_arguments_are_words_whatever_is_in_them(here: Local) -> None:
@@ -197,50 +184,6 @@ def test_what_cannot_be_started_is_said_and_not_tried(here: Local, settings: dic
     with pytest.raises(BadSpec, match="there is no directory"):
         here.create(here.backend("true", cwd=here.directory / "no"))
     assert here.listed(here.backend("true")) == ()
-
-
-def test_a_port_in_use_is_passed_over_or_waited_for(here: Local) -> None:
-    backend = here.python(STAY)
-    first = here.create(backend)
-    taken = socket.create_server((HOST, 0))
-    with taken, pytest.raises(ProviderUnavailable, match="in use"):
-        here.create(here.python(STAY, port=taken.getsockname()[1]))
-    wanted = free_port()
-    assert here.create(here.python(STAY, port=wanted)).base_url == f"http://{HOST}:{wanted}"
-    assert first.base_url
-
-
-def test_two_that_do_not_listen_yet_get_two_ports(here: Local) -> None:
-    """Many servers load their model first: the second would find the first one's, or be found for it."""
-    backend = here.python(STAY)
-    first, second = here.create(backend), here.create(backend)
-    assert first.base_url != second.base_url
-
-
-def test_two_that_listen_get_two_ports(here: Local) -> None:
-    code = (
-        "import sys, socket, signal; s = socket.create_server((sys.argv[2], int(sys.argv[4])));"
-        "print('listens', flush=True); signal.pause()"
-    )
-    backend = here.python(code)
-    first = here.create(backend)
-    here.said(backend, first.id, "listens")
-    second = here.create(backend)
-    here.said(backend, second.id, "listens")
-    assert first.base_url != second.base_url
-
-
-@pytest.mark.skipif(not procfs.available(), reason="who was promised what stands in /proc")
-def test_a_port_that_a_loading_server_was_promised_is_nobody_elses(here: Local, tmp_path: Path) -> None:
-    """Nor that of another model or installation: a server may listen long after it was started."""
-    first = here.create(here.python(STAY))
-    (tmp_path / "other").mkdir()
-    with local(tmp_path / "other") as other:
-        second = other.create(other.python(STAY))
-        assert first.base_url != second.base_url
-        port = int(str(first.base_url).rpartition(":")[2])
-        with pytest.raises(ProviderUnavailable, match="in use"):
-            other.create(other.python(STAY, port=port))
 
 
 def test_the_log_is_bounded(here: Local) -> None:
