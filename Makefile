@@ -15,7 +15,7 @@ help:
 	@echo "make install    make .venv with the hash-locked packages for running and development"
 	@echo "make run        start and stay in the foreground; Ctrl-C cleans up   (YES=1: do not ask, RUN_ARGS='…')"
 	@echo "make test       the test suite                                       (TEST_ARGS='-k cache -x')"
-	@echo "make test-real  what needs real programs: Docker Engine, SLURM, model servers; installs what it can"
+	@echo "make test-real  what needs real programs: containers, SLURM, vLLM and others; installs what it can (3.4 GB)"
 	@echo "make test-long  the tests that take minutes: kill moments, random worlds, a million requests"
 	@echo "make fuzz       of these the fuzz alone: a million raw inputs, and the parsers with 200,000 each"
 	@echo "make cover      the test suite with branch coverage"
@@ -40,10 +40,10 @@ test: .venv/.dev-installed
 
 # one after the other: each starts daemons of its own; -rs names what was missing
 test-real: .venv/.dev-installed
-	@scripts/components
+	@scripts/components --all
 	@PATH="$$PATH:/usr/sbin:/sbin" exec $(PY) -m pytest -q -m component -rs $(TEST_ARGS)
 
-# -m on the command line replaces the "not long" of pyproject.toml; -rA names each test with its own count
+# -m on the command line replaces the one of pyproject.toml; -rA names each test with its own count
 test-long: .venv/.dev-installed
 	@exec $(PY) -m pytest -m long --timeout=3600 --durations=0 -rA $(TEST_ARGS)
 

@@ -207,7 +207,7 @@ def _slurm(config: Config, section: SlurmSection, machines: Path) -> Backend:
 
     environ = environment()
     passed = {name: environ[name] for name in _CLUSTER if name in environ}
-    return SlurmJobs(section, Machines(machines), cwd=config.path.parent, environ=passed)
+    return SlurmJobs(section, Machines(machines), cwd=section.cwd or config.path.parent, environ=passed)
 
 
 def _static(section: StaticSection, machines: Path) -> Backend:

@@ -76,6 +76,8 @@ class Containers:
         except Cut as e:
             raise CreateUnknown(e.message) from None
         container_id = self._created(answer, name)
+        if body["HostConfig"]["DeviceRequests"]:
+            self._check_gpus(container_id)
         self._start(container_id)
         labels = body["Labels"]
         return self._instance(
@@ -140,6 +142,30 @@ class Containers:
             f"The engine answered {answer.status} to the creation of {name}: {answer.message}"
         )
 
+    def _check_gpus(self, container_id: str) -> None:
+        """That the request for GPUs was heard: podman's socket drops it without a word (4.3; its issue 19338).
+
+        Raises:
+            BadSpec: it was not, and the container is gone again.
+            CreateUnknown: nobody says, or it may be there.
+        """
+        try:
+            found = self._engine.ask("GET", container(container_id, "/json"))
+        except ProviderUnavailable as e:
+            raise CreateUnknown(e.message) from None
+        host = found.document.get("HostConfig") if isinstance(found.document, dict) else None
+        if found.status != 200 or not isinstance(host, dict):
+            raise CreateUnknown(f"The engine does not show the container that it made: {found.message}")
+        if host.get("DeviceRequests"):
+            return
+        why = "This engine takes no GPUs through its socket, and would start the model without any."
+        self._undo(container_id, why)
+        raise BadSpec(
+            why,
+            hint="With podman, make the container yourself (`podman create --device nvidia.com/gpu=all …`)"
+            " and name it in `docker.container`.",
+        )
+
     def _start(self, container_id: str) -> None:
         """Raises BadSpec or ProviderUnavailable when it is gone again, CreateUnknown when it may be there."""
         try:
@@ -149,14 +175,18 @@ class Containers:
         if answer.status in (204, 304):
             return
         why = f"The container does not start: {answer.message}"
-        try:
-            self._remove(container_id)
-        except ProviderError:
-            raise CreateUnknown(why) from None
+        self._undo(container_id, why)
         if any(word in why.lower() for word in _TRANSIENT):
             raise ProviderUnavailable(why, retry_after=10)
         hint = "For GPUs the engine needs NVIDIA's container toolkit." if "device driver" in why else ""
         raise BadSpec(why, hint=hint)
+
+    def _undo(self, container_id: str, why: str) -> None:
+        """Raises CreateUnknown, with the reason, when it may still be there."""
+        try:
+            self._remove(container_id)
+        except ProviderError:
+            raise CreateUnknown(why) from None
 
     def _remove(self, ref: str) -> bool:
         answer = self._engine.ask("DELETE", container(ref), {"force": 1, "v": 1})

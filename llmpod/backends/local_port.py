@@ -28,10 +28,10 @@ def free_port(wanted: int | None, *, promised: Collection[int] = ()) -> int:
         promised: to servers that may not listen yet: many load their model first.
 
     Raises:
-        ProviderUnavailable: somebody listens there; it may end.
+        ProviderUnavailable: somebody listens there, or is to; it may end.
     """
     if wanted is not None:
-        if not is_free(wanted):
+        if wanted in promised or not is_free(wanted):
             raise ProviderUnavailable(f"The port {wanted} is in use by another program.", retry_after=5)
         return wanted
     port = next((p for p in range(FIRST_PORT, 65536) if p not in promised and is_free(p)), None)

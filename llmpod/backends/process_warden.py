@@ -21,7 +21,7 @@ from typing import Any
 
 LOG_BYTES = 8 * 2**20
 _PIECE = 65536
-_LAST_PIECES = 64
+_TIDY_SECONDS = 3.0
 _LOOK_SECONDS = 60.0  # the wall clock of a deadline may be set; a signal or output wakes us at once
 
 
@@ -78,11 +78,23 @@ class Warden:
             if self._output in ready and not self._pump():
                 sources.remove(self._output)
             self._judge(os.read(self._signals, 512) if self._signals in ready else b"")
-        for _ in range(_LAST_PIECES):
-            if self._output not in sources or not self._pump():
-                break
+        if self._output in sources:
+            self._see_off()
         _write(self._home / "exit.json", {"code": self._server.returncode, "at": time.time()})
         os.killpg(0, signal.SIGKILL)
+
+    def _see_off(self) -> None:
+        """Whom the server leaves behind may tidy up, while somebody holds its output and it does not take long.
+
+        Python's tracker of shared memory does so when all others have ended; killed before, it leaves what they shared
+        (seen with vLLM 0.32: 420 MB of /dev/shm each time).
+        """
+        os.killpg(0, signal.SIGTERM)
+        limit = time.monotonic() + _TIDY_SECONDS
+        while (left := limit - time.monotonic()) > 0:
+            ready, _, _ = select.select([self._output], [], [], left)
+            if ready and not self._pump():
+                return
 
     def _pause(self) -> float:
         if self._kill_at is not None:

@@ -57,7 +57,9 @@ def tunnel(section: SlurmSection, *, port: int, node_port: int) -> tuple[str, ..
     ]
     if section.known_hosts:
         options.append(f"UserKnownHostsFile={section.known_hosts}")
-    words = ["ssh", "-N", "-T", "-p", str(section.ssh_port)]
+    words = ["ssh", "-N", "-T"]
+    if section.ssh_port is not None:
+        words += ["-p", str(section.ssh_port)]
     for option in options:
         words += ["-o", option]
     if section.identity_file:

@@ -176,14 +176,15 @@ def _furnished(
 def _document(
     options: argparse.Namespace, command: Sequence[str], environ: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The configuration that the words stand for. A local command gets the environment in which it was typed."""
-    own = {"command": command, "ping_path": options.ping_path, "port": options.target_port}
+    """The configuration that the words stand for. The command gets environment and directory of whoever typed them."""
+    shared = {name: text for name, text in environ.items() if _SHARED.fullmatch(name)}
+    place = {"cwd": str(Path.cwd()), "env": shared}  # on a node, too, as srun has it
+    own = {"command": command, "ping_path": options.ping_path, "port": options.target_port, **place}
     if options.use_slurm:
         tunnel = {"loopback_user": options.loopback_user, "loopback_host": options.loopback_host}
         section = {"slurm": {**own, **tunnel, "srun": options.srun_cmd}}
     else:
-        shared = {name: text for name, text in environ.items() if _SHARED.fullmatch(name)}
-        section = {"process": {**own, "cwd": str(Path.cwd()), "env": shared}}
+        section = {"process": own}
     return {
         "model": model_of(command),
         "served_model_name": "*",

@@ -137,7 +137,14 @@ class SlurmSection(Command):
     loopback_host: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9\[][A-Za-z0-9_.:\]-]*$")] = (
         Field(description="This machine's name or address, as the node reaches it.")
     )
-    ssh_port: Port = Field(22, description="The port of this machine's SSH server.")
+    cwd: Path | None = Field(
+        None,
+        strict=False,
+        description="Working directory on the node; that of the configuration file if absent.",
+    )
+    ssh_port: Port | None = Field(
+        None, description="The port of this machine's SSH server; 22, or what ssh's own files say, if absent."
+    )
     identity_file: Name | None = Field(None, description="The private key, by its path on the node.")
     known_hosts: Name | None = Field(
         None, description="A file on the node with this machine's host key; ssh's own if absent."

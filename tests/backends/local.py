@@ -16,6 +16,7 @@ from llmpod.config import ProcessSection
 from llmpod.model import Instance, Offer, Spec
 from tests.support.wait import eventually
 
+STAY = "import signal, sys; print('up', flush=True); signal.pause()"
 KEY = "sk-llmpod-bait"
 OFFER = Offer("process", usd_per_hour=0.0)
 SPEC = Spec("org/m", "org/m", "", (), 0, 0, (OFFER,), digest="d1")

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,14 +15,11 @@ import pytest
 from llmpod.backends import process_warden
 from llmpod.backends.local_port import HOST
 from llmpod.backends.machines import KEPT, Machines
-from llmpod.config.ways import addressed
-from llmpod.errors import BadSpec, NotFound, ProviderUnavailable
-from tests.backends.local import KEY, Local, local
+from llmpod.errors import BadSpec, NotFound
+from tests.backends.local import KEY, STAY, Local, local
 from tests.support import procfs
-from tests.support.net import free_port
 from tests.support.wait import eventually
 
-STAY = "import signal, sys; print('up', flush=True); signal.pause()"
 DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 FAMILY = f"""
 import os, signal, subprocess, sys
@@ -69,15 +65,6 @@ def test_what_is_being_ended_politely_can_be_ended_at_once(here: Local) -> None:
     eventually(lambda: here.listed(backend) == (), within=30)
 
 
-def test_the_address_is_added_or_filled_in(here: Local) -> None:
-    assert addressed(("vllm", "serve"), "h", 7) == ("vllm", "serve", "--host", "h", "--port", "7")
-    assert addressed(("x", "-p={port}", "{host}", "{a}"), "h", 7) == ("x", "-p=7", "h", "{a}")
-    backend = here.python("import sys, signal; print(*sys.argv[1:], flush=True); signal.pause()")
-    made = here.create(backend)
-    port = str(made.base_url).rpartition(":")[2]
-    here.said(backend, made.id, f"--host 127.0.0.1 --port {port}")
-
-
 def test_arguments_are_words_whatever_is_in_them(here: Local) -> None:
     odd = ["a b", "$(touch x)", "`id`", "'; exit", '"', "\\", "*", "é\n", ""]
     code = "import sys, json; print(json.dumps(sys.argv[1:-4]), flush=True)"
@@ -113,6 +100,31 @@ def test_the_whole_family_ends_also_what_is_deaf_or_went_its_own_way(here: Local
     assert len(below) == 4
     eventually(lambda: backend.destroy(made.id) and not here.listed(backend), within=10)
     eventually(lambda: not any(procfs.read(pid) for pid in below))
+
+
+TIDY = """
+import os, signal, sys, time
+end, held = os.pipe()
+if os.fork() == 0:
+    os.close(held)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.read(end, 1)
+    time.sleep(0.3)  # its work
+    open(sys.argv[1], "w").close()
+    sys.exit()
+print("up", flush=True)
+signal.pause()
+"""
+
+
+def test_who_is_left_behind_may_tidy_up(here: Local) -> None:
+    """As Python's tracker of shared memory does, once the others have ended."""
+    backend = here.backend(sys.executable, "-c", TIDY, str(here.directory / "tidied"))
+    made = here.create(backend)
+    here.said(backend, made.id, "up")
+    backend.destroy(made.id)
+    eventually(lambda: not here.listed(backend), within=20)
+    assert (here.directory / "tidied").exists()
 
 
 def test_without_its_warden_the_rest_is_broken_and_can_be_ended(here: Local) -> None:
@@ -186,37 +198,6 @@ def test_what_cannot_be_started_is_said_and_not_tried(here: Local, settings: dic
     with pytest.raises(BadSpec, match="there is no directory"):
         here.create(here.backend("true", cwd=here.directory / "no"))
     assert here.listed(here.backend("true")) == ()
-
-
-def test_a_port_in_use_is_passed_over_or_waited_for(here: Local) -> None:
-    backend = here.python(STAY)
-    first = here.create(backend)
-    taken = socket.create_server((HOST, 0))
-    with taken, pytest.raises(ProviderUnavailable, match="in use"):
-        here.create(here.python(STAY, port=taken.getsockname()[1]))
-    wanted = free_port()
-    assert here.create(here.python(STAY, port=wanted)).base_url == f"http://{HOST}:{wanted}"
-    assert first.base_url
-
-
-def test_two_that_do_not_listen_yet_get_two_ports(here: Local) -> None:
-    """Many servers load their model first: the second would find the first one's, or be found for it."""
-    backend = here.python(STAY)
-    first, second = here.create(backend), here.create(backend)
-    assert first.base_url != second.base_url
-
-
-def test_two_that_listen_get_two_ports(here: Local) -> None:
-    code = (
-        "import sys, socket, signal; s = socket.create_server((sys.argv[2], int(sys.argv[4])));"
-        "print('listens', flush=True); signal.pause()"
-    )
-    backend = here.python(code)
-    first = here.create(backend)
-    here.said(backend, first.id, "listens")
-    second = here.create(backend)
-    here.said(backend, second.id, "listens")
-    assert first.base_url != second.base_url
 
 
 def test_the_log_is_bounded(here: Local) -> None:

@@ -1,17 +1,13 @@
 """SLURM jobs: the script that runs whatever the user wrote, what the commands' answers mean, and a real cluster."""
 
-import os
 import shlex
-import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -22,11 +18,6 @@ from llmpod.backends.slurm_script import quoted, script, tunnel
 from llmpod.config import SlurmSection
 from llmpod.errors import BadSpec, CreateUnknown, ProviderUnavailable
 from llmpod.model import Instance, Offer, Spec
-from tests.support import slurm
-from tests.support.desk import MODEL, Desk
-from tests.support.net import listens
-from tests.support.source import ROOT
-from tests.support.wait import eventually
 
 OFFER = Offer("slurm", usd_per_hour=0.0)
 SPEC = Spec("org/m", "org/m", "", (), 0, 0, (OFFER,), digest="d1")
@@ -165,96 +156,3 @@ def test_a_pending_job_tells_its_reason_and_an_ended_one_its_state(tmp_path: Pat
     assert "forgotten" in forgotten.list(()).instances[0].detail
     assert forgotten.destroy(NAME)
     assert forgotten.list(()).instances == ()
-
-
-# --- a real cluster
-@pytest.fixture(scope="module")
-def site() -> Iterator[slurm.Site]:
-    if reason := slurm.why_not():
-        pytest.skip(f"no SLURM: {reason}")
-    with slurm.cluster() as running:
-        yield running
-
-
-@pytest.fixture
-def desk(state_dir: Path, env: dict[str, str], site: slurm.Site) -> Iterator[Desk]:
-    made = Desk(state_dir, {**env, "SLURM_CONF": str(site.conf)})
-    yield made
-    made.manage("--shutdown").expect()
-
-
-def job(site: slurm.Site, **more: object) -> dict[str, object]:
-    return {
-        "command": [sys.executable, "-m", "llmpod.sim.vllm", "--model", MODEL],
-        "env": {"PYTHONPATH": str(ROOT)},
-        "srun": "srun --mem=1G --cpus-per-task=1",
-        "loopback_user": "root",
-        "loopback_host": "127.0.0.1",
-        "ssh_port": site.ssh_port,
-        "identity_file": str(site.identity),
-        "known_hosts": str(site.known_hosts),
-        **more,
-    }
-
-
-@pytest.mark.component
-def test_a_real_job_answers_through_its_tunnel_and_the_proxy(desk: Desk, site: slurm.Site) -> None:
-    desk.configure("slurm", job(site), poll_interval_seconds=0.5)
-    desk.manage().expect()
-    record = desk.passes_until("ready")
-    eventually(lambda: listens(desk.port), within=20)
-    assert eventually(desk.ask, within=20, ignoring=requests.RequestException)["choices"]
-    tunnel_port = int(record["base_url"].rpartition(":")[2])
-    desk.manage("--shutdown").expect()
-    eventually(lambda: not listens(tunnel_port), within=20)
-
-
-@pytest.mark.component
-@pytest.mark.parametrize(
-    ("wrong", "says"),
-    [
-        ({"identity_file": "/no/such/key"}, "Permission denied"),
-        ({"known_hosts": "/dev/null"}, "Host key verification failed"),
-        ({"loopback_host": "no-such-host.invalid"}, "Could not resolve hostname"),
-    ],
-)
-def test_a_real_tunnel_that_fails_says_why(
-    desk: Desk, site: slurm.Site, wrong: dict[str, str], says: str
-) -> None:
-    desk.configure("slurm", job(site, **wrong), max_restarts=0)
-    error = desk.passes_until("failed")["error"]
-    assert says in error
-    assert "SSH tunnel" in error
-
-
-@pytest.mark.component
-def test_a_real_tunnel_to_a_port_that_is_taken_fails(site: slurm.Site) -> None:
-    """And does not settle for [::1], as it would without the address."""
-    more = {"identity_file": str(site.identity), "known_hosts": str(site.known_hosts)}
-    where = section(loopback_user="root", loopback_host="127.0.0.1", ssh_port=site.ssh_port, **more)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        words = tunnel(where, port=taken.getsockname()[1], node_port=9)
-        done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=30)
-    assert done.returncode == 255
-    assert "remote port forwarding failed" in done.stderr
-
-
-@pytest.mark.component
-def test_a_real_refusal_a_queue_and_a_dead_controller(desk: Desk, site: slurm.Site) -> None:
-    desk.configure("slurm", job(site, srun="srun --partition=nowhere"))
-    assert "invalid partition" in desk.passes_until("failed")["error"].lower()
-    desk.configure("slurm", job(site, srun="srun --begin=now+1hour"))
-    assert "BeginTime" in eventually(lambda: _pending(desk), within=30)
-    os.kill(site.controller.pid, signal.SIGSTOP)
-    try:
-        late = desk.manage("--no-proxy")
-        assert late.code == 75
-        assert "slurmctld" in late.out
-    finally:
-        os.kill(site.controller.pid, signal.SIGCONT)
-
-
-def _pending(desk: Desk) -> str:
-    desk.manage("--no-proxy")
-    error: str = desk.state()["error"]
-    return error if "reason" in error else ""

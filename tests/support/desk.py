@@ -55,15 +55,15 @@ class Desk:
         record: dict[str, Any] = document["models"]["default"]
         return record
 
-    def passes_until(self, phase: str) -> dict[str, Any]:
-        """Passes as cron runs them."""
+    def passes_until(self, phase: str, *, within: float = 60) -> dict[str, Any]:
+        """Passes as cron runs them, for at most so many seconds."""
 
         def done() -> dict[str, Any]:
             self.manage("--no-proxy")
             record = self.state()
             return record if record["phase"] == phase else {}
 
-        return eventually(done, within=60, every=0.1)
+        return eventually(done, within=within, every=0.1)
 
     def ask(self, model: str = MODEL) -> dict[str, Any]:
         """One answer through the proxy."""

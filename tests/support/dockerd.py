@@ -20,15 +20,18 @@ from tests.support import procfs
 from tests.support.wait import eventually
 
 NEEDED = ("dockerd", "containerd", "containerd-shim-runc-v2", "runc")
-IMAGE = "empty:1"
+IMAGE = "empty:latest"
 CAP_SYS_ADMIN = 21  # linux/capability.h
 
 
 def why_not() -> str:
     """Why it cannot run here; empty when it can."""
     missing = [name for name in NEEDED if shutil.which(name) is None]
-    if missing:
-        return f"not installed: {', '.join(missing)}"
+    return f"not installed: {', '.join(missing)} (scripts/components)" if missing else may_not()
+
+
+def may_not() -> str:
+    """Why containers cannot run here, whoever makes them; empty when they can."""
     if os.geteuid() != 0:
         return "needs root"
     may = _capabilities() >> CAP_SYS_ADMIN & 1 and os.access("/sys/fs/cgroup", os.W_OK)
@@ -53,12 +56,12 @@ def dockerd() -> Iterator[Path]:
             argv += ["--data-root", str(home / "data"), "--exec-root", str(home / "exec")]
             argv += ["--pidfile", str(home / "pid"), "--iptables=false", "--ip6tables=false"]
             argv += ["--bridge=none", "--storage-driver=vfs"]
-            stack.enter_context(_program(argv, home / "dockerd.log"))
+            stack.enter_context(program(argv, home / "dockerd.log"))
             eventually(lambda: ask(engine, "GET", "/_ping")[0] == 200, within=60, ignoring=OSError)
-            _import(engine)
+            make_image(engine)
             yield engine
     finally:
-        _unmount(home)
+        unmount(home)
         shutil.rmtree(home, ignore_errors=True)
 
 
@@ -83,14 +86,15 @@ def _containerd(home: Path, stack: ExitStack) -> None:
         f'version = 2\nroot = "{home}/ctd"\nstate = "{home}/ctd-run"\n'
         f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\n  address = "{home}/ctd.sock"\n'
     )
-    stack.enter_context(_program(["containerd", "-c", str(config)], home / "containerd.log"))
+    stack.enter_context(program(["containerd", "-c", str(config)], home / "containerd.log"))
     eventually((home / "ctd.sock").exists, within=30)
 
 
 @contextmanager
-def _program(
+def program(
     argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
+    """It, while it runs; ended in the end."""
     with log.open("wb") as out:
         process = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
     try:
@@ -104,7 +108,7 @@ def _program(
             process.wait()
 
 
-def _import(engine: Path) -> None:
+def make_image(engine: Path) -> None:
     """A tar of empty directories is an image."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
@@ -112,7 +116,7 @@ def _import(engine: Path) -> None:
             entry = tarfile.TarInfo(name)
             entry.type, entry.mode = tarfile.DIRTYPE, 0o755
             tar.addfile(entry)
-    path = "/images/create?fromSrc=-&repo=empty&tag=1"
+    path = "/images/create?fromSrc=-&repo=empty&tag=latest"
     status, text = ask(engine, "POST", path, buffer.getvalue(), kind="application/x-tar")
     assert status == 200, text
 
@@ -127,7 +131,8 @@ def _end_of_all(home: Path) -> None:
                 os.kill(process.pid, signal.SIGKILL)
 
 
-def _unmount(home: Path) -> None:
+def unmount(home: Path) -> None:
+    """Undo what is mounted below a directory."""
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for mount in sorted((m for m in mounts if m.startswith(str(home))), reverse=True):
         subprocess.run(["umount", mount], check=False, capture_output=True)

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_WIDTH, _HIDDEN, _BLOCKS, _HEADS, _CONTEXT = 32, 64, 1, 2, 512
+_WIDTH, _HIDDEN, _BLOCKS, _HEADS, _CONTEXT = 32, 64, 1, 2, 65536
 _ALIGN = 32
 _UINT32, _FLOAT32, _BOOL, _STRING, _ARRAY, _INT32 = 4, 6, 7, 8, 9, 5
 _CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"

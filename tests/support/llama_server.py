@@ -26,7 +26,7 @@ def main() -> None:
     params.model_alias = {options.alias}
     params.hostnames = [options.host]
     params.port = options.port
-    params.n_ctx = 512
+    params.n_ctx = 0  # as much as the model has
     params.cpuparams.n_threads = 1
     params.ui = False
     if key := os.environ.get("LLAMA_API_KEY"):

@@ -71,6 +71,16 @@ class Site:
     known_hosts: Path
     controller: "subprocess.Popen[bytes]"
 
+    def ssh_in(self, directory: Path) -> Path:
+        """A directory for PATH whose `ssh` knows port, key and host, as it would from the user's own file."""
+        config, place = directory / "ssh_config", directory / "bin"
+        known = f"UserKnownHostsFile {self.known_hosts}\nIdentityFile {self.identity}\nIdentitiesOnly yes\n"
+        config.write_text(f"Port {self.ssh_port}\n{known}")
+        place.mkdir()
+        (place / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {config} "$@"\n')
+        (place / "ssh").chmod(0o755)
+        return place
+
 
 def why_not() -> str:
     """Why it cannot run here; empty when it can."""
@@ -120,7 +130,7 @@ def _started(home: Path, stack: ExitStack) -> Site:
     controller = program("slurmctld", "-D", "-f", str(conf))
     program("slurmd", "-D", "-f", str(conf), *_stepd())
     port = _ssh(home, program)
-    eventually(lambda: "idle" in _says(conf, "sinfo", "-h", "-o", "%T"), within=60, every=0.2)
+    eventually(lambda: "idle" in says(conf, "sinfo", "-h", "-o", "%T"), within=60, every=0.2)
     return Site(conf, port, home / "id", home / "known_hosts", controller)
 
 
@@ -159,7 +169,8 @@ def _ssh(home: Path, program: object) -> int:
     return port
 
 
-def _says(conf: Path, *argv: str) -> str:
+def says(conf: Path, *argv: str) -> str:
+    """What one of SLURM's commands prints."""
     env = {**os.environ, "SLURM_CONF": str(conf)}
     done = subprocess.run(argv, env=env, check=False, capture_output=True, text=True, timeout=20)
     return done.stdout
