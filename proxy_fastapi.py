@@ -14,5 +14,5 @@ if __name__ == "__main__":
     if "--" in arguments:
         from llmpod.cli import ondemand
 
-        sys.exit(ondemand.run(arguments, home=home, serve=lambda read: serve.main(read(), again=read)))
+        sys.exit(ondemand.run(arguments, home=home, serve=serve.on_demand))
     sys.exit(serve.run(arguments, home=home))

@@ -187,6 +187,12 @@ class Overloaded(LlmpodError):
     status, type, code = 503, "server_error", "overloaded"
 
 
+class ShuttingDown(LlmpodError):
+    """The proxy is being stopped; who starts it again decides when to ask again."""
+
+    status, type, code = 503, "server_error", "shutting_down"
+
+
 class UpstreamUnreachable(LlmpodError):
     """The model server could not be reached (refused, reset before the answer, DNS, TLS)."""
 

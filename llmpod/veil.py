@@ -18,6 +18,12 @@ LEAST: Final = 6  # a shorter "secret" would mask ordinary words
 _SHAPES: Final = re.compile(
     r"\brpa_[A-Za-z0-9]{12,}|\bhf_[A-Za-z0-9]{12,}|\bsk-[A-Za-z0-9_-]{16,}|(?<=[Bb]earer )[^\s\"',]{8,}"
 )
+_WORD: Final = re.compile(
+    r"(?P<public>(?:[A-Za-z]{1,8}[_-]){0,2})[A-Za-z0-9_+/=.~-]{16,}"
+)  # a key; no URL, no phrase
+_OWN: Final = (
+    8  # characters of a key, after what all of its kind begin with, that no other text has by chance
+)
 _SIDE: Final = r"[A-Za-z0-9+/_-]{0,4}"  # of base64: what of the secret shares a character with its neighbours
 
 
@@ -61,13 +67,27 @@ class Veil:
 
 
 def _patterns(value: str) -> Iterator[str]:
-    """The spellings of a secret as regular expressions: itself, in a URL, in JSON, in hexadecimal, in base64."""
+    """The spellings of a secret as regular expressions: itself (or its beginning), in a URL, in JSON,
+    in hexadecimal, in base64.
+    """
     data = value.encode()
     plain = {value, data.decode("latin-1"), quote(value), quote(value, safe=""), json.dumps(value)[1:-1]}
     for text in plain:
-        yield re.escape(text)
-    yield f"(?i:{data.hex()})"
+        yield _begun(text)
+    yield f"(?i:{_begun(data.hex())})"
     for offset in range(3):  # inside a longer text, as in "user:secret", it may begin at any of three places
         inner = base64.b64encode(b"\0" * offset + data)[4 if offset else 0 :].rstrip(b"=")[:-2].decode()
         for text in {inner, inner.replace("+", "-").replace("/", "_")}:
-            yield f"{_SIDE}{re.escape(text)}{_SIDE}={{0,2}}"
+            yield f"{_SIDE}{_begun(text)}{_SIDE}={{0,2}}"
+
+
+def _begun(text: str) -> str:
+    """It, and what is left of it where somebody cut the text that it stood in: the beginning of a key.
+
+    Others' words are cut in many places before they are printed, logged or noted; all of that comes past the veil.
+    """
+    found = _WORD.fullmatch(text)
+    own = len(found["public"]) + _OWN if found else len(text)
+    if own >= len(text):
+        return re.escape(text)
+    return f"{re.escape(text[:own])}(?:{re.escape(text[own:])}|[A-Za-z0-9_-]*)"

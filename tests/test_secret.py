@@ -106,6 +106,30 @@ def test_whatever_it_is_made_of(value: str, before: str, after: str) -> None:
     assert veil.live(inside) != inside
 
 
+@pytest.mark.parametrize("public", ["rpa_", "sk-llmpod-", "hf_", ""])
+@pytest.mark.parametrize("form", ["itself", "hexadecimal", "HEXADECIMAL", "base64", "Basic, user of 1"])
+def test_a_cut_secret_is_known_for_one(form: str, public: str) -> None:
+    """Found by a review: others' words are cut where nobody knows secrets, and shown where half a one is unknown."""
+    value = public + "Q7x0a9zK" * 5
+    veil, text = Veil([value]), spellings(value)[form]
+    least = next(cut for cut in range(1, len(text)) if veil.live(text[:cut]) != text[:cut])
+    assert least <= (len(public) + 8) * len(text) / len(value) + 4, "so much of it may show"
+    for cut in range(least, len(text) + 1):
+        seen = veil.live(f"before {text[:cut]}… and more")
+        assert MASK in seen
+        assert text[:least] not in seen
+    assert veil.live(other := f"{public}0a9zK0a9zK0a9zK") == other, (
+        "what keys of a kind begin with is no secret"
+    )
+    assert veil.live(f"{value}/v1/chat") == f"{MASK}/v1/chat"
+
+
+def test_an_address_is_masked_whole_or_not_at_all() -> None:
+    veil = Veil(["https://hooks.example.com/services/T0/B0/x0123456789"])
+    text = "https://hooks.example.com/services does not answer"
+    assert veil.live(text) == text
+
+
 def test_what_is_no_secret_stays() -> None:
     veil = Veil(["", "short", None, Secret("", "nowhere")])
     assert veil.known == 0

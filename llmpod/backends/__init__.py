@@ -19,11 +19,27 @@ from llmpod.config import (
     base_url,
     environment,
 )
+from llmpod.errors import ProviderUnavailable
 from llmpod.model import Instance, Listing, Offer, Spec
 from llmpod.secret import Secret
 
 # What SLURM's commands and a job need of the caller's environment; the cloud key is not in it.
 _CLUSTER = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SLURM_CONF")
+
+
+class SomeAway(ProviderUnavailable):
+    """Of several providers some could not be asked. Who does not go on with a part knows nothing, as ever.
+
+    Args:
+        message: which, and why.
+        listing: what the others showed.
+        models: those whose machines were not looked for.
+    """
+
+    def __init__(self, message: str, listing: Listing, models: frozenset[str]) -> None:
+        super().__init__(message)
+        self.listing = listing
+        self.models = models
 
 
 class Backend(Protocol):
@@ -37,6 +53,7 @@ class Backend(Protocol):
                 absence from the result means that list and look-up agree.
 
         Raises:
+            SomeAway: it is known for a part of the models only.
             ProviderError: the answer is not known; nothing may be concluded from it.
         """
         ...
@@ -88,6 +105,28 @@ class Speaking(Protocol):
         ...
 
 
+@runtime_checkable
+class Checking(Protocol):
+    """A backend that can tell beforehand that a start would be refused."""
+
+    def check(self) -> None:
+        """Nothing is changed.
+
+        Raises:
+            BadSpec: what the configuration names is not there.
+        """
+        ...
+
+
+@runtime_checkable
+class Hasty(Protocol):
+    """A backend whose machines can be ended without patience."""
+
+    def hurry(self) -> None:
+        """End at once what is being ended politely."""
+        ...
+
+
 def open_backend(config: Config, key: Secret, *, owner: Callable[[str], str | None]) -> Backend:
     """The backend that the configuration names, or several as one.
 
@@ -136,13 +175,15 @@ def _serverless(config: Config, model: PodConfig, section: ServerlessSection, *,
     from llmpod.backends.runpod_serverless_probe import check_key
 
     api = RunpodApi(model.runpod_api_url, key)
-    sections = (other.runpod_serverless for other in config.models.values() if other is not model)
+    others = (one for one in config.models.values() if one is not model and one.backend == model.backend)
     return ServerlessEndpoint(
         section,
         api,
         Machines(config.endpoint_notes),
         guard=lambda: check_key(section, key),
-        of_others=frozenset(other.endpoint_id for other in sections if other is not None),
+        of_others=frozenset(
+            one.runpod_serverless.endpoint_id for one in others if one.runpod_serverless is not None
+        ),
     )
 
 

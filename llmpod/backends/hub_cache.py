@@ -82,6 +82,10 @@ class HubCache:
         """Its bytes have come, and are right. Raises OSError."""
         self._incomplete(file).replace(self._blob(file))
 
+    def blobs(self) -> list[Path]:
+        """Whatever of it is there, of any commit."""
+        return sorted(path for path in (self._home / "blobs").glob("*") if path.is_file())
+
     def place(self, whole: Snapshot) -> Path:
         """Where a commit's files stand under their names."""
         return self._home / "snapshots" / whole.commit

@@ -21,6 +21,7 @@ from llmpod.model import Instance, Listing, Observed, Offer, Spec
 from llmpod.text import ending, one_line
 
 PLACE = "this machine"
+_SHOWN_CHARS = 60  # of a PATH; cron's fits
 
 
 class LocalProcesses:
@@ -68,8 +69,8 @@ class LocalProcesses:
         *,
         deadline: float,
     ) -> Instance:
+        self.check()
         environ = {**self._environ, **spec.env, **self._keys(env)}
-        self._check_command(environ)
         alive = self._members()
         self._machines.tidy(keep=alive)
         promised = {member.port for group in alive.values() for member in group if member.port}
@@ -99,6 +100,13 @@ class LocalProcesses:
             self._table.signal(member, signal.SIGTERM if wardens else signal.SIGKILL)
         return known or bool(group)
 
+    def hurry(self) -> None:
+        """End at once what is being ended politely."""
+        for name, group in self._members().items():
+            for member in group:
+                if member.keeper and self._machines.has_ended(name):
+                    self._table.signal(member, signal.SIGINT)
+
     def tail(self, instance_id: str, lines: int) -> Sequence[str]:
         """The last lines of its output, oldest first."""
         return self._machines.tail(instance_id, lines)
@@ -112,14 +120,19 @@ class LocalProcesses:
         key = env["VLLM_API_KEY"]
         return {**env, **dict.fromkeys(self._section.api_key_env, key)}
 
-    def _check_command(self, environ: Mapping[str, str]) -> None:
-        program = self._section.command[0]
+    def check(self) -> None:
+        """Whether the command can be started at all.
+
+        Raises:
+            BadSpec: its program or its directory is not there.
+        """
+        program, environ = self._section.command[0], self._environ
         if not self._cwd.is_dir():
             raise BadSpec(f"`process.cwd`: there is no directory {self._cwd}.")
         if not shutil.which(self._cwd / program if "/" in program else program, path=environ.get("PATH")):
             raise BadSpec(
-                f"`process.command`: there is no program {program!r} in PATH={environ.get('PATH', '')}.",
-                hint="Write its whole path, such as /home/me/venv/bin/vllm; cron's PATH is short.",
+                f"`process.command`: there is no program {program!r}{_in_path(program, environ.get('PATH', ''))}.",
+                hint="Write its whole path, such as /home/me/venv/bin/vllm.",
             )
 
     def _start(self, home: Path, environ: Mapping[str, str]) -> None:
@@ -183,9 +196,20 @@ class LocalProcesses:
 
     def _state(self, name: str, group: Sequence[Member]) -> tuple[Observed, str]:
         if exit_ := self._machines.document(name, "exit.json"):
-            return Observed.EXITED, f"{ending(exit_.get('code'))}{brief(self.tail(name, 3))}"
+            return Observed.EXITED, f"{ending(exit_.get('code'))}{self._said(name)}"
         if any(member.keeper for member in group):
             return Observed.RUNNING, ""
         if group:
             return Observed.BROKEN, "its keeper was killed; what is left of it is ended"
-        return Observed.EXITED, f"it was killed, or this machine was restarted{brief(self.tail(name, 3))}"
+        return Observed.EXITED, f"it was killed, or this machine was restarted{self._said(name)}"
+
+    def _said(self, name: str) -> str:
+        """The end of its output, and where all of it is."""
+        return f"{brief(self.tail(name, 3))} (all of it: {self._machines.path(name) / 'log'})"
+
+
+def _in_path(program: str, path: str) -> str:
+    """Where a program was looked for; cron's PATH explains much, a person's is long and known."""
+    if "/" in program:
+        return ""
+    return f" in PATH={path}" if len(path) <= _SHOWN_CHARS else " in PATH"

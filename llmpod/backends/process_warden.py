@@ -2,7 +2,7 @@
 
 A program of its own, of the standard library alone, so that it starts in milliseconds and outlives the pass that
 started it: it leads the group, keeps the server's output in a bounded log, notes how the server ended, and ends the
-group on SIGTERM or at the deadline, first politely. Nobody has to be left for that.
+group on SIGTERM or at the deadline, first politely, and on SIGINT at once. Nobody has to be left for that.
 
 Its argument is a directory with ``machine.json``; it writes ``warden.json`` (its pid), ``log``, ``log.1`` and
 ``exit.json`` there, and one line to standard output: ``ok``, or why the server could not be started.
@@ -103,11 +103,12 @@ class Warden:
 
     def _judge(self, signals: bytes) -> None:
         """Whether it is time to end the group, or to end it for good."""
-        if self._kill_at is None:
-            if signal.SIGTERM in signals or signal.SIGINT in signals or time.time() >= self._deadline:
-                self._kill_at = time.monotonic() + self._patience
-                os.killpg(0, signal.SIGTERM)
-        elif time.monotonic() >= self._kill_at:
+        if self._kill_at is None and (signal.SIGTERM in signals or time.time() >= self._deadline):
+            self._kill_at = time.monotonic() + self._patience
+            os.killpg(0, signal.SIGTERM)
+        if signal.SIGINT in signals:
+            self._kill_at = time.monotonic()
+        if self._kill_at is not None and time.monotonic() >= self._kill_at:
             self._server.kill()
             self._server.wait()
 

@@ -7,8 +7,8 @@ model's, so of each machine only its owner's view counts.
 import builtins
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from llmpod.backends import Backend, Speaking
-from llmpod.errors import CreateUnknown
+from llmpod.backends import Backend, SomeAway, Speaking
+from llmpod.errors import CreateUnknown, ProviderError
 from llmpod.model import Instance, Listing, Offer, Spec
 
 
@@ -32,15 +32,27 @@ class Several:
 
     def list(self, expect: Collection[str]) -> Listing:
         found, times = dict[str, Instance](), builtins.list[float]()
-        self._seen = {}
+        self._seen, failed = {}, builtins.list[tuple[Backend, ProviderError]]()
         for backend in self.backends:
-            listing = backend.list(expect)
+            try:
+                listing = backend.list(expect)
+            except ProviderError as e:
+                failed.append((backend, e))
+                continue
             times += [listing.at] if listing.at is not None else []
             for seen in listing.instances:
                 whose = self._of_model.get(self._owner(seen.name) or "", backend)
                 if whose is backend or seen.id not in found:
                     found[seen.id], self._seen[seen.id] = seen, whose
-        return Listing(tuple(found.values()), times[0] if times else None)
+        whole = Listing(tuple(found.values()), times[0] if times else None)
+        if len(failed) == len(self.backends):
+            raise failed[0][1]
+        if failed:
+            away = [backend for backend, _ in failed]
+            models = frozenset(name for name, backend in self._of_model.items() if backend in away)
+            why = " ".join(str(e) for _, e in failed)
+            raise SomeAway(f"Nothing is known of {', '.join(sorted(models))}: {why}", whole, models)
+        return whole
 
     def create(
         self, spec: Spec, offer: Offer, name: str, env: Mapping[str, str], *, deadline: float
@@ -67,6 +79,10 @@ class Several:
     def of(self, instance_id: str) -> Backend | None:
         """Whose machine this is; None: nobody's that we know of."""
         return self._seen.get(instance_id) or self._of_model.get(self._owner(instance_id) or "")
+
+    def made_for(self, model: str) -> Backend:
+        """Who runs a model."""
+        return self._of_model[model]
 
     def close(self) -> None:
         for backend in self.backends:

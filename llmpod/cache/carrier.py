@@ -145,7 +145,7 @@ class Carrier:
         return self._store.replaced
 
     async def lost(self) -> bool:
-        """As ``Store.lost``."""
+        """As ``Store.lost``. Raises Unusable."""
         return await self._in_writer(self._store.lost)
 
     async def probe(self) -> None:

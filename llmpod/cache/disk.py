@@ -96,7 +96,11 @@ class Store:
                 files.unlock(self._root.fd)
 
     def lost(self) -> bool:
-        """True when the directory that we opened is no longer there, or was emptied."""
+        """True when the directory that we opened is no longer there, or was emptied.
+
+        Raises:
+            Unusable: it is closed to us, and may be there; nothing is forgotten for that (F42).
+        """
         root = self._root
         if root is None:
             return True
@@ -104,6 +108,8 @@ class Store:
             now = self.directory.lstat()
             if not self._mac_key:
                 os.stat(files.KEY_FILE, dir_fd=root.fd, follow_symlinks=False)
+        except PermissionError as error:
+            raise Unusable(f"{self.directory} cannot be used: {why(error)}") from None
         except OSError:
             return True
         return (now.st_dev, now.st_ino) != root.identity
@@ -121,7 +127,7 @@ class Store:
         try:
             with files.reading(files.segment_name(place.number), root.fd) as fd:
                 record = os.pread(fd, place.length, place.offset)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):  # closed to us now; no record is damaged by that
             return None
         except OSError as error:
             raise Corrupt(f"it cannot be read: {why(error)}") from None
@@ -210,8 +216,12 @@ class Store:
     def apply(self, batch: Iterable[Step]) -> Outcome:
         """Does a batch in order. What goes wrong is told, and the rest is tried all the same."""
         outcome, root = Outcome(), self._root
-        if root is None or self.lost():
-            outcome.lost = True
+        try:
+            outcome.lost = self.lost()
+        except Unusable as error:
+            outcome.error = str(error)
+            outcome.failed += [placed for step in batch if isinstance(step, Append) for placed in step.placed]
+        if root is None or outcome.lost or outcome.error:
             return outcome
         for step in batch:
             try:

@@ -260,12 +260,12 @@ class DiskTier:
 
     async def _try_again(self) -> None:
         """After a failed write: all we know is still true if the directory is still the same."""
-        if not self._known or await self._carrier.lost():
-            if self._known:
-                self._forget()
-            await self._connect()
-            return
         try:
+            if not self._known or await self._carrier.lost():
+                if self._known:
+                    self._forget()
+                await self._connect()
+                return
             await self._carrier.probe()
         except Unusable as error:
             self._break(str(error))

@@ -22,6 +22,21 @@ def await_proxy(plane: Plane, *, patience: float = 10.0) -> None:
         time.sleep(0.05)
 
 
+def name_of(plane: Plane, served: str) -> str:
+    """What to send as `model` to a server: its name, or where it may have any (``*``), the first one that it lists.
+
+    Raises:
+        LlmpodError: our own proxy cannot be reached, or lists none.
+    """
+    if served != "*":
+        return served
+    status, text = _request(plane, "GET", "/v1/models", None)
+    try:
+        return str(json.loads(text)["data"][0]["id"])
+    except (ValueError, LookupError, TypeError):
+        raise LlmpodError(f"The list of models was answered with {status}: {text[:300]!r}") from None
+
+
 def ask(plane: Plane, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """POST JSON to our own proxy and return its JSON answer.
 

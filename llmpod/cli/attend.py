@@ -85,8 +85,9 @@ def _pause(loaded: Config, state: State) -> float | None:
     now = time.time() + state.clock_offset
     due = list[float]()
     for name, record in state.records.items():
-        if name in loaded.models and record.phase in _ON_ITS_WAY:
-            configured = loaded.models[name].poll_interval_seconds
+        known = name in loaded.models or record.phase is Phase.TERMINATING  # one that was removed goes, too
+        if known and record.phase in _ON_ITS_WAY:
+            configured = loaded.models.get(name, loaded.common).poll_interval_seconds
             due.append(max(configured, WATCHED_SECONDS) if _is_watched(record) else configured)
         elif record.next_try_at and not record.down_reason and record.next_try_at - now < SOON_SECONDS:
             due.append(max(0.0, record.next_try_at - now))

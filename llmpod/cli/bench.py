@@ -1,19 +1,23 @@
 """Not a load test: the command ``bench`` times one long answer and compares it with earlier ones of the same machine.
 
-History is ``bench.jsonl`` beside the state, one line a run. Starts are those that passes have measured.
+With ``--starts`` it stops and starts the model first (bench_starts.py). History is ``bench.jsonl`` beside the state,
+one line a run.
 """
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from llmpod.cli.ask import await_proxy, name_of
 from llmpod.cli.bench_run import Run, run_once
+from llmpod.cli.bench_starts import COLD, WARM, agree, restarted, start_seconds, starts
 from llmpod.cli.command import Command, Invocation, json_flag
 from llmpod.cli.show import duration
+from llmpod.cli.switch import named
 from llmpod.cli.wiring import Plane
 from llmpod.errors import ModelNotReady, StateError
 from llmpod.lifecycle import files
@@ -25,25 +29,29 @@ _FIGURES = (
     ("tokens_per_second", "tokens a second", "{:.1f}"),
     ("first_token_seconds", "first token", "{:.3f} s"),
     ("seconds", "whole answer", "{:.1f} s"),
-    ("start_seconds", "start", "{:.1f} s"),
+    ("start_seconds", "this start", "{:.1f} s"),
+    ("cold_start_seconds", "cold start", "{:.1f} s"),
+    ("warm_start_seconds", "warm start", "{:.1f} s"),
 )
+_LONG_SECONDS = 60.0
 
 
 def run(call: Invocation) -> int:
     """Print the figures and what they were before.
 
     Raises:
-        ModelNotReady: nothing runs that could be timed; a bench starts nothing.
+        ModelNotReady: nothing runs that could be timed; without `--starts` a bench starts nothing.
         LlmpodError: there is no whole answer.
     """
-    with call.plane(offline=True) as plane:
-        state = plane.store.load()
-        name, record = next(
-            ((name, r) for name, r in state.records.items() if r.phase is Phase.READY), ("", Record())
-        )
-        if not name:
-            raise ModelNotReady("No model is ready.", hint="`up` starts one; a bench starts nothing.")
-        now = _document(plane, record, run_once(plane, record.served_name, call.options.tokens))
+    with call.plane(offline=not call.options.starts) as plane:
+        name = _chosen(call, plane)
+        with _started(call, plane, name) as timed:
+            record = plane.store.load().record(name)
+            if record.phase is not Phase.READY:
+                raise ModelNotReady(f"{name} is not ready.", hint="`up` starts it, or `bench --starts`.")
+            await_proxy(plane)
+            measured = run_once(plane, name_of(plane, record.served_name), call.options.tokens)
+        now = {**_document(plane, name, record, measured), **timed}
         before = earlier(plane.store.directory / FILE_NAME, now)
         _keep(call, plane.store.directory / FILE_NAME, now)
     comparison = compared(now, before)
@@ -54,12 +62,36 @@ def run(call: Invocation) -> int:
     return 0
 
 
-def _document(plane: Plane, record: Record, measured: Run) -> dict[str, Any]:
+def _chosen(call: Invocation, plane: Plane) -> str:
+    """The model that is meant: the one that is named, else one that is ready, else the default one to be started."""
+    if call.options.model:
+        return named(plane.config, call.options.model)
+    records = plane.store.load().records
+    ready = next((n for n in plane.config.models if n in records and records[n].phase is Phase.READY), "")
+    if not ready and not call.options.starts:
+        raise ModelNotReady("No model is ready.", hint="`up` starts one; a bench starts nothing.")
+    return ready or plane.config.default
+
+
+@contextmanager
+def _started(call: Invocation, plane: Plane, name: str) -> Iterator[Mapping[str, float | None]]:
+    """The start times, as the history has them; without `--starts` nothing is stopped or started."""
+    found = dict[str, float | None]({f"{kind}_start_seconds": None for kind in (COLD, WARM)})
+    if not call.options.starts:
+        yield found
+        return
+    planned = starts(plane, name, call.environ)
+    agree(call, plane, name, planned)
+    with restarted(call, plane, name, planned) as seconds:
+        yield found | {f"{kind}_start_seconds": taken for kind, taken in seconds.items()}
+
+
+def _document(plane: Plane, name: str, record: Record, measured: Run) -> dict[str, Any]:
     """A line of the history."""
     rate = measured.tokens_per_second
     return {
         "at": round(plane.clock(), 1),
-        "backend": plane.config.common.backend,
+        "backend": plane.config.models[name].backend,
         "model": record.model,
         "gpu": record.gpu,
         "tokens": measured.tokens,
@@ -67,15 +99,8 @@ def _document(plane: Plane, record: Record, measured: Run) -> dict[str, Any]:
         "seconds": round(measured.seconds, 4),
         "first_token_seconds": round(measured.first_token_seconds, 4),
         "tokens_per_second": round(rate, 2) if rate is not None else None,
-        "start_seconds": _start(record),
+        "start_seconds": start_seconds(record),
     }
-
-
-def _start(record: Record) -> float | None:
-    """How long this machine took from its creation to its first answer."""
-    if record.created_at is None or record.ready_at is None:
-        return None
-    return round(record.ready_at - record.created_at, 1)
 
 
 def earlier(path: Path, now: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -101,7 +126,7 @@ def compared(
     result = {}
     for key, _, _ in _FIGURES:
         values = [value for run in before if isinstance(value := run.get(key), int | float)]
-        usual, value = (median(values) if values else None), now[key]
+        usual, value = (median(values) if values else None), now.get(key)
         change = 100 * (value - usual) / usual if usual and value is not None else None
         result[key] = {"now": value, "before": usual, "change_percent": change}
     return result
@@ -121,7 +146,8 @@ def _print(call: Invocation, now: Mapping[str, Any], comparison: Mapping[str, An
         figure = comparison[key]
         if figure["now"] is None:
             continue
-        shown = duration(figure["now"]) if key == "start_seconds" else form.format(figure["now"])
+        long = key.endswith("start_seconds") and figure["now"] >= _LONG_SECONDS
+        shown = duration(figure["now"]) if long else form.format(figure["now"])
         past = ""
         if figure["change_percent"] is not None:
             past = f"   before {form.format(figure['before'])}, {figure['change_percent']:+.0f} %"
@@ -138,6 +164,11 @@ def _tokens(text: str) -> int:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     json_flag(parser)
+    parser.add_argument("model", nargs="?", help="of several: its name in `models`, or an alias")
+    parser.add_argument(
+        "--starts", action="store_true", help="stop and start the model first, and time that, cold and warm"
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask where a start costs money")
     parser.add_argument(
         "--tokens", type=_tokens, default=1000, metavar="N", help="length of the answer (default: 1000)"
     )

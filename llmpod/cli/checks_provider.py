@@ -16,6 +16,7 @@ from llmpod.errors import (
     RetiredApi,
 )
 from llmpod.lifecycle import match
+from llmpod.lifecycle.nouns import things_of
 from llmpod.lifecycle.state import State
 from llmpod.model import Listing
 from llmpod.secret import Secret
@@ -95,9 +96,9 @@ def _clock(listing: Listing, now: float) -> Check:
 
 def _pods(site: Site, listing: Listing) -> Check:
     """A count only: what is wrong with a pod is for ``status``, what to do about it for the pass."""
-    total = len(listing.instances)
+    total, label = len(listing.instances), things_of(site.config.common.backend)
     if site.store is None:
-        return ok("pods", f"{total} in the account")
+        return ok(label, f"{total} in all")
     marks = site.store.marks(site.state or State())
     ours = sum(match.made_by(marks, instance) for instance in listing.instances)
-    return ok("pods", f"{ours} of this installation, {total - ours} of others")
+    return ok(label, f"{ours} of this installation, {total - ours} of others")

@@ -20,6 +20,7 @@ from llmpod.cli.wiring import HOME
 from llmpod.config import reached_at
 from llmpod.errors import StateError
 from llmpod.identity import process_id
+from llmpod.lifecycle.nouns import thing_of
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.ports import listener
 from llmpod.lifecycle.supervision import read_notes
@@ -135,7 +136,9 @@ def last_pass(site: Site, *, scheduled: bool) -> Check:
     if site.state.last_pass is None:
         return ok("passes", "none yet")
     age = site.clock() - site.state.last_pass
-    text = f"the last one was {duration(age)} ago" + (f"; {len(up)} pod(s) up" if up else "")
+    text = f"the last one was {duration(age)} ago" + (
+        f"; {len(up)} {thing_of(site.config.common.backend)}(s) up" if up else ""
+    )
     if age <= LATE_SECONDS:
         return ok("passes", text)
     if up:

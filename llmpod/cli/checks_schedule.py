@@ -10,6 +10,7 @@ from llmpod.cli.checks_files import log_file
 from llmpod.cli.scheduled import Installed, look, passwd_home
 from llmpod.errors import LlmpodError
 from llmpod.lifecycle.crontab import Entry
+from llmpod.lifecycle.nouns import thing_of
 from llmpod.lifecycle.units import UserUnits
 
 _DAEMONS = frozenset({"cron", "crond", "fcron"})
@@ -31,7 +32,8 @@ def schedule(site: Site, found: Installed | LlmpodError) -> Iterator[Check]:
         yield problem("schedule", found.message, found.hint)
         return
     if not found.entries and not found.units:
-        text = "nothing runs passes: no pod is watched, and only the pod itself ends it"
+        called = thing_of(site.config.common.backend)
+        text = f"nothing runs passes: no {called} is watched, and only the {called} itself ends it"
         yield warning("schedule", text, site.manage("schedule install cron"))
         return
     yield _what(site, found)

@@ -33,7 +33,7 @@ def run(call: Invocation) -> int:
     key = _key(call)
     with call.plane(offline=not isinstance(key, Secret)) as plane:
         state, problem = _state(plane)
-        outside = Outside(at=plane.now(state), saved=_spared(plane))
+        outside = Outside(at=plane.now(state), saved=_spared(plane), bills=plane.config.common.is_billed)
         if isinstance(key, Secret):
             outside = _asked(plane, key, outside)
         else:

@@ -14,6 +14,7 @@ from llmpod.config import PodConfig
 from llmpod.lifecycle.book import Book, Entry
 from llmpod.lifecycle.exposure import unexplained, worst_case
 from llmpod.lifecycle.money import Allowance, allowance
+from llmpod.lifecycle.records import end_of
 from llmpod.lifecycle.spending import assumed, by_day, by_model, day_of, month_of, spent
 from llmpod.model import Instance, Record
 
@@ -22,7 +23,10 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What others than our own files say; None is unknown, for the reason beside it. ``at`` is the time."""
+    """What others than our own files say; None is unknown, for the reason beside it. ``at`` is the time.
+
+    ``bills``: whether RunPod charges for anything here.
+    """
 
     at: float
     saved: Saved
@@ -30,6 +34,7 @@ class Outside:
     no_list: str = ""
     charges: tuple[Charge, ...] | None = None
     no_bill: str = ""
+    bills: bool = True
     balance: Balance = field(default_factory=Balance)
 
 
@@ -105,7 +110,7 @@ def _live(entry: Entry, records: Iterable[Record], now: float) -> Figures:
         "usd_per_hour": entry.usd_per_hour,
         "since": entry.opened_at,
         "usd": None if so_far.unknown_hours else so_far.usd,
-        "deadline": record.deadline if record else entry.until,
+        "deadline": end_of(record) if record else entry.until,
     }
 
 
@@ -160,6 +165,7 @@ def _billed(entries: Sequence[Entry], outside: Outside, now: float) -> Figures:
     own = {entry.pod: spent([entry], since, until) for entry in entries}
     own_usd = sum(sum_.usd for sum_ in own.values())
     found: Figures = {"since": since, "until": until, "own_usd": own_usd, "why": outside.no_bill}
+    found["applies"] = outside.bills
     if outside.charges is None:
         return {**found, "usd": None, "difference_usd": None, "others_usd": None, "pods": None}
     bill = charged(tuple(charge for charge in outside.charges if charge.at < until), since)

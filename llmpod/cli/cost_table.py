@@ -38,9 +38,11 @@ def _lines(document: Figures) -> Iterator[tuple[str, str]]:
     limits = {limit["kind"]: limit for limit in (document["budget"] or {"limits": ()})["limits"]}
     yield "today", _spent(document["day"], limits.get("per_day"))
     yield "this month", _spent(document["month"], limits.get("per_month"))
-    yield "worst case", _worst_case(document["worst_case"])
+    yield "worst case", _worst_case(document["worst_case"], runs=bool(document["live"]))
     yield "budget", _budget(document["budget"])
     yield "cache", _cache(document["cache"])
+    if not document["billed"]["applies"]:
+        return
     yield "RunPod's bill", _billed(document["billed"])
     yield "account", _account(document["account"])
     stray = document["unexplained"]["stray_usd_per_hour"]
@@ -59,11 +61,11 @@ def _unknown(hours: float) -> str:
     return f" and {hours:.1f} h of pods whose price nobody knows" if hours else ""
 
 
-def _worst_case(worst: Figures) -> str:
+def _worst_case(worst: Figures, *, runs: bool) -> str:
     if worst["unknown"]:
         return f"unknown: no price or deadline of {', '.join(worst['unknown'])}"
     if worst["until"] is None:
-        return "nothing runs"
+        return "what runs is free, and has no end" if runs else "nothing runs"
     return f"{dollars(worst['usd'])} more until {moment(worst['until'])}"
 
 

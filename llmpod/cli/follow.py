@@ -19,7 +19,7 @@ from llmpod.model import Instance, Phase, Record, Want
 LOCK_SECONDS = 90.0
 _STEPS: dict[Phase, str] = {
     Phase.INTENT: "asking for a machine",
-    Phase.UNKNOWN: "looking for a pod whose creation got no clear answer",
+    Phase.UNKNOWN: "looking for what a creation without a clear answer may have made",
     Phase.CREATED: "created",
     Phase.BOOTING: "container up",
     Phase.LOADING: "server answering, model loading",

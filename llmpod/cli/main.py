@@ -19,12 +19,13 @@ from llmpod.cli import logfile, passes
 from llmpod.cli.command import DEFAULT_CONFIG, WHOLE_LINES, Invocation
 from llmpod.cli.commands import NAMES, commands
 from llmpod.cli.veiled import veiled
+from llmpod.config.cmdline import Parser
 from llmpod.errors import LlmpodError
 from llmpod.nocore import leave_no_core
 from llmpod.veil import Veil
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     """Says which command was probably meant."""
 
     def error(self, message: str) -> NoReturn:

@@ -7,24 +7,22 @@ run left behind is ended by the next one on that port.
 
 import argparse
 import json
-import os
 import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 
 from llmpod import config as configuration
+from llmpod.cli import room as rooms
 from llmpod.cli.command import port
-from llmpod.cli.endings import Endings
-from llmpod.cli.follow import Follower
+from llmpod.cli.endings import Endings, Teller
+from llmpod.cli.heir import heir
 from llmpod.cli.proxyenv import on_demand_environ
-from llmpod.cli.wiring import Plane, open_plane
 from llmpod.config import (
     KEYS_FILE,
     CallerKey,
@@ -35,19 +33,19 @@ from llmpod.config import (
     proxy_settings,
     written,
 )
+from llmpod.config.cmdline import Parser
 from llmpod.config.names import names_of_command
-from llmpod.errors import Busy, LlmpodError
+from llmpod.errors import LlmpodError
 from llmpod.lifecycle import files
-from llmpod.model import Direction
 
 DEFAULT_PORT: Final = 8100
-GONE_SECONDS: Final = 60.0
+USAGE: Final = 2  # as for every wrong command line
 # options of model servers that say what they serve: vLLM, SGLang, llama.cpp, transformers
 _NAMES: Final = ("--served-model-name", "--alias", "--model", "--model-path", "--hf-repo", "-hf", "-m")
 # all of the environment but the cloud's keys, our own settings, and names that no shell would take
 _SHARED: Final = re.compile(r"(?!RUNPOD_|LLMPOD_)[A-Za-z_][A-Za-z0-9_]*")
 _MODEL: Final = re.compile(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?")
-Serve = Callable[[Callable[[], ProxySettings]], int]
+Serve = Callable[[Callable[[], ProxySettings], Callable[[], None]], int]
 
 
 def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
@@ -56,7 +54,7 @@ def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
     Args:
         argv: the words after the program's name; one of them is ``--``.
         home: the program's directory.
-        serve: runs the proxy until it is told to stop, by the settings that it is given a way to read.
+        serve: runs the proxy until it is told to stop, by the settings that it is given a way to read; it says when.
     """
     at = list(argv).index("--")
     options, command = _parser().parse_args(argv[:at]), list(argv[at + 1 :])
@@ -64,22 +62,35 @@ def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
         _parser().error("what is to be started? Write the command after `--`.")
     if options.use_slurm and not (options.loopback_user and options.loopback_host):
         _parser().error("--use-slurm needs --loopback-user and --loopback-host, for the tunnel back to here.")
-    environ = configuration.environment()
+    environ, console = configuration.environment(), Console(stderr=True, soft_wrap=True)
+    if missing := _missing(options, command, environ):
+        sys.stderr.write(f"{missing}\n")
+        return USAGE
     try:
-        with _room(home, options.port) as room:
-            return _run(room, options, command, environ=environ, serve=serve)
+        with rooms.room(home, options.port, console) as room:
+            if room.exists():
+                rooms.end_leftovers(room, environ, console)
+            config = _furnished(room, options, command, environ)
+            names, say = names_of_command(command), _Course(console)
+
+            def read() -> ProxySettings:
+                return _settings(config, options, environ, names)
+
+            with heir(config.path, rooms.lock_of(room), environ):
+                return _serve(lambda: serve(read, say.stopping), config, environ, say=say)
     except LlmpodError as e:
         sys.stderr.write(f"{e}\n")
         return e.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="proxy_fastapi.py",
         usage="proxy_fastapi.py [options] -- COMMAND…",
         description="Start COMMAND with the first /v1 request, stop it when it is idle, start it again when needed."
         " COMMAND gets --host and --port, or {host} and {port} are filled in.",
     )
+    parser.stray = "COMMAND and all of its own options stand after `--`"
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=_port_or_any, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}")
     parser.add_argument(
@@ -104,42 +115,62 @@ def _port_or_any(text: str) -> int:
     return 0 if text == "0" else port(text)
 
 
-@contextmanager
-def _room(home: Path, number: int) -> Iterator[Path]:
-    """The private directory, which is this run's alone and gone afterwards.
+def _missing(options: argparse.Namespace, command: Sequence[str], environ: Mapping[str, str]) -> str:
+    """What to say of a program that is not there, so that nobody waits for a start to learn it; else nothing."""
+    program = "sbatch" if options.use_slurm else command[0]  # the job's own is the node's business
+    if shutil.which(program, path=environ.get("PATH")):
+        return ""
+    if "/" in program:
+        there = Path(program).exists()
+        return f"{program} {'is no program that you may execute' if there else 'does not exist'}. Nothing was started."
+    if options.use_slurm:
+        return "There is no `sbatch` in your PATH: is this a login node of the cluster? Nothing was started."
+    return (
+        f"There is no program {program!r} in your PATH. Nothing was started. Activate the environment in which it is"
+        f" installed, or write its whole path, such as /home/me/venv/bin/{program}."
+    )
 
-    Raises:
-        Busy: another run has this port.
-    """
-    above = files.private_dir(home / ".llmpod")
-    room = above / f"on-demand-{number or f'p{os.getpid()}'}"
-    lock = above / f"{room.name}.lock"
+
+class _Course:
+    """What a run says once it was told to end."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._say = Teller(console)
+        self._told = False
+
+    def stopping(self) -> None:
+        self._told = True
+        self._say("\nstopping: answers under way get a few seconds; Ctrl-C again cuts them")
+
+    def ending(self, endings: Endings) -> None:
+        endings.arm()
+        if self._told:
+            self._say("ending the model server, if one runs; Ctrl-C again does not wait for it")
+
+    def ended(self, *, gone: bool) -> None:
+        if self._told and gone:
+            self._say("nothing is left running")
+
+
+def _serve(serve: Callable[[], int], config: Config, environ: Mapping[str, str], *, say: _Course) -> int:
+    """Serve until told to stop, and leave nothing behind."""
     try:
-        with files.locked(lock):
-            yield room
-            shutil.rmtree(room, ignore_errors=True)
-            if not number:  # nobody else will ever want this name
-                lock.unlink(missing_ok=True)
-    except Busy:
-        raise Busy(f"Another one runs on port {number} already.", hint="Choose another --port.") from None
+        return serve()
+    finally:
+        endings = Endings()
+        endings.disarm()  # until the model's end is ordered nothing interrupts
+        say.ended(gone=rooms.end(config, environ, say.console, armed=lambda: say.ending(endings)))
 
 
-def _run(
-    room: Path, options: argparse.Namespace, command: list[str], *, environ: Mapping[str, str], serve: Serve
-) -> int:
-    console = Console(stderr=True, soft_wrap=True)
-    if room.exists():
-        _end_leftovers(room, environ, console)
+def _furnished(
+    room: Path, options: argparse.Namespace, command: list[str], environ: Mapping[str, str]
+) -> Config:
+    """The room with its configuration."""
     files.private_dir(room)
     path = room / "pod_config.json"
     files.write_atomic(path, json.dumps(_document(options, command, environ)))
-    config = configuration.load(path, environ)
-    try:
-        names = names_of_command(command)
-        return serve(lambda: _settings(config, options, environ, names))
-    finally:
-        Endings().disarm()  # from here on nothing interrupts the cleaning up
-        _end(config, environ, console)
+    return configuration.load(path, environ)
 
 
 def _document(
@@ -187,33 +218,6 @@ def _settings(
         values |= {"LLMPOD_AUTH": "keys", "LLMPOD_KEYS_FILE": str(keys)}
     words = ["--port", str(options.port), "--log-level", options.log_level]
     return proxy_settings([*words, *(("--host", options.host) if options.host else ())], values)
-
-
-def _end_leftovers(room: Path, environ: Mapping[str, str], console: Console) -> None:
-    """End what a killed run left; it is known by that run's own directory."""
-    with suppress(LlmpodError):
-        _end(configuration.load(room / "pod_config.json", environ), environ, console)
-    shutil.rmtree(room, ignore_errors=True)
-
-
-def _end(config: Config, environ: Mapping[str, str], console: Console) -> None:
-    """Order the model down and see it gone; whatever fails is said, for it may still run."""
-    key = configuration.provider_key(config.common.backend, environ)
-    try:
-        with open_plane(config, key, environ=environ, with_proxy=False) as plane:
-            gone = _gone(plane)
-    except LlmpodError as e:
-        console.print(f"The model server may still run: {e}", highlight=False, markup=False)
-        return
-    if not gone:
-        console.print(
-            f"The model server may still run; its files are in {config.directory}.", highlight=False
-        )
-
-
-def _gone(plane: Plane) -> bool:
-    forced = plane.order(Direction.DOWN, by="on demand", reason="the proxy was ended", proxy=False)
-    return Follower(plane, Console(quiet=True)).until_gone(limit_seconds=GONE_SECONDS, forced=forced)
 
 
 def model_of(command: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from llmpod.config import Config
 from llmpod.errors import BadCredentials, Busy, Declined, ProviderError, RetiredApi, StateError
 from llmpod.lifecycle import match
 from llmpod.lifecycle.ledger import FILE_NAME, Ledger
+from llmpod.lifecycle.nouns import thing_of, things_of
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import ended
 from llmpod.lifecycle.state import State
@@ -113,10 +114,13 @@ def panic(call: Invocation) -> int:
     finally:
         backend.close()
     if not gone:
-        call.say("Pods are left. Run it again, or end them at https://console.runpod.io/pods.")
+        by_hand = ", or end them at https://console.runpod.io/pods" if loaded.common.is_billed else ""
+        call.say(f"Some {things_of(loaded.common.backend)} are left. Run it again{by_hand}.")
         return 75
     whose = "of any llmpod installation" if every else "of this installation"
-    call.say(f"{len(sweep.ended)} terminated; no pod {whose} is listed any more")
+    call.say(
+        f"{len(sweep.ended)} terminated; no {thing_of(loaded.common.backend)} {whose} is listed any more"
+    )
     if sweep.others:
         names = ", ".join(sweep.others[:5])
         call.say(f"Of other llmpod installations: {names}. `panic --every-installation` ends these too.")
@@ -196,7 +200,7 @@ def _forget(store: Store, state: State) -> None:
 def _agree(call: Invocation) -> None:
     if call.options.yes:
         return
-    call.say("This ends the pods of EVERY llmpod installation in this RunPod account.")
+    call.say("This ends what EVERY llmpod installation has started, in this account or on this machine.")
     try:
         answer = input("Type yes: ")
     except EOFError:
@@ -209,14 +213,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--every-installation",
         action="store_true",
-        help="also the pods of other llmpod installations in this account",
+        help="also what other llmpod installations have started in this account or on this machine",
     )
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
 COMMAND = Command(
     "panic",
-    "terminate every pod of this installation now, with no state file, lock or question",
+    "terminate all that this installation has started now, with no state file, lock or question",
     panic,
     _arguments,
 )

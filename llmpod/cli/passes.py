@@ -19,6 +19,7 @@ from llmpod.errors import BadCredentials, Busy, ConfigError, LlmpodError, NoMone
 from llmpod.lifecycle import match
 from llmpod.lifecycle.decide import Act
 from llmpod.lifecycle.money import dollars, rate
+from llmpod.lifecycle.nouns import thing, thing_of
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import SUSPECT_SECONDS
 from llmpod.lifecycle.report import Report
@@ -121,8 +122,11 @@ def plan(call: Invocation) -> int:
     with call.plane() as plane:
         without = print_plans(plane, call.console, keep=False, verbose=call.verbose)
         for model, step, seen in plane.reconciler().preview():
-            there = f" (pod {seen.id}, {dollars(seen.usd_per_hour)}/h)" if seen else ""
+            called = thing_of(plane.config.models[model].backend)
+            there = f" ({called} {seen.id}, {dollars(seen.usd_per_hour)}/h)" if seen else ""
             would = f"would {step.act.name.lower()}{there}: {step.why}"
+            if step.act is Act.CREATE:
+                plane.check(model)
             if step.act is Act.CREATE and model in without:
                 would = f"would start nothing ({step.why}): no GPU can be taken, for the reasons above"
             call.say(f"{model}: {would}")
@@ -144,13 +148,13 @@ def _end(call: Invocation, *, everything: bool) -> int:
         follower = Follower(plane, call.console, verbose=call.verbose)
         if follower.until_gone(limit_seconds=SHUTDOWN_SECONDS, forced=forced):
             stopped = ", the proxy is stopped" if everything and plane.proxy else ""
-            call.say(f"down: no pod of this installation exists{stopped}")
+            call.say(f"down: no {thing_of(loaded.common.backend)} of this installation exists{stopped}")
             others = [pod.name for pod in follower.foreign if match.of_any_installation(pod)]
             if others:
                 call.say(f"Of other llmpod installations, left alone: {', '.join(others[:5])}")
             _warn_of_suspects(plane, call)
             return 0
-    call.say("The order stands, but the pod's end is not confirmed yet. Run the command again.")
+    call.say("The order stands, but its end is not confirmed yet. Run the command again.")
     return 75
 
 
@@ -172,7 +176,7 @@ def _running(plane: Plane) -> str:
     except StateError:
         records = []
     pods = ", ".join(
-        f"pod {r.instance_id} ({rate(r.usd_per_hour)} until {show.moment(r.switch_at or r.deadline)})"
+        f"{thing(r)} {r.instance_id} ({rate(r.usd_per_hour)} until {show.moment(r.switch_at or r.deadline)})"
         for r in records
     )
     return f"{pods} goes on" if pods else "nothing is known to run"
@@ -256,7 +260,7 @@ def _summary(plane: Plane, report: Report) -> str:
     except StateError:  # the report says so already
         records = {}
     states = [
-        f"{name} {r.phase}" + (f" on {r.instance_id}{show.until(r, plane.clock())}" if r.instance_id else "")
+        f"{name} {r.phase}" + (f" on {r.instance_id}{show.until(r)}" if r.instance_id else "")
         for name, r in records.items()
     ]
     last = str(report.error) if report.error else "; ".join(report.lines[-2:])
@@ -275,7 +279,7 @@ PASS = Command(
 )
 UP = Command("up", "order the model up, for a new run, and follow its start", up, _models)
 DOWN = Command(
-    "down", "order the model down and see the pod gone; the proxy goes on serving its cache", down, _models
+    "down", "order the model down and see it gone; the proxy goes on serving its cache", down, _models
 )
 STATUS = Command("status", "what runs, why, until when, at what cost", status, json_flag)
 PLAN = Command("plan", "the priced candidates and what a pass would do", plan)

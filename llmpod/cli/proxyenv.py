@@ -87,6 +87,7 @@ def demand_of(config: Config) -> dict[str, Demand]:
             config.group_of(name),
             model.priority,
             model.preload,
+            model.wake_on_request or not model.is_billed,
         )
         for name, model in config.models.items()
         if model.on_request

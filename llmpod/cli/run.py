@@ -17,7 +17,7 @@ from rich.console import Console
 
 from llmpod import config as configuration
 from llmpod.cli import demos
-from llmpod.cli.ask import ask, await_proxy
+from llmpod.cli.ask import ask, await_proxy, name_of
 from llmpod.cli.command import Command, Invocation, port
 from llmpod.cli.endings import Endings, Stop, Teller
 from llmpod.cli.follow import LOCK_SECONDS, Follower
@@ -25,6 +25,7 @@ from llmpod.cli.plan import print_plans
 from llmpod.cli.wiring import Plane, open_plane, with_port
 from llmpod.config import Config
 from llmpod.errors import Busy, ConfigError, Declined, LlmpodError, ModelNotReady
+from llmpod.lifecycle.nouns import thing_of
 from llmpod.model import Direction, Phase
 from llmpod.secret import Secret
 from llmpod.sim.launch import Simulator
@@ -186,10 +187,11 @@ def _serve(plane: Plane, options: Options, console: Console) -> int:
     return _watch(plane, options, console)
 
 
-def _first_answer(plane: Plane, model: str, console: Console) -> None:
+def _first_answer(plane: Plane, served: str, console: Console) -> None:
     """The proof of the whole chain: one question through the proxy, as a client would ask it."""
-    body = {"model": model, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 200}
     await_proxy(plane)
+    model = name_of(plane, served)
+    body = {"model": model, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 200}
     document = ask(plane, "/v1/chat/completions", body)
     message = document["choices"][0]["message"]
     console.print("[green]ready, here is your first answer[/green]", highlight=False)
@@ -207,7 +209,7 @@ def _explain(plane: Plane, console: Console) -> None:
         f"\nPoint your editor or SDK at   [bold]{proxy.url}/v1[/bold]   (any API key)\n"
         f"Live page                     {proxy.url}/dashboard\n"
         f"Log                           {plane.store.log_file}\n"
-        "Ctrl-C stops the proxy and terminates the pod.",
+        "Ctrl-C stops the proxy and the model.",
         highlight=False,
     )
 
@@ -244,7 +246,7 @@ def _clean_up(plane: Plane, options: Options, console: Console, *, endings: Endi
     """
     forced = plane.order(Direction.DOWN, by="run", reason="`run` was ended", proxy=True)
     say = Teller(console)
-    say("\nstopping: terminating the pod and the proxy …")
+    say(f"\nstopping: terminating the {thing_of(plane.config.common.backend)} and the proxy …")
     endings.arm()
     gone = False
     with suppress(Stop, LlmpodError):
@@ -254,4 +256,6 @@ def _clean_up(plane: Plane, options: Options, console: Console, *, endings: Endi
     if gone:
         say("nothing is left running")
         return
-    say("A pod may still exist and cost money. Run `python3 manage_pod.py --shutdown` until nothing is left.")
+    thing = thing_of(plane.config.common.backend)
+    costs = " and cost money" if plane.config.common.is_billed else ""
+    say(f"A {thing} may still exist{costs}. Run `python3 manage_pod.py --shutdown` until nothing is left.")

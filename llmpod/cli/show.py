@@ -15,9 +15,9 @@ from llmpod.errors import StateError
 from llmpod.identity import process_id
 from llmpod.lifecycle.decide import MIN_RUN_SECONDS
 from llmpod.lifecycle.money import dollars
+from llmpod.lifecycle.nouns import thing
 from llmpod.lifecycle.orders import PROXY
-from llmpod.lifecycle.records import SUSPECT_SECONDS
-from llmpod.lifecycle.share import FAR_SECONDS
+from llmpod.lifecycle.records import SUSPECT_SECONDS, end_of
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.supervision import Notes, read_notes
 from llmpod.model import Phase, Record, Want
@@ -44,10 +44,10 @@ def moment(at: float | None) -> str:
     return when.strftime("%H:%M:%S" if when.date() == today else "%Y-%m-%d %H:%M")
 
 
-def until(record: Record, now: float) -> str:
-    """``, until 18:05:00``; nothing where a run has no end worth mentioning."""
-    far = record.deadline is not None and record.deadline - now >= FAR_SECONDS
-    return "" if far else f", until {moment(record.deadline)}"
+def until(record: Record) -> str:
+    """``, until 18:05:00``; nothing where nothing limits the run."""
+    end = end_of(record)
+    return "" if end is None else f", until {moment(end)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +138,9 @@ def _load(plane: Plane, record: Record) -> dict[str, Any] | None:
 
 def _end_of_run(record: Record) -> float | None:
     """The pod's own switch may come before the order's end, when that is too near for another pod."""
-    if record.deadline is None or record.switch_at is None or record.instance_id is None:
-        return record.deadline
-    near = record.deadline - record.switch_at < MIN_RUN_SECONDS
-    return min(record.deadline, record.switch_at) if near else record.deadline
+    if (end := end_of(record)) is None or record.switch_at is None or record.instance_id is None:
+        return end
+    return min(end, record.switch_at) if end - record.switch_at < MIN_RUN_SECONDS else end
 
 
 def _model_document(record: Record, want: Want | None, now: float) -> dict[str, Any]:
@@ -149,6 +148,7 @@ def _model_document(record: Record, want: Want | None, now: float) -> dict[str, 
     return {
         "phase": record.phase.value,
         "model": record.model,
+        "thing": thing(record),
         "pod_id": record.instance_id,
         "pod_name": record.name or None,
         "gpu": record.gpu or None,
@@ -160,7 +160,7 @@ def _model_document(record: Record, want: Want | None, now: float) -> dict[str, 
         "worst_case_usd": cost.worst_case,
         "attempts": record.attempts,
         "next_try_at": record.next_try_at,
-        "switch_at": record.switch_at if record.instance_id else None,
+        "switch_at": record.switch_at if record.instance_id and end_of(record) is not None else None,
         "possible_orphans": [name for name, at in record.suspects if now - at < SUSPECT_SECONDS],
         "error": record.error,
         "order": {**asdict(want), "direction": want.direction.value} if want else None,
@@ -205,7 +205,7 @@ def _print_model(console: Console, name: str, model: dict[str, Any], now: float)
     line = f"{name}  {model['phase']}  {model['model']}  ({why})"
     console.print(line, style="bold", highlight=False, markup=False)
     if model["pod_id"]:
-        pod = f"pod      {model['pod_id']} on {model['gpu']}, {dollars(model['usd_per_hour'])}/h"
+        pod = f"{model['thing']:<8} {model['pod_id']} on {model['gpu']}, {dollars(model['usd_per_hour'])}/h"
         console.print(pod, markup=False)
     if load := model["load"]:
         console.print(f"load     {load['said']} ({duration(now - load['at'])} ago)", highlight=False)
@@ -213,20 +213,21 @@ def _print_model(console: Console, name: str, model: dict[str, Any], now: float)
         console.print(
             f"cost     {dollars(model['spent_usd'])} so far, at most {dollars(model['worst_case_usd'])}"
         )
-    limited = bool(model["deadline"]) and model["deadline"] - now < FAR_SECONDS
-    if limited and model["phase"] in ALIVE:
+    if model["deadline"] is not None and model["phase"] in ALIVE:
         left = model["deadline"] - now
         when = f"in {duration(left)}"
         if left <= 0:
             ending = model["phase"] == Phase.TERMINATING
             when = "being ended" if ending else "OVERDUE: no pass has ended it; see `doctor`"
         console.print(f"ends     {moment(model['deadline'])}, {when}")
-    if limited and model["switch_at"] and model["phase"] in ALIVE:
+    if model["switch_at"] and model["phase"] in ALIVE:
         quiet = model["heartbeat_seconds"]
         unless = f", or after {duration(quiet)} without a pass or a request" if quiet else ""
         console.print(f"switch   it ends itself {moment(model['switch_at'])}{unless}", highlight=False)
         if model["deadline"] and model["deadline"] - model["switch_at"] >= MIN_RUN_SECONDS:
-            console.print("         a new pod takes over then for the rest of the run", highlight=False)
+            console.print(
+                f"         a new {model['thing']} takes over then for the rest of the run", highlight=False
+            )
     for orphan in model["possible_orphans"]:
         text = f"watch    {orphan}: not listed, its end not confirmed; it is ended when it shows up"
         console.print(text, highlight=False, markup=False)

@@ -9,6 +9,7 @@ import difflib
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from typing import ClassVar
 
 from llmpod.cli.command import Command, Invocation
 from llmpod.cli.follow import LOCK_SECONDS, Follower
@@ -20,6 +21,12 @@ from llmpod.lifecycle.wish import IDLE, SILENT_SECONDS, latest
 from llmpod.model import Direction, Phase, Usage, Want
 
 POLL_SECONDS = 0.5
+
+
+class NoSuchModel(NotRouted):
+    """The command line names a model that is not configured."""
+
+    exit_code: ClassVar[int] = 2
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +41,7 @@ def switch(call: Invocation) -> int:
     """One model up, the others down; follows it until it is ready.
 
     Raises:
-        NotRouted: there is no such model.
+        NoSuchModel: there is none of that name.
         Busy: the others are at work for longer than we wait.
         LlmpodError: it does not start.
     """
@@ -42,7 +49,7 @@ def switch(call: Invocation) -> int:
         name = named(plane.config, call.options.model)
         others = rivals(plane.config, name)
         if call.options.wait:
-            _await_silence(plane, others, call.options.wait)
+            await_silence(plane, others, call.options.wait)
         _order(plane, name, others)
         follower = Follower(plane, call.console, verbose=call.verbose)
         await_end(plane, others, call.options.wait)
@@ -54,13 +61,14 @@ def switch(call: Invocation) -> int:
 
 
 def named(config: Config, wanted: str) -> str:
-    """The model of that name or alias. Raises NotRouted, with the nearest."""
+    """The model of that name or alias. Raises NoSuchModel, with those that there are."""
     for name, model in config.models.items():
         if wanted in (name, model.hub_id, model.served_model_name, *model.aliases):
             return name
     near = difflib.get_close_matches(wanted, config.models, n=1)
-    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(config.models)}."
-    raise NotRouted(f"There is no model {wanted!r} in the configuration.", hint=hint)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    hint += f"There {'is' if len(config.models) == 1 else 'are'}: {', '.join(config.models)}."
+    raise NoSuchModel(f"There is no model {wanted!r} in the configuration.", hint=hint)
 
 
 def rivals(config: Config, name: str) -> list[str]:
@@ -81,8 +89,8 @@ def _order(plane: Plane, name: str, others: Collection[str]) -> None:
     )
 
 
-def _await_silence(plane: Plane, others: Collection[str], seconds: float) -> None:
-    """Raises Busy: they are at work for longer."""
+def await_silence(plane: Plane, others: Collection[str], seconds: float) -> None:
+    """Wait until nothing of these models is in flight. Raises Busy: they are at work for longer."""
 
     def working() -> list[str]:
         usage, now = plane.store.usage(), plane.clock()

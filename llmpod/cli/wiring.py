@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from llmpod.backends import Backend, Speaking, plain_spec, runpod_spec
+from llmpod.backends import Backend, Checking, Speaking, plain_spec, runpod_spec
 from llmpod.backends.runpod_account import balance
 from llmpod.backends.runpod_logs import tail
 from llmpod.backends.runpod_pod import RunpodPods
@@ -24,6 +24,7 @@ from llmpod.lifecycle.events import EventLog
 from llmpod.lifecycle.lastwords import LastWords
 from llmpod.lifecycle.ledger import FILE_NAME, Ledger
 from llmpod.lifecycle.notify import Notifier
+from llmpod.lifecycle.nouns import thing
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.proxyproc import ProxyProcess
 from llmpod.lifecycle.purse import Purse
@@ -140,6 +141,14 @@ class Plane:
         all_of_them = self.backend.backends if isinstance(self.backend, Several) else [self.backend]
         return next((backend for backend in all_of_them if isinstance(backend, RunpodPods)), None)
 
+    def check(self, model: str) -> None:
+        """Whether a start would be refused on this machine. Raises BadSpec if so."""
+        backend: object = self.backend
+        if isinstance(backend, Several):
+            backend = backend.made_for(model)
+        if isinstance(backend, Checking):
+            backend.check()
+
     @property
     def events(self) -> EventLog:
         """What was worth telling."""
@@ -155,7 +164,7 @@ class Plane:
             return ""
         kept = LastWords.of(self.store.directory, self.store.veil)
         try:
-            kept.keep(record.instance_id, record.error, lines, now=self.clock())
+            kept.keep(f"{thing(record)} {record.instance_id}", record.error, lines, now=self.clock())
         except StateError:
             return ""
         return str(kept.path)

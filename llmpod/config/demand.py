@@ -58,13 +58,17 @@ class DemandKeys(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What the proxy is told of a model that requests start. Times in seconds; ``group``: see the scheduler."""
+    """What the proxy is told of a model that requests start. Times in seconds; ``group``: see the scheduler.
+
+    ``may_wake``: the manager would start it for a request, whatever that costs.
+    """
 
     idle_seconds: float = float(IDLE_SECONDS)
     start_timeout_seconds: float = START_TIMEOUT_SECONDS
     group: str = ""
     priority: int = 0
     preload: bool = False
+    may_wake: bool = True
 
 
 # --- in the environment ------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 import difflib
 import json
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -27,32 +29,60 @@ def explained(error: ValidationError, path: Path, *, of: tuple[str, ...] = ()) -
 
 def _one_mistake(where: str, kind: str, message: str, value: object) -> str:
     if kind == "extra_forbidden":
+        if common := _common_key(where):
+            return f"{where}: `{common}` holds for all models: write it beside `models`, not inside one."
         near = _nearest(where)
         if where.lower() in ("runpod_api_key", "api_key"):
             return f"{where}: the key does not belong into this file; export RUNPOD_API_KEY or use a 0600 key file."
         return f"{where}: unknown key." + (f" Did you mean `{near[0]}`?" if near else "")
+    if kind == "tuple_type" and isinstance(value, str) and not _is_secret(where):
+        return f"{where}: write a list of words, not one text: {json.dumps(_words(value))}."
     message = message.removeprefix("Value error, ")
     if not where:
         return f"{message}."
-    shown = (
-        "***"
-        if "token" in where or where.startswith("notifications")
-        else json.dumps(value, default=str)[:60]
-    )
+    shown = "***" if _is_secret(where) else json.dumps(value, default=str)[:60]
     return f"{where}: {message[0].lower()}{message[1:]} (found {shown})."
+
+
+def _is_secret(where: str) -> bool:
+    return "token" in where or where.startswith("notifications")
+
+
+def _words(text: str) -> list[str]:
+    """A command as a shell would split it; one with an odd quote as a person would."""
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
+
+
+def _common_key(where: str) -> str:
+    """The key of the whole installation that was written, or probably meant, inside one of ``models``; else empty."""
+    head, _, rest = where.partition(".")
+    key = rest.partition(".")[2]
+    if head != "models" or not key or (key not in _own_names() and _like(key, ModelKeys.model_fields)):
+        return ""
+    return next(iter(_like(key, _own_names())), "")
 
 
 def _nearest(where: str) -> list[str]:
     """The key that was probably meant; in a section of ``models``, one of its own."""
     head, _, rest = where.partition(".")
     if head != "models" or "." not in rest:
-        return difflib.get_close_matches(where, _key_names(), n=1, cutoff=0.5)
+        return _like(where, _key_names())
     name, _, key = rest.partition(".")
-    return [
-        f"models.{name}.{k}" for k in difflib.get_close_matches(key, ModelKeys.model_fields, n=1, cutoff=0.5)
-    ]
+    return [f"models.{name}.{k}" for k in _like(key, ModelKeys.model_fields)]
+
+
+def _like(key: str, names: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(key, list(names), n=1, cutoff=0.5)
+
+
+def _own_names() -> list[str]:
+    return [field.alias or name for name, field in PodConfig.model_fields.items()]
 
 
 def _key_names() -> list[str]:
-    names = [field.alias or name for name, field in PodConfig.model_fields.items()]
-    return names + [f"{way}.{name}" for way, section in SECTIONS.items() for name in section.model_fields]
+    return _own_names() + [
+        f"{way}.{name}" for way, section in SECTIONS.items() for name in section.model_fields
+    ]

@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from llmpod.config.caching import ALL_MASKS, MODES, WEEK, read_masks, read_policy, read_ttl
 from llmpod.config.children import A_PASS
+from llmpod.config.cmdline import Parser
 from llmpod.config.demand import Demand, read_demand, read_loading
 from llmpod.config.rates import RateLimit, TokenPrice, read_model_limits, read_prices, read_rates
 from llmpod.config.routes import Route, read_routes
@@ -239,12 +240,13 @@ VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="proxy_fastapi.py",
         description="A caching OpenAI-compatible address in front of one model server.",
         epilog="To start a model server with the first request: proxy_fastapi.py [options] -- COMMAND…"
         " (`proxy_fastapi.py --help --` lists these options). Environment: " + ", ".join(VARIABLES),
     )
+    parser.stray = "to start a command with the first request, write `--` before it: [options] -- COMMAND…"
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default 8000)")
     parser.add_argument("--log-level", choices=_LEVELS, help="least severe level to log (default INFO)")

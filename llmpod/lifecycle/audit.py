@@ -4,16 +4,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from llmpod.backends import SomeAway
 from llmpod.errors import ProviderError, StateError
 from llmpod.lifecycle import decide, match
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.book import Entry
 from llmpod.lifecycle.exposure import unexplained
 from llmpod.lifecycle.money import rate
+from llmpod.lifecycle.nouns import thing_of
 from llmpod.lifecycle.spending import day_of
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.want import expired
-from llmpod.model import Direction, Event, EventKind, Instance, Phase, Record, Want
+from llmpod.model import Direction, Event, EventKind, Instance, Listing, Phase, Record, Want
 
 ACCOUNT_SECONDS = 3600.0
 CONFIRM_SECONDS = 240.0
@@ -37,18 +39,29 @@ class Audit:
         """List once, take over the provider's time, and tell our machines from foreign ones, which are only counted.
 
         Raises:
+            SomeAway: with those of ours that are in reach.
             ProviderError: nothing is known; nothing may be concluded.
         """
-        memory, report = self._memory, self._actor.report
+        memory = self._memory
         bought = self._bought()
         expect = {r.instance_id for r in map(memory.record, self._models) if r.instance_id}
         expect |= {entry.pod for entry in bought if entry.is_open}
         known = expect | {entry.pod for entry in bought}
         try:
             listing = self._actor.backend.list(expect)
+        except SomeAway as e:
+            found = self._told_apart(e.listing, known)
+            raise SomeAway(e.message, replace(e.listing, instances=tuple(found)), e.models) from e
         except ProviderError as e:
             memory.set_clock(e.at)
             raise
+        found = self._told_apart(listing, known)
+        self._actor.report.remaining = len(found)
+        return found
+
+    def _told_apart(self, listing: Listing, known: set[str]) -> list[Instance]:
+        """Ours among the listed ones; ``known``: ids that ever were."""
+        memory, report = self._memory, self._actor.report
         memory.set_clock(listing.at)
         names = {
             name for r in map(memory.record, self._models) for name in (r.name, *dict(r.suspects)) if name
@@ -56,7 +69,6 @@ class Audit:
         marks = self._marks()
         # An id that was ever ours stays ours, whatever a person has renamed it to and whoever said that it was gone.
         ours = [i for i in listing.instances if i.id in known or i.name in names or match.made_by(marks, i)]
-        report.remaining = len(ours)
         report.foreign = tuple(i for i in listing.instances if i not in ours)
         foreign = {i.id: f"{i.name}, {rate(i.usd_per_hour)}" for i in report.foreign}
         memory.state = replace(memory.state, foreign=foreign)
@@ -120,7 +132,9 @@ class Audit:
             if model is not None and model in orders and self._adoptable(model, orphan, orders[model]):
                 self._actor.adopt(model, orphan, self._models[model], run_at=orders[model].at)
                 continue
-            text = f"pod {orphan.id} ({orphan.name}) was unknown to this installation; terminating it"
+            made = self._models.get(model or "")
+            called = thing_of(made.config.get("backend")) if made else "machine"
+            text = f"{called} {orphan.id} ({orphan.name}) was unknown to this installation; terminating it"
             event = Event(EventKind.LEAK, model or "", text, self._memory.now())
             self._memory.alarm(f"orphan {orphan.id}", event)
             self.destroy(orphan)

@@ -15,6 +15,7 @@ leaves the intention behind, never an unknown machine.
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
+from llmpod.lifecycle.nouns import POD, thing
 from llmpod.lifecycle.records import adopt, ended, ending, suspect
 from llmpod.model import Direction, Health, Instance, Observed, Phase, Record, Want
 
@@ -126,7 +127,7 @@ def _start(record: Record, *, digest: str, now: float) -> Step:
             return Step(Act.AGAIN, "the configuration that was refused has changed", fresh)
         return Step(Act.REST, f"gave up: {record.error}", record)
     if record.hold_until is not None and now < record.hold_until:
-        return Step(Act.REST, "looking for pods that a lost state file may have known", record)
+        return Step(Act.REST, "looking for what a lost state file may have known", record)
     if record.next_try_at is not None and now < record.next_try_at:
         return Step(Act.REST, f"next try in {record.next_try_at - now:.0f} s after: {record.error}", record)
     if record.deadline is not None and record.deadline - now < MIN_RUN_SECONDS:
@@ -140,9 +141,9 @@ def _resolve(record: Record, seen: Instance | None, *, grace: float, now: float)
         return Step(Act.AGAIN, f"found {seen.id} by its name", found)
     if _may_still_appear(record, grace=grace, now=now):
         looking = replace(record, phase=Phase.UNKNOWN)
-        return Step(Act.REST, "looking for a pod whose creation got no clear answer", looking)
+        return Step(Act.REST, f"looking for a {thing(record)} whose creation got no clear answer", looking)
     closed = replace(suspect(record, now), phase=Phase.STOPPED, name="", instance_id=None, intent_at=None)
-    return Step(Act.AGAIN, "the unclear creation left no pod behind", closed)
+    return Step(Act.AGAIN, f"the unclear creation left no {thing(record)} behind", closed)
 
 
 def _watch(record: Record, seen: Instance | None, *, policy: Policy, now: float, free: bool) -> Step:
@@ -152,7 +153,7 @@ def _watch(record: Record, seen: Instance | None, *, policy: Policy, now: float,
     outdated = bool(policy.digest) and record.spec_digest not in ("", policy.digest)
     record = replace(record, listed=True, outdated=outdated)
     if seen.observed in (Observed.EXITED, Observed.BROKEN):
-        return _failed(record, f"the pod is {seen.observed}: {seen.detail}", policy=policy, now=now)
+        return _failed(record, _how(record, seen), policy=policy, now=now)
     if _too_dear(record, policy):
         why = (
             f"it costs ${record.usd_per_hour:.2f}/h, more than `max_hourly_cost` ({policy.max_usd_per_hour})"
@@ -164,7 +165,9 @@ def _watch(record: Record, seen: Instance | None, *, policy: Policy, now: float,
     if outdated and free:
         return _replaced(record, "it was made from another configuration", now)
     if _outlived(record, now):
-        return _replaced(record, "its own switch is due; the rest of the run needs a new pod", now)
+        return _replaced(
+            record, f"its own switch is due; the rest of the run needs a new {thing(record)}", now
+        )
     age = now - (record.created_at or now)
     if record.ready_at is None and age >= policy.startup_timeout_seconds:
         why = f"not ready {age:.0f} s after its creation ({record.phase}: {record.error or 'no answer'})"
@@ -175,6 +178,17 @@ def _watch(record: Record, seen: Instance | None, *, policy: Policy, now: float,
         else "there"
     )
     return Step(Act.PROBE, why, record)
+
+
+def _how(record: Record, seen: Instance) -> str:
+    """How a machine that is no use any more has ended, in its own words."""
+    return f"the {thing(record)} {'has exited' if seen.observed is Observed.EXITED else 'is broken'}: {seen.detail}"
+
+
+def _vanished(record: Record) -> str:
+    rented = thing(record) == POD
+    why = "terminated in the console, ended by its own switch, or lost by the provider"
+    return f"the {thing(record)} vanished: {why if rented else 'ended or removed by somebody else'}"
 
 
 def _too_dear(record: Record, policy: Policy) -> bool:
@@ -201,8 +215,8 @@ def _missing(record: Record, *, policy: Policy, now: float) -> Step:
     marked = replace(record, missing_since=since, phase=phase)
     recent = _may_still_appear(record, grace=policy.create_grace_seconds, now=now)
     if recent or now - since < min(MISSING_GRACE_SECONDS, policy.create_grace_seconds):
-        return Step(Act.REST, "the provider does not list the pod; looking again", marked)
-    why = "the pod vanished: terminated in the console, ended by its own switch, or lost by the provider"
+        return Step(Act.REST, f"the {thing(record)} is not listed; looking again", marked)
+    why = _vanished(record)
     attempts = record.attempts + 1
     again = policy.restart_vanished and attempts <= policy.max_restarts
     gone = replace(
@@ -254,7 +268,9 @@ def _down(record: Record, want: Want, seen: Instance | None, *, grace: float, no
     if record.phase in (Phase.INTENT, Phase.UNKNOWN):
         if _may_still_appear(record, grace=grace, now=now):
             looking = replace(record, phase=Phase.UNKNOWN)
-            return Step(Act.REST, "making sure that an unclear creation left no pod behind", looking)
+            return Step(
+                Act.REST, f"making sure that an unclear creation left no {thing(record)} behind", looking
+            )
         return Step(Act.REST, f"down: {why}", ended(record, Phase.STOPPED, now))
     record = _unseen(record, now)
     if not _gone(record, grace=grace, now=now):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from llmpod.lifecycle.money import rate
+from llmpod.lifecycle.records import end_of
 from llmpod.model import Instance, Observed, Phase, Record
 
 STRAY_USD_PER_HOUR = 0.05  # disks and volumes are in RunPod's rate, too: 500 GB of disk are 0.07 an hour
@@ -15,7 +16,7 @@ class WorstCase:
     """What live machines can cost from now until their deadlines.
 
     ``usd`` is None when it is not known, for want of a price or a deadline of the models in ``unknown``; ``until``
-    is the last of the deadlines, None without a machine.
+    is the last of the deadlines, None without a machine, and where nothing limits a free one.
     """
 
     usd: float | None
@@ -41,7 +42,8 @@ def worst_case(records: Iterable[Record], now: float, *, stop: float | None = No
             continue
         end = max(now, end if stop is None else min(end, stop))
         usd += (end - now) / 3600 * record.usd_per_hour
-        until = end if until is None else max(until, end)
+        if record.usd_per_hour or end_of(record) is not None:
+            until = end if until is None else max(until, end)
     return WorstCase(None if unknown else usd, until, tuple(unknown))
 
 

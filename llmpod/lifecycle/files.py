@@ -149,32 +149,59 @@ def create_once(path: Path, make: Callable[[], str]) -> str:
 
 @contextmanager
 def locked(
-    path: Path, *, wait_seconds: float = 0.0, clock: Callable[[], float] = time.monotonic
+    path: Path,
+    *,
+    wait_seconds: float = 0.0,
+    fleeting: bool = False,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[None]:
     """Hold the kernel's lock on ``path`` (flock): it ends with the process, however that ends.
 
-    The file is never deleted and what stands in it is for messages only; a dead owner never blocks.
+    What stands in the file is for messages only; a dead owner never blocks.
 
     Args:
         path: the lock file, in a directory of ours.
         wait_seconds: how long to wait for another owner; 0 does not wait.
+        fleeting: remove the file at the end; all who lock it must say so, and none gets the lock of a removed one.
         clock: monotonic seconds.
 
     Raises:
         Busy: somebody else holds it.
     """
+    until = clock() + wait_seconds
+    fd = _held(path, until=until, clock=clock)
+    while fleeting and not _is_at(fd, path):
+        os.close(fd)
+        fd = _held(path, until=until, clock=clock)
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as e:
-        raise StateError(f"Cannot open {path}: {e.strerror}.") from None
-    try:
-        _take(fd, until=clock() + wait_seconds, clock=clock)
         with suppress(OSError):  # who holds it is for messages only; a full disk must not stop a termination
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
+        if fleeting:
+            path.unlink(missing_ok=True)
         os.close(fd)
+
+
+def _held(path: Path, *, until: float, clock: Callable[[], float]) -> int:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as e:
+        raise StateError(f"Cannot open {path}: {e.strerror}.") from None
+    try:
+        _take(fd, until=until, clock=clock)
+    except BaseException:  # whatever it is: it goes on, without the file
+        os.close(fd)
+        raise
+    return fd
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    """Whether an open file is still what the path names."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(fd), path.stat())
+    return False
 
 
 def _take(fd: int, *, until: float, clock: Callable[[], float]) -> None:

@@ -29,11 +29,11 @@ class LastWords:
     def of(cls, directory: Path, veil: Veil) -> "LastWords":
         return cls(directory / "failed_start.log", veil)
 
-    def keep(self, pod_id: str, why: str, lines: Iterable[str], *, now: float) -> None:
+    def keep(self, name: str, why: str, lines: Iterable[str], *, now: float) -> None:
         """Replace what was kept.
 
         Args:
-            pod_id: whose they are.
+            name: whose they are.
             why: it is being terminated.
             lines: the last ones, oldest first; secrets are masked here.
             now: epoch seconds.
@@ -43,7 +43,7 @@ class LastWords:
         """
         at = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
         rows = [self.veil.mask(line)[:_MAX_LINE] for line in lines][-MOST_LINES:]
-        text = "\n".join([f"pod {pod_id}, terminated at {at}: {self.veil.mask(why)}", *rows])
+        text = "\n".join([f"{name}, terminated at {at}: {self.veil.mask(why)}", *rows])
         files.write_atomic(self.path, text + "\n")
 
     def read(self) -> str:

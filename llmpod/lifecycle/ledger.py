@@ -57,14 +57,16 @@ class Ledger:
         *,
         now: float,
         ended: Mapping[str, float] | None = None,
+        complete: bool = True,
     ) -> Book:
         """Write down what has changed; called once a pass with all machines of ours that are listed.
 
         Args:
-            instances: the machines; one that lacks here is gone.
+            instances: the machines.
             whose: see :func:`llmpod.lifecycle.book.tenants`.
             now: the time.
             ended: by pod id, when a machine is known to have ended, where that was before ``now``.
+            complete: these are all of ours; one that lacks is gone.
 
         Returns:
             The book with the changes, also when they could not be written: then its ``error`` says why, the next
@@ -74,7 +76,7 @@ class Ledger:
             StateError: see :meth:`read`.
         """
         book = self.read()
-        return self._write(book, due(book, instances, whose, now=now, ended=ended))
+        return self._write(book, due(book, instances, whose, now=now, ended=ended, complete=complete))
 
     def note(self, made: Instance, whose: Callable[[Instance], Tenant], *, now: float) -> Book:
         """Write down a machine that was just created: it may be gone again before a pass has listed it.

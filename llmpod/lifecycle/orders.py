@@ -38,7 +38,8 @@ class Orders:
         names = (*self._models, PROXY)
         try:
             orders = actor.store.orders()
-            if fresh := {model: self._first(model, now) for model in names if model not in orders}:
+            missing = [model for model in names if model not in orders]
+            if fresh := {model: self._first(model, now, alone=not orders) for model in missing}:
                 actor.store.order_instead({}, fresh)
                 actor.point("orders written")
                 orders = actor.store.orders()
@@ -48,10 +49,19 @@ class Orders:
             orders = {model: self._as_before(model) for model in names}
         return {model: lapsed(want, now) for model, want in {**orders, **self._forced}.items()}
 
-    def _first(self, model: str, now: float) -> Want:
-        """The first order of all, or, where a run is remembered and only its order is lost, no start."""
-        records = self._actor.memory.state.records.values()
+    def _first(self, model: str, now: float, *, alone: bool) -> Want:
+        """The first order of all, or, where a run is remembered and only its order is lost, no start.
+
+        Args:
+            model: the model or the proxy.
+            now: the time.
+            alone: there is no order at all; else a model of which nothing is remembered has just been added.
+        """
+        known = self._actor.memory.state.records
+        records = known.values()
         remembered = any(record.run_at is not None for record in records)
+        if not alone and model != PROXY and model not in known:
+            return self.untold(model, now)
         alive = [record for record in records if record.phase not in (Phase.STOPPED, Phase.FAILED)]
         if not remembered or (model == PROXY and alive):
             return self.untold(model, now)

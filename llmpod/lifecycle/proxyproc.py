@@ -268,7 +268,7 @@ class ProxyProcess:
     def _start_failure(self, code: int) -> LlmpodError:
         if code == EXIT_PORT_TAKEN:
             return PortTaken(
-                f"Port {self.port} is in use by {owner(self.port)}; no pod was started.",
+                f"Port {self.port} is in use by {owner(self.port)}; nothing was started.",
                 hint="Stop that program, or take another port: `proxy_port` in the configuration, or for once"
                 " `make run RUN_ARGS='--port N'`.",
             )

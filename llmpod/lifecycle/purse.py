@@ -45,18 +45,23 @@ class Purse:
         """Read what is written, when nobody can tell what exists. Raises StateError."""
         self._book = self._ledger.read()
 
-    def sync(self, instances: Sequence[Instance], records: Mapping[str, Record], *, now: float) -> None:
+    def sync(
+        self, instances: Sequence[Instance], records: Mapping[str, Record], *, now: float, complete: bool
+    ) -> None:
         """Write down what is new.
 
         Args:
-            instances: all machines of ours.
+            instances: machines of ours.
             records: by model.
             now: the time.
+            complete: these are all, so that one that lacks has ended.
 
         Raises:
             StateError: it cannot be written or read; nothing more may be bought.
         """
-        self._book = self._ledger.sync(_priced(instances, records), tenants(records), now=now)
+        self._book = self._ledger.sync(
+            _priced(instances, records), tenants(records), now=now, complete=complete
+        )
         if self._book.error is not None:
             raise self._book.error
 

@@ -3,11 +3,13 @@
 Lock, look, decide, act, save. Nothing here waits for a server to become ready; a later pass sees to that.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import filterfalse
 from typing import Protocol
 
+from llmpod.backends import SomeAway
 from llmpod.errors import LlmpodError, NewerState, ProviderError, StateError
 from llmpod.lifecycle import decide, match, records, remembering, telling
 from llmpod.lifecycle.act import Actor, Managed
@@ -82,19 +84,15 @@ class Reconciler:
         self._tend_proxy(orders)
         try:
             instances = self._audit.ours()
+        except SomeAway as e:
+            report.fail(e)
+            self._tend_all(e.listing.instances, orders, away=e.models)
         except ProviderError as e:
             report.fail(e)
-            self._end_blindly(orders)
+            self._count_money(None)
+            self._end_blindly(orders, self._models)
         else:
-            self._count_money(instances)
-            if self._audit.clear_orphans(instances, orders):
-                self._may_create = False  # not two bills, not even for one pass
-            for model in self._models:
-                self._tend(model, orders[model], match.find(actor.memory.record(model), instances))
-            for model in self._removed:
-                self._end_removed(model, orders.get(model), match.find(actor.memory.record(model), instances))
-            gone = actor.memory.state.records.keys() - self._models.keys()
-            remembering.nothing_of(actor, gone, reached=self._removed)
+            self._tend_all(instances, orders)
             self._audit.look_at_account(instances, actor.spend)
         self._raise_alarms()
         report.phases = {model: actor.memory.record(model).phase for model in self._models}
@@ -105,6 +103,22 @@ class Reconciler:
         except StateError as e:
             report.fail(e)
         return report
+
+    def _tend_all(
+        self, instances: Sequence[Instance], orders: Mapping[str, Want], *, away: frozenset[str] = frozenset()
+    ) -> None:
+        """Every model by what is seen of it; those whose provider is ``away`` can only be ended."""
+        memory = self._actor.memory
+        self._count_money(instances, complete=not away)
+        if self._audit.clear_orphans(instances, orders):
+            self._may_create = False  # not two bills, not even for one pass
+        for model in filterfalse(away.__contains__, self._models):
+            self._tend(model, orders[model], match.find(memory.record(model), instances))
+        self._end_blindly(orders, [model for model in self._models if model in away])
+        for model in filterfalse(away.__contains__, self._removed):
+            self._end_removed(model, orders.get(model), match.find(memory.record(model), instances))
+        gone = memory.state.records.keys() - self._models.keys()
+        remembering.nothing_of(self._actor, gone, reached=self._removed)
 
     def preview(self) -> list[tuple[str, Step, Instance | None]]:
         """The first step that a pass would take for each model; changes nothing and calls nothing that does.
@@ -144,7 +158,7 @@ class Reconciler:
             raise StateError(f"{state_file} is gone, and what it knew of machines that may still run.")
 
     # --- looking ------------------------------------------------------------------------------------------------
-    def _count_money(self, instances: Sequence[Instance] | None) -> None:
+    def _count_money(self, instances: Sequence[Instance] | None, *, complete: bool = True) -> None:
         """Write down what runs at what price; None: go by what was written before."""
         actor = self._actor
         memory = actor.memory
@@ -152,7 +166,7 @@ class Reconciler:
             if instances is None:
                 actor.purse.recall()
             else:
-                actor.purse.sync(instances, memory.state.records, now=memory.now())
+                actor.purse.sync(instances, memory.state.records, now=memory.now(), complete=complete)
         except StateError as e:  # it stops new spending, not the watch over what runs
             actor.report.fail(e)
             self._may_create = False
@@ -253,11 +267,10 @@ class Reconciler:
             self._actor.report.fail(e)
 
     # --- when things are not as they should be ------------------------------------------------------------------
-    def _end_blindly(self, orders: Mapping[str, Want]) -> None:
+    def _end_blindly(self, orders: Mapping[str, Want], models: Iterable[str]) -> None:
         """The listing failed: a deadline or a "down" is still carried out on the id that we know."""
         actor, now = self._actor, self._actor.memory.now()
-        self._count_money(None)
-        for model in self._models:
+        for model in models:
             want, record = self._orders.in_force(model, orders[model]), actor.memory.record(model)
             if want.direction is Direction.DOWN and record.instance_id and not record.delete_accepted:
                 ending = records.ending(replace(record, down_reason=want.reason), now)

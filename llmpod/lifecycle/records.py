@@ -5,6 +5,8 @@ from dataclasses import replace
 from llmpod.model import Instance, Phase, Record
 
 SUSPECT_SECONDS = 24 * 3600.0
+FAR_SECONDS = 366 * 24 * 3600.0
+"""A run that lasts longer has no limit that anybody would want to read."""
 _FALL_SECONDS = 5.0  # an uptime may be rounded; a restart takes it back to zero
 
 
@@ -123,3 +125,14 @@ def suspect(record: Record, now: float) -> Record:
         return record
     kept = tuple(s for s in record.suspects if now - s[1] < SUSPECT_SECONDS)
     return replace(record, suspects=(*kept, (record.name, now))[-20:])
+
+
+def end_of(record: Record) -> float | None:
+    """When its run ends, for people and programs to read; None where nothing limits it, or nobody knows.
+
+    A run without a limit ends in ten years: in the state None is a deadline that got lost, and a new one is made.
+    """
+    began = record.created_at or record.intent_at or record.run_at
+    if record.deadline is None or began is None:
+        return None
+    return record.deadline if record.deadline - began < FAR_SECONDS else None

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from llmpod.config.served import identity_of
 from llmpod.lifecycle import files
+from llmpod.lifecycle.records import end_of
 from llmpod.lifecycle.state import Trouble
 from llmpod.lifecycle.store import Store
 from llmpod.model import Phase, Record, Refusal, Today, Usage
@@ -24,10 +25,6 @@ class UsageWriter:
         """Raises StateError when the disk refuses."""
         document = {name: asdict(u) for name, u in usage.items()}
         files.write_atomic(self._path, json.dumps(document), durable=durable)
-
-
-FAR_SECONDS = 366 * 24 * 3600.0
-"""What ends later than that has no limit that anybody would want to read."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -102,7 +99,7 @@ class Follower:
             model=record.model,
             identity=identity_of(record.config) or record.model,
             served_name=record.served_name or record.model,
-            deadline=_limit(record),
+            deadline=end_of(record),
             usd_per_hour=record.usd_per_hour,
             max_model_len=length if isinstance(length := record.config.get("max_model_len"), int) else None,
             created_at=record.created_at,
@@ -115,10 +112,3 @@ class Follower:
             bills_requests=record.config.get("backend") == "runpod_serverless",
             outdated=record.outdated,
         )
-
-
-def _limit(record: Record) -> float | None:
-    """When its run ends; None where nothing limits it."""
-    if record.deadline is None or record.created_at is None:
-        return None
-    return record.deadline if record.deadline - record.created_at < FAR_SECONDS else None

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from llmpod.lifecycle.money import rate
+from llmpod.lifecycle.nouns import thing
 from llmpod.lifecycle.supervision import Notes
 from llmpod.model import Event, EventKind, Phase, Record
 
@@ -13,14 +14,14 @@ _KEPT_SECONDS = 40 * 24 * 3600.0  # longer than any period for which an alarm is
 def changes(model: str, before: Record, after: Record, now: float) -> Iterator[Event]:
     """The events between two records of one model."""
     if after.instance_id and after.instance_id != before.instance_id:
-        where = f"pod {after.instance_id} on {after.gpu or '?'}"
+        where = f"{thing(after)} {after.instance_id} on {after.gpu or '?'}"
         yield Event(EventKind.CREATED, model, f"{where}, {rate(after.usd_per_hour)}", now)
     if after.ready_at is not None and before.ready_at is None:
         took = f" after {after.ready_at - after.created_at:.0f} s" if after.created_at else ""
         yield Event(EventKind.READY, model, f"{after.served_name or after.model} answers{took}", now)
     if before.instance_id and not after.instance_id:
         why = after.down_reason or after.error or "replaced"
-        yield Event(EventKind.TERMINATED, model, f"pod {before.instance_id} is gone: {why}", now)
+        yield Event(EventKind.TERMINATED, model, f"{thing(before)} {before.instance_id} is gone: {why}", now)
     if after.phase is Phase.FAILED and before.phase is not Phase.FAILED:
         yield Event(EventKind.FAILED, model, f"gave up: {after.error}", now)
 
@@ -36,17 +37,16 @@ def alarms(model: str, record: Record, *, soon: float, now: float) -> Iterator[t
     """
     if record.instance_id is None:
         return
+    called = f"{thing(record)} {record.instance_id}"
     if record.deadline is not None and 0 < record.deadline - now <= soon:
-        text = (
-            f"pod {record.instance_id} ends in {(record.deadline - now) / 60:.0f} min; `up` orders a new run"
-        )
+        text = f"{called} ends in {(record.deadline - now) / 60:.0f} min; `up` orders a new run"
         yield f"expiring {model} {record.deadline:.0f}", Event(EventKind.EXPIRING, model, text, now)
     if (
         record.ending_at is not None
         and record.missing_since is None
         and now - record.ending_at > STUCK_SECONDS
     ):
-        text = f"pod {record.instance_id} is still there {now - record.ending_at:.0f} s after its delete was ordered"
+        text = f"{called} is still there {now - record.ending_at:.0f} s after its delete was ordered"
         yield f"stuck {record.name}", Event(EventKind.LEAK, model, text, now)
 
 

@@ -12,6 +12,7 @@ from llmpod.proxy.ask import Ask
 from llmpod.proxy.headers import Headers
 from llmpod.proxy.meter import Meter
 from llmpod.proxy.replies import error_body, error_event, error_headers
+from llmpod.proxy.slots import Ticket
 
 BIG: Final = 65536  # a piece of a body from here on is not copied behind what stands before it
 LEFT: Final = 499  # the status of an answer whose client left before it began, as nginx has it
@@ -44,6 +45,7 @@ class Answer:
     Attributes:
         ask: what it answers.
         meter: counts its tokens, where they count.
+        place: the place it is worked on in; None: it needs none.
         cache: ``HIT``, ``MISS``, ``JOIN``, ``BYPASS`` or empty; sent as ``X-Cache``.
         reason: why; sent as ``X-Cache-Reason``.
         events: the body is a stream of events, so an error can be said after it began.
@@ -66,8 +68,8 @@ class Answer:
             "ask",
             "blank",
         ),
-        *("bytes", "cache", "events", "meter", "model", "over", "reason", "started", "status"),
-        *("when_clear", "when_over"),
+        *("bytes", "cache", "events", "meter", "model", "over", "place", "reason"),
+        *("started", "status", "when_clear", "when_over"),
     )
 
     def __init__(self, wire: Wire, ask: Ask, journal: Journal) -> None:
@@ -90,6 +92,7 @@ class Answer:
         self.reason = ""
         self.model = ""
         self.meter: Meter | None = None
+        self.place: Ticket | None = None
         self.when_over: Callable[[], object] | None = None
         self.when_clear: Callable[[], object] | None = None
 
@@ -215,6 +218,7 @@ class Answer:
         tell, self.when_over, self.when_clear = self.when_over, None, None
         if tell is not None:
             tell()
+        self.place = None  # it knows us, and is to be freed with us
         ask, journal = self.ask, self._journal
         seconds = perf_counter() - self._since
         journal.add(

@@ -66,6 +66,7 @@ class Front:
         self.certificates = Certificates.of(settings, log)
         self._watchdog = Watchdog()
         self.ops: Ops | None = None
+        self._waited: Demand | None = None
         self._web = FastAPI(
             title="llmpod",
             version=__version__,
@@ -147,10 +148,17 @@ class Front:
 
     def _demand(self, stack: AsyncExitStack, keeper: Keeper) -> Demand:
         """Who starts models; ends with the lifespan."""
-        demand = Demand(self._settings, keeper, self._log)
+        self._waited = demand = Demand(self._settings, keeper, self._log)
         demand.start()
         stack.push_async_callback(demand.aclose)
         return demand
+
+    def close_doors(self) -> None:
+        """The server stops: it is no longer ready, and nobody waits for a model that will not be used."""
+        if self.ops is not None:
+            self.ops.draining = True
+        if self._waited is not None:
+            self._waited.scheduler.close()
 
     def reload(self) -> None:
         """Read settings, keys and certificates anew, now."""

@@ -15,15 +15,14 @@ from typing import Final
 
 from llmpod.config import ProxySettings
 from llmpod.config.demand import Demand as Terms
-from llmpod.errors import LlmpodError, ModelNotReady, NoMoney
-from llmpod.model import Phase
+from llmpod.errors import LlmpodError, NoMoney
 from llmpod.observe import Log
 from llmpod.proxy.keeper import Keeper
-from llmpod.proxy.models import NoSuchModel
-from llmpod.proxy.passes import Passes
+from llmpod.proxy.passes import MANAGER, Passes
 from llmpod.proxy.route import ALONE, Destination
 from llmpod.proxy.scheduler import Scheduler
-from llmpod.proxy.states import Model, Sight, State, Ticket
+from llmpod.proxy.sight import no_longer, sight_of, why_down
+from llmpod.proxy.states import Model, State, Ticket
 
 TICK_SECONDS: Final = 0.25
 LOST_SECONDS: Final = 5.0  # between two passes for servers that cannot be reached
@@ -53,6 +52,8 @@ class Demand:
         self._keeper = keeper
         self._log = log
         self._clock = clock
+        usual = settings.config_file in (None, MANAGER.with_name("pod_config.json"))
+        self._logs = f"python3 manage_pod.py{'' if usual else f' --config {settings.config_file}'} logs"
         self._passes = Passes(settings, log, said=self._passed)
         self._told: dict[str, float] = {}  # by model: when its last wish was told to the manager
         self._wishes = 0
@@ -97,7 +98,7 @@ class Demand:
         stays = name in {route.model_key for route in self._settings.routes} or (
             name == ALONE and not self._settings.routes
         )
-        self.scheduler.drop(name, _no_longer(name, stays=stays))
+        self.scheduler.drop(name, no_longer(name, stays=stays))
 
     async def aclose(self) -> None:
         """Leave all as it is: what runs goes on, and the manager ends it when nobody uses it."""
@@ -120,6 +121,10 @@ class Demand:
     def leave(self, model_key: str, ticket: Ticket) -> None:
         """See ``Scheduler.leave``."""
         self.scheduler.leave(model_key, ticket, self._clock())
+
+    def board(self, model_key: str, ticket: Ticket) -> None:
+        """See ``Scheduler.board``."""
+        self.scheduler.board(model_key, ticket)
 
     def until(self, model_key: str) -> float:
         """When somebody who comes now stops waiting."""
@@ -152,10 +157,16 @@ class Demand:
 
         Raises:
             LlmpodError: why it cannot be started.
+            NoMoney: it could be stopped, but its start is not for the proxy to wish.
         """
         if self.scheduler.model(model_key).state in (State.ASLEEP, State.WAKING):
             self.call(model_key)
             return True
+        if not self._terms[model_key].may_wake:
+            raise NoMoney(
+                "Starting it again costs money, which the proxy may not do; it was not stopped.",
+                hint="Set `wake_on_request`, or do it yourself: python3 manage_pod.py down, then up",
+            )
         return self.scheduler.renew(model_key, self._clock())
 
     def state(self, model_key: str) -> str:
@@ -236,21 +247,15 @@ class Demand:
         for name in self._terms:
             destination = self._keeper.by_key(name)
             settled = self._began >= self._told.get(name, -math.inf)
-            sight, why = _sight(destination), self._why(name, destination)
+            sight, why = sight_of(destination), self._why(name, destination)
+            failures = self.scheduler.model(name).failures
             self.scheduler.seen(name, sight, self._clock(), settled=settled, why=why)
+            if self.scheduler.model(name).failures > failures:
+                self._log.warning("start_failed", model=name, reason=str(why))
 
     def _why(self, name: str, destination: Destination | None) -> LlmpodError:
-        """What to tell those who wait, should the model be down."""
-        refusal = destination.refusal if destination else None
-        if refusal is not None and refusal.at == self._keeper.use(name).wake_wanted:
-            kind = NoMoney if refusal.status == NoMoney.status else ModelNotReady
-            wait = max(1.0, refusal.retry_at - time.time()) if refusal.retry_at else None
-            return kind(refusal.text, hint=refusal.hint, retry_after=wait)
-        said = (destination.error if destination else "") or self._error or "the manager does not say why"
-        called = destination.names[0] if destination and destination.names else name
-        return ModelNotReady(
-            f"{called} could not be started: {said}.", hint="See: python3 manage_pod.py logs"
-        )
+        wished = self._keeper.use(name).wake_wanted
+        return why_down(name, destination, wished=wished, error=self._error, logs=self._logs)
 
     async def _tick(self) -> None:
         while True:
@@ -270,21 +275,3 @@ class Demand:
 
 def _nothing() -> None:
     """Nobody waits for it."""
-
-
-def _no_longer(name: str, *, stays: bool) -> LlmpodError:
-    """What those who wait for a model hear when the configuration has changed."""
-    if stays:
-        return ModelNotReady(f"{name} does not start with requests any more.", retry_after=10)
-    return NoSuchModel(
-        f"{name} was removed from the configuration.", hint="GET /v1/models lists those there are."
-    )
-
-
-def _sight(destination: Destination | None) -> Sight:
-    if destination is None:
-        return Sight.DOWN
-    if destination.origin is not None:
-        return Sight.READY
-    at_rest = destination.phase in (Phase.STOPPED, Phase.FAILED, None)
-    return Sight.DOWN if at_rest and not destination.retrying else Sight.MOVING

@@ -1,5 +1,7 @@
 """Not a queue (scheduler.py): what a request hears while its model starts, in the way that its client can live with.
 
+Who waits here is not worked on: the place (slots.py) is another one's meanwhile.
+
 | way    | a stream                                           | one document                                  |
 |--------|----------------------------------------------------|-----------------------------------------------|
 | hold   | keepalives in the form that the client counts      | silence, or white space where that is allowed |
@@ -154,6 +156,8 @@ class _Wait:
         if self._texts:
             self._speak()
         self._later()
+        if self._answer.place is not None:  # others need not wait for this model
+            self._answer.place.step_aside()
 
     def _later(self) -> None:
         seconds = TEXT_SECONDS if self._texts else self._lobby.beat_seconds
@@ -201,6 +205,14 @@ class _Wait:
 
     # --- how it ends ----------------------------------------------------------------------------------------
     def _go(self) -> None:
+        """The model answers; a place to be worked on in is needed again, and that may take a while."""
+        if self._answer.place is None:
+            self._go_there()
+            return
+        self._lobby.demand.board(self._model, self._ticket)
+        self._answer.place.come_back(self._go_there)
+
+    def _go_there(self) -> None:
         self._stop()
         if self._texts:
             self._think(f"\nReady after {_duration(self._lobby.clock() - self._began)}.\n\n")
@@ -208,6 +220,7 @@ class _Wait:
             self._go_on()
         except Exception as error:  # as in Relay.serve: whatever happens leaves in OpenAI's shape
             self._answer.fail(error)
+        self._lobby.demand.leave(self._model, self._ticket)
 
     def _no(self, error: LlmpodError) -> None:
         self._stop()

@@ -97,7 +97,7 @@ class Passes:
                 report = json.loads(line)
                 began, error = float(report["began"]), str(report["error"])
             except (ValueError, TypeError, KeyError):
-                self._log.warning("manager", reason=line.decode(errors="replace").strip()[:500])
+                self._log.warning("manager", reason=line.decode(errors="replace").strip())
                 continue
             self._began = max(self._began, began)
             self._said(began, error)

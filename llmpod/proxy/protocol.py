@@ -258,7 +258,7 @@ class EdgeProtocol(Intake):
         """Let the relay answer, as soon as there is a place for one more."""
         house = self._house
         answer.meter = house.limiter.meter(ask)
-        self._ticket = Ticket(ask.turn, lambda: house.relay.serve(ask, answer), answer.fail)
+        self._ticket = answer.place = Ticket(ask.turn, lambda: house.relay.serve(ask, answer), answer.fail)
         try:
             house.slots.enter(self._ticket)
         except Overloaded as error:

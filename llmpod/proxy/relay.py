@@ -14,7 +14,7 @@ from llmpod.cache import Cache, RequestKey
 from llmpod.cache.items import EMBEDDINGS
 from llmpod.cache.key import request_key
 from llmpod.config import ProxySettings
-from llmpod.errors import ModelNotReady, Overloaded
+from llmpod.errors import ModelNotReady, ShuttingDown
 from llmpod.proxy import guard, models
 from llmpod.proxy.answer import Answer
 from llmpod.proxy.ask import Ask
@@ -75,7 +75,7 @@ class Relay:
 
     def interrupt(self, answer: Answer) -> None:
         """The proxy is told to stop and the grace is over."""
-        answer.fail(Overloaded("The proxy is being stopped.", retry_after=5))
+        answer.fail(ShuttingDown("The proxy is being stopped.", retry_after=5))
 
     def _serve(self, ask: Ask, answer: Answer) -> None:
         known = self._keeper.destinations

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from llmpod.errors import LlmpodError, ModelNotReady, Overloaded
+from llmpod.errors import LlmpodError, ModelNotReady, Overloaded, ShuttingDown
 from llmpod.proxy.states import TABLE, Act, Event, Hands, Model, Sight, State, Ticket
 
 LINE: Final = 256  # requests that may wait for one model
@@ -31,6 +31,7 @@ class Scheduler:
     def __init__(self, models: Iterable[Model], hands: Hands) -> None:
         self._hands = hands
         self._models = {model.name: model for model in models}
+        self._closed = False
         self.swaps = 0
 
     def model(self, name: str) -> Model:
@@ -55,15 +56,18 @@ class Scheduler:
         Raises:
             LlmpodError: why its last start failed or was refused, a moment ago.
             Overloaded: too many wait already.
+            ShuttingDown: nobody waits any more.
         """
         model = self._models[name]
         if model.state is State.AWAKE and not self._overdue(model, now):
             model.used_at = now
             return True
+        if self._closed:
+            raise _closing()
         if model.trouble is not None and now < model.hold_until and model.state is State.ASLEEP:
             raise _again(model.trouble, model.hold_until - now)
         if len(model.line) >= LINE:
-            raise Overloaded(f"{LINE} requests wait for this model already.", retry_after=10)
+            raise Overloaded(f"{LINE} requests wait for {name} already, and no more may.", retry_after=10)
         ticket.since = now
         model.line.append(ticket)
         self._turn(model, now)
@@ -92,10 +96,31 @@ class Scheduler:
         self._happen(model, Event.RENEWED, now)
         return True
 
+    def close(self) -> None:
+        """The proxy is being stopped: who waits is told, and nobody waits from now on."""
+        self._closed = True
+        for model in self._models.values():
+            waiting, model.line = model.line, deque()
+            for ticket in waiting:
+                ticket.no(_closing())
+
+    def board(self, name: str, ticket: Ticket) -> None:
+        """Who is let go on needs a while to get there: until ``leave`` the model is at work for it."""
+        self._models[name].boarding.add(ticket)
+
     def leave(self, name: str, ticket: Ticket, now: float) -> None:
-        """A waiting request is no more. Who has left starts nothing: a wish that nobody acted on is taken back."""
+        """A waiting request is no more, or one that boarded has got there.
+
+        Who has left starts nothing: a wish that nobody acted on is taken back.
+        """
         model = self._models.get(name)
-        if model is None or ticket not in model.line:
+        if model is None:
+            return
+        if ticket in model.boarding:
+            model.boarding.remove(ticket)
+            self.released(name, now)
+            return
+        if ticket not in model.line:
             return
         model.line.remove(ticket)
         if model.state is State.WAKING and not model.line and not model.settled:
@@ -103,14 +128,15 @@ class Scheduler:
         self._turn(model, now)
 
     def released(self, name: str, now: float) -> None:
-        """The last request that a model worked on has ended."""
+        """The last request that a model worked on has ended, or one has got there."""
         model = self._models[name]
         model.used_at = now
         self._turn(model, now)
 
     def ahead(self, name: str, ticket: Ticket) -> int:
         """How many requests wait for longer, in its group."""
-        everyone = [other for model in self._peers(self._models[name]) for other in model.line]
+        model = self._models.get(name)
+        everyone = [other for peer in self._peers(model) for other in peer.line] if model is not None else []
         return sum(other.since < ticket.since for other in everyone)
 
     # --- what the manager made of it ----------------------------------------------------------------------------
@@ -215,6 +241,10 @@ class Scheduler:
 def _again(why: LlmpodError, seconds: float) -> LlmpodError:
     """The same trouble, with the time after which it makes sense to ask again."""
     return type(why)(why.message, hint=why.hint, retry_after=why.retry_after or seconds, param=why.param)
+
+
+def _closing() -> ShuttingDown:
+    return ShuttingDown("The proxy is being stopped while the model starts.", retry_after=5)
 
 
 def _too_long(seconds: float) -> ModelNotReady:

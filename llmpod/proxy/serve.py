@@ -36,9 +36,10 @@ LAST_WORDS_SECONDS: Final = 0.7  # for the error event of a stream that outlasts
 class _Server(uvicorn.Server):
     """uvicorn's server that ends with our exit code, not with the signal that asked it to."""
 
-    def __init__(self, config: uvicorn.Config, front: Front) -> None:
+    def __init__(self, config: uvicorn.Config, front: Front, *, stopping: Callable[[], None]) -> None:
         super().__init__(config)
         self._front = front
+        self._stopping = stopping
         self._asked_at = float("inf")
         self._reception: Reception | None = None
 
@@ -92,19 +93,20 @@ class _Server(uvicorn.Server):
     def _asked(self) -> None:
         self.force_exit = self.should_exit
         self.should_exit = True
+        if not self.force_exit:
+            self._stopping()
         self._close_doors()
 
     def _close_doors(self) -> None:
         """Nobody new comes in, and whoever asks is told; at once, not when the server's loop looks next."""
         self._asked_at = min(self._asked_at, time.monotonic())
-        if self._front.ops is not None:
-            self._front.ops.draining = True
         for server in self.servers:
             server.close()
         if self._reception is not None:
             self._reception.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
+        self._front.close_doors()
 
 
 def bind(settings: ProxySettings) -> socket.socket:
@@ -156,16 +158,22 @@ def _config(front: Front) -> uvicorn.Config:
     return config
 
 
-def main(settings: ProxySettings, *, again: Callable[[], ProxySettings]) -> int:
+def main(
+    settings: ProxySettings,
+    *,
+    again: Callable[[], ProxySettings],
+    stopping: Callable[[], None] = lambda: None,
+) -> int:
     """Serve until told to stop; returns the exit code. Every failure is one line on standard error.
 
     Args:
         settings: to begin with.
         again: reads them anew; raises LlmpodError.
+        stopping: called once, when it is told to stop.
     """
     log = open_log(settings.log_level, veil=Veil([settings.endpoint_key]))
     try:
-        return _run(settings, log, again)
+        return _run(settings, log, again, stopping)
     except LlmpodError as e:
         sys.stderr.write(f"{e}\n")
         return e.exit_code
@@ -173,14 +181,30 @@ def main(settings: ProxySettings, *, again: Callable[[], ProxySettings]) -> int:
         log.close()
 
 
-def _run(settings: ProxySettings, log: Log, again: Callable[[], ProxySettings]) -> int:
+def on_demand(read: Callable[[], ProxySettings], stopping: Callable[[], None]) -> int:
+    """As :func:`main`, by settings that are read by whoever makes them.
+
+    Raises:
+        LlmpodError: they cannot be read.
+    """
+    return main(read(), again=read, stopping=stopping)
+
+
+def _run(
+    settings: ProxySettings, log: Log, again: Callable[[], ProxySettings], stopping: Callable[[], None]
+) -> int:
     exposure.check(settings, log)
     front = Front(settings, log, again=again)
     config = _config(front)
     listener = bind(settings)
     host, port = listener.getsockname()[:2]
     scheme = "https" if settings.use_https else "http"
-    server = _Server(config, front)
+
+    def told() -> None:
+        log.info("stopping", grace_seconds=front.drain_seconds)
+        stopping()
+
+    server = _Server(config, front, stopping=told)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it is served: one that comes early must end nothing
     log.info(
         "listening", url=f"{scheme}://{host}:{port}/v1", endpoint=settings.endpoint, state=settings.state_file

@@ -1,6 +1,8 @@
 """Not a rate limit (limits.py): how many requests are worked on at once, who waits, and who is sent away at once.
 
-Callers take turns: who asks a thousand times waits for himself, not others for him. Hits from memory need no slot.
+Callers take turns: who asks a thousand times waits for himself, not others for him. Hits from memory need no slot. Who
+waits for something else than a place, as for a model that is being started, steps aside: his place is free meanwhile,
+and when he comes back he goes before those who are still to begin.
 """
 
 import time
@@ -31,6 +33,17 @@ class Ticket:
     since: float = 0.0
     working: bool = field(default=False, init=False)
     done: bool = field(default=False, init=False)
+    slots: "Slots | None" = field(default=None, init=False)
+
+    def step_aside(self) -> None:
+        """Let others work in this place until it comes back."""
+        if self.slots is not None:
+            self.slots.step_aside(self)
+
+    def come_back(self, go: Callable[[], None]) -> None:
+        """Call ``go`` when there is a place again: for that there is no limit of time or number."""
+        if self.slots is not None:
+            self.slots.come_back(self, go)
 
 
 class Slots:
@@ -51,6 +64,7 @@ class Slots:
         self._patience = patience
         self._clock = clock
         self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()
+        self._back: deque[Ticket] = deque()  # those who had stepped aside
         self._count = 0
         self._calling = False
         self._takes = 1.0  # seconds that an answer takes, smoothed
@@ -59,7 +73,7 @@ class Slots:
 
     @property
     def waiting(self) -> int:
-        return self._count
+        return self._count + len(self._back)
 
     def adopt(self, places: int, line: int, *, patience: float) -> None:
         """Other numbers from now on; who is worked on or waits stays."""
@@ -73,6 +87,7 @@ class Slots:
         Raises:
             Overloaded: the line is full, and this caller has its share of it.
         """
+        ticket.slots = self
         if self._free < self._places and self.full():
             raise self._too_much()
         if self._free > 0 and not self._count:
@@ -94,8 +109,23 @@ class Slots:
             self._free += 1
             self._takes += MEMORY * (self._clock() - ticket.since - self._takes)
             self._next()
+        elif ticket in self._back:
+            self._back.remove(ticket)
         else:
             self._remove(ticket)
+
+    def step_aside(self, ticket: Ticket) -> None:
+        """See there."""
+        if ticket.working:
+            ticket.working = False
+            self._free += 1
+            self._next()
+
+    def come_back(self, ticket: Ticket, go: Callable[[], None]) -> None:
+        """See there."""
+        ticket.go = go
+        self._back.append(ticket)
+        self._next()
 
     def expire(self) -> None:
         """Send away who waited too long."""
@@ -111,7 +141,7 @@ class Slots:
         ticket.go()
 
     def _next(self) -> None:
-        """The first one of the caller whose turn it is, who then stands last among the callers.
+        """Who has come back; then the first one of the caller whose turn it is, who stands last among them then.
 
         A loop, not a chain of calls: who is worked on may be done at once, and says so from within.
         """
@@ -119,7 +149,10 @@ class Slots:
             return
         self._calling = True
         try:
-            while self._free > 0 and self._waiting:
+            while self._free > 0 and (self._back or self._waiting):
+                if self._back:
+                    self._start(self._back.popleft())
+                    continue
                 caller, line = next(iter(self._waiting.items()))
                 ticket = line[0]
                 self._remove(ticket)
@@ -153,4 +186,8 @@ class Slots:
     def _too_much(self) -> Overloaded:
         """``retry_after``: how long those who wait now will take."""
         hint = self._takes * (self._count + 1) / self._places
-        return Overloaded("Too many requests are under way.", retry_after=min(LONGEST_HINT, max(1.0, hint)))
+        busy = self._places - self._free
+        return Overloaded(
+            f"Too many requests are under way: {busy} of {self._places} at work, {self.waiting} wait.",
+            retry_after=min(LONGEST_HINT, max(1.0, hint)),
+        )

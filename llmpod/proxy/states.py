@@ -147,6 +147,7 @@ class Model:
     state: State = field(default=State.ASLEEP, init=False)
     sight: Sight = field(default=Sight.DOWN, init=False)
     line: deque[Ticket] = field(default_factory=deque, init=False)
+    boarding: set[Ticket] = field(default_factory=set, init=False)
     settled: bool = field(default=False, init=False)
     since: float = field(default=0.0, init=False)
     used_at: float = field(default=0.0, init=False)
@@ -161,4 +162,5 @@ class Model:
 
     @property
     def busy(self) -> bool:
-        return self.load.in_flight > 0
+        """Whether it works, or somebody who was let go on has not got there yet."""
+        return self.load.in_flight > 0 or bool(self.boarding)

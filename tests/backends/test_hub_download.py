@@ -128,6 +128,18 @@ def test_it_goes_on_where_it_was_cut(sim: Simulator, opened: Opened, tmp_path: P
     assert [status for _, status in calls(sim)] == [206] * len(left) + [200] * (LARGE - len(left))
 
 
+def test_who_knows_no_ranges_sends_all_of_it_once(sim: Simulator, opened: Opened, tmp_path: Path) -> None:
+    sim.fault("cdn", "cut=1000000", times=LARGE)
+    sim.fault("cdn", "404", times=100)
+    with pytest.raises(ProviderUnavailable):
+        fetched(opened())
+    sim.reset()
+    sim.fault("cdn", "whole", times=LARGE)
+    fetched(opened())
+    assert_whole(tmp_path)
+    assert [status for _, status in calls(sim)] == [200] * LARGE
+
+
 def test_wrong_bytes_are_never_kept(sim: Simulator, opened: Opened, tmp_path: Path) -> None:
     sim.fault("cdn", "wrong", times=100)
     with pytest.raises(ProviderUnavailable, match="not the file's"):

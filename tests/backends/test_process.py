@@ -51,6 +51,20 @@ def test_a_machine_runs_until_it_is_ended(here: Local) -> None:
     assert not backend.destroy("llmpod-never-was")
 
 
+def test_what_is_being_ended_politely_can_be_ended_at_once(here: Local) -> None:
+    backend = here.python(f"import signal; {DEAF}; print('up', flush=True); signal.pause()", stop_seconds=600)
+    made, other = here.create(backend), here.create(backend)
+    for machine in (made, other):
+        here.said(backend, machine.id, "up")
+    assert backend.destroy(made.id)
+    backend.hurry()
+    eventually(lambda: here.looks(backend, made.id) == "", within=30)
+    assert here.looks(backend, other.id) == "running", "nobody ordered its end"
+    assert backend.destroy(other.id)
+    backend.hurry()
+    eventually(lambda: here.listed(backend) == (), within=30)
+
+
 def test_arguments_are_words_whatever_is_in_them(here: Local) -> None:
     odd = ["a b", "$(touch x)", "`id`", "'; exit", '"', "\\", "*", "é\n", ""]
     code = "import sys, json; print(json.dumps(sys.argv[1:-4]), flush=True)"

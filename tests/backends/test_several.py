@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from llmpod.backends import SomeAway
 from llmpod.backends.several import Several
 from llmpod.errors import CreateUnknown, ProviderUnavailable
 from llmpod.model import Instance, Listing, Observed, Offer, Spec
@@ -88,6 +89,13 @@ def test_what_nobody_owns_is_ended_wherever_it_is() -> None:
 
 
 def test_of_an_incomplete_list_nothing_is_concluded() -> None:
-    both = Several({"a": Place("one", fails=True), "b": Place("two")}, of_name("a", "b"))
-    with pytest.raises(ProviderUnavailable):
+    one, two = Place("one", fails=True), Place("two", at=5.0, alive={"b-1": "b-1"})
+    both = Several({"a": one, "b": two, "c": one}, of_name("a", "b", "c"))
+    with pytest.raises(SomeAway, match="of a, c: away") as caught:
+        both.list(())
+    assert caught.value.models == {"a", "c"}
+    assert [i.id for i in caught.value.listing.instances] == ["b-1"]
+    assert caught.value.listing.at == 5.0
+    two.fails = True
+    with pytest.raises(ProviderUnavailable, match=r"^away$"):
         both.list(())

@@ -72,7 +72,15 @@ def far(endpoint: str) -> dict[str, Any]:
             {"models": {"a": one("o/a", prioritty=1)}},
             "models.a.prioritty: unknown key. Did you mean `models.a.priority`",
         ),
-        ({"models": {"a": one("o/a", proxy_port=1)}}, "models.a.proxy_port: unknown key"),
+        ({"models": {"a": one("o/a", proxy_port=1)}}, "models.a.proxy_port: `proxy_port` holds for all"),
+        (
+            {"models": {"a": one("o/a", enable_profilng=True)}},
+            "`enable_profiling` holds for all models: write it",
+        ),
+        (
+            {"models": {"a": one("o/a", backend="process", process={"command": "vllm serve 'a b'"})}},
+            'models.a.process.command: write a list of words, not one text: ["vllm", "serve", "a b"]',
+        ),
         ({"models": {"a": {"process": {"command": ["x"]}}}}, "models.a: give exactly one of"),
         ({"models": {"a": {"model": "o/a"}}}, "models.a: the backend `process` needs a section"),
         (

@@ -145,6 +145,7 @@ ROWS: Mapping[int, tuple[str, ...]] = {
     ),
     42: (
         _SCARCE + "test_a_directory_that_is_replaced_by_a_link_is_told_and_not_followed",
+        _SCARCE + "test_a_directory_that_becomes_unreadable_is_told_and_answers_go_on",
         "cache/test_directory.py::test_removing_the_directory_means_forget",
         "cache/test_directory.py::test_somebody_elses_directory_is_refused",
         "proxy/test_ops.py::test_an_unusable_directory_is_said_and_does_not_matter",
@@ -178,6 +179,7 @@ ROWS: Mapping[int, tuple[str, ...]] = {
         _CRASH + "test_five_within_a_minute_are_too_many_and_older_ones_do_not_count",
     ),
     48: (
+        _CRASH + "test_a_proxy_whose_loop_hangs_is_ended_by_its_watchdog_and_is_back",
         "proxy/test_watchdog.py::test_a_hung_loop_ends_the_process",
         _CRASH + "test_one_that_always_crashes_is_given_up",
         "manager/test_proxy_process.py::test_a_hung_proxy_is_killed_and_replaced",

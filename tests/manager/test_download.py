@@ -14,6 +14,7 @@ from llmpod.errors import BadSpec
 from llmpod.sim.hub import TOKEN
 from llmpod.sim.launch import Simulator
 from tests.support.desk import MODEL, Desk
+from tests.support.forks import Forks
 from tests.support.process import PYTHON, running
 from tests.support.source import ROOT
 from tests.support.wait import eventually
@@ -34,8 +35,8 @@ def sim(_simulator: Simulator) -> Simulator:
 
 
 @pytest.fixture
-def desk(state_dir: Path, env: dict[str, str]) -> Desk:
-    return Desk(state_dir, {**env, "HOME": str(state_dir)})
+def desk(state_dir: Path, env: dict[str, str], forks: Forks) -> Desk:
+    return Desk(state_dir, {**env, "HOME": str(state_dir)}, start=forks.run)
 
 
 def cached(desk: Desk, model: str = MODEL) -> set[str]:

@@ -77,7 +77,7 @@ def test_without_a_pod_it_says_so_and_shows_the_last_failed_start(install: Insta
     told = install.manage("logs").expect(1)
     assert "no pod" in told.err
     words = LastWords.of(Store(install.directory / "pod_state.json").directory, Veil())
-    words.keep("p0", "never ready", ["CUDA error: hf_abcdefghijklmnop1234"], now=1_795_000_000.0)
+    words.keep("pod p0", "never ready", ["CUDA error: hf_abcdefghijklmnop1234"], now=1_795_000_000.0)
     told = install.manage("logs").expect(1)
     assert "pod p0, terminated at 2026-11-18T11:06:40+00:00: never ready" in told.out
     assert "CUDA error: ***" in told.out

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,14 +19,23 @@ from tests.support.source import ROOT
 from tests.support.wait import eventually
 
 SERVER = (sys.executable, "-m", "llmpod.sim.vllm", "--model", "org/typed")
+QUESTION = b'{"model": "org/typed", "messages": [{"role": "user", "content": "hello"}]}'
+# loads for ever, and takes no notice of SIGTERM
+STUBBORN = (
+    *(sys.executable, "-c"),
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)",
+    *("--model", "org/typed"),
+)
 KEY = {"Authorization": "Bearer secret"}
 
 
 @contextmanager
-def started(env: dict[str, str], cache: Path, *options: str) -> Iterator[Proxy]:
+def started(
+    env: dict[str, str], cache: Path, *options: str, command: Sequence[str] = SERVER
+) -> Iterator[Proxy]:
     """With a port of its choice; the room is the repository's, one for each run."""
     environ = {**env, "CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT), "RUNPOD_API_KEY": "rpa_canary"}
-    words = ("--port", "0", "--log-level", "DEBUG", "--api-key", "secret", *options, "--", *SERVER)
+    words = ("--port", "0", "--log-level", "DEBUG", "--api-key", "secret", *options, "--", *command)
     with proxy(environ, *words) as front:
         yield front
 
@@ -35,6 +44,11 @@ def servers() -> list[procfs.Process]:
     """What runs of COMMAND."""
     everyone = procfs.descendants(os.getpid())
     return [p for p in everyone if "org/typed" in p.command and "proxy_fastapi" not in p.command]
+
+
+def is_deaf(pid: int) -> bool:
+    """Whether the server of a run takes no notice of SIGTERM by now."""
+    return any("deaf" in log.read_text() for room in rooms(pid) for log in room.rglob("machines/*/log"))
 
 
 def rooms(pid: int) -> list[Path]:
@@ -79,9 +93,26 @@ def test_what_is_wrong_is_said_before_anything_starts(env: dict[str, str]) -> No
     assert (nothing.code, "Write the command" in nothing.err) == (2, True)
     tunnel = run([PYTHON, str(SCRIPT), "--use-slurm", "--", "vllm"], env=env)
     assert (tunnel.code, "--loopback-user" in tunnel.err) == (2, True)
+    absent = run([PYTHON, str(SCRIPT), "--", "no-such-server", "--model", "m"], env=env)
+    assert (absent.code, "no program 'no-such-server'" in absent.err) == (2, True)
+    assert "its whole path" in absent.err
+    text = run([PYTHON, str(SCRIPT), "--", str(ROOT / "README.md")], env=env)
+    assert (text.code, "may execute" in text.err) == (2, True)
+    assert not (ROOT / ".llmpod" / "on-demand-8100").exists()
     listed = run([PYTHON, str(SCRIPT), "--help", "--"], env=env).expect().out
     for option in ("--target-port", "--idle-timeout", "--ping-path", "--srun-cmd", "--loopback-host"):
         assert option in listed
+
+
+def test_a_command_line_that_is_not_understood_says_what_was_meant(env: dict[str, str]) -> None:
+    forgotten = run([PYTHON, str(SCRIPT), "--idle-timeout", "5", "vllm", "serve", "m"], env=env)
+    assert (forgotten.code, "write `--` before it" in forgotten.err) == (2, True)
+    before = run([PYTHON, str(SCRIPT), "vllm", "serve", "m", "--", "--fast"], env=env)
+    assert (before.code, "stand after `--`" in before.err) == (2, True)
+    misspelt = run([PYTHON, str(SCRIPT), "--idel-timeout", "5", "--", "vllm"], env=env)
+    assert (misspelt.code, "did you mean --idle-timeout?" in misspelt.err) == (2, True)
+    manager = run([PYTHON, str(ROOT / "manage_pod.py"), "status", "--jsn"], env=env)
+    assert (manager.code, "did you mean --json?" in manager.err) == (2, True)
 
 
 @pytest.mark.parametrize(

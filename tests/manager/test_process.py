@@ -1,5 +1,7 @@
 """The backend `process` through the front door: configuration, passes, an answer through the proxy, `--shutdown`."""
 
+import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from tests.support.forks import Forks
 from tests.support.net import listens
 from tests.support.wait import eventually
 
+_PODS = re.compile(r".*\b(?:[Pp]ods?|RunPod)\b.*")
 SERVER = [sys.executable, "-m", "llmpod.sim.vllm", "--model", MODEL]
 
 
@@ -36,6 +39,25 @@ def test_a_local_command_answers_through_the_proxy_and_ends_with_shutdown(desk: 
     assert desk.state()["phase"] == "stopped"
     assert not listens(desk.port)
     eventually(lambda: not desk.servers(), within=10)
+
+
+def test_what_nothing_limits_is_told_as_such(desk: Desk) -> None:
+    """The state holds a deadline ten years away: there, none at all would be one that got lost."""
+    desk.write(SERVER)
+    deadline = desk.passes_until("ready")["deadline"]
+    assert deadline > 1e9
+    document = json.loads(desk.manage("status", "--json").expect().out)["models"]["default"]
+    assert (document["deadline"], document["switch_at"]) == (None, None)
+    costs = json.loads(desk.manage("cost", "--json").expect().out)
+    assert costs["worst_case"] == {"usd": 0.0, "until": None, "unknown": []}
+    assert [live["deadline"] for live in costs["live"]] == [None]
+    assert "worst case     what runs is free, and has no end" in desk.manage("cost").expect().out
+    desk.write(SERVER, runtime_seconds=3600)
+    desk.manage("up").expect()
+    limited = desk.passes_until("ready")["deadline"]
+    assert limited < deadline
+    document = json.loads(desk.manage("status", "--json").expect().out)["models"]["default"]
+    assert document["deadline"] == limited
 
 
 def test_a_command_that_crashes_is_started_again_and_then_given_up_with_its_last_words(desk: Desk) -> None:
@@ -69,13 +91,28 @@ def test_what_does_not_apply_is_said_and_needs_no_key(desk: Desk) -> None:
     desk.write(SERVER)
     assert "nothing to pay" in desk.manage("plan").expect().out
     assert "nothing to pay" in desk.manage("--dry-run").expect().out
+    desk.write(["no-such-server"])
+    assert "there is no program 'no-such-server'" in desk.manage("--dry-run").expect(78).err
+    desk.write(SERVER)
     assert desk.servers() == []
     assert "no catalog" in desk.manage("--refresh-catalog").expect().out
-    assert "no bill" in desk.manage("cost").expect().out
+    assert "bill" not in desk.manage("cost").expect().out
     doctor = desk.manage("doctor").out
     assert "process needs none" in doctor
     assert "RunPod" not in doctor
     assert "0 terminated" in desk.manage("panic").expect().out
+
+
+def test_every_text_is_about_the_process_that_runs(desk: Desk) -> None:
+    desk.write([sys.executable, "-c", "import sys; print('no memory'); sys.exit(3)"], max_restarts=0)
+    said = {word: desk.manage(*word.split()) for word in ("--dry-run", "--no-proxy --verbose up", "status")}
+    desk.passes_until("failed")
+    later = ("status", "logs", "cost", "doctor", "--dry-run", "--no-proxy --verbose down", "panic")
+    said |= {f"then {word}": desk.manage(*word.split()) for word in later}
+    assert "the process has exited: it ended with exit code 3" in said["then status"].out
+    assert "no memory" in said["then logs"].out
+    wrong = {word: _PODS.findall(done.out + done.err) for word, done in said.items()}
+    assert not any(wrong.values()), wrong
 
 
 def test_shutdown_works_with_a_broken_configuration(desk: Desk) -> None:

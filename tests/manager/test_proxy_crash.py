@@ -57,6 +57,34 @@ def resident(pid: int) -> int:
 
 
 # --- a whole installation
+def test_a_proxy_whose_loop_hangs_is_ended_by_its_watchdog_and_is_back(install: Install) -> None:
+    """F48 for real: it reads its settings anew from what never ends, and so answers nobody any more."""
+    install.proxy = True
+    install.passes_until("ready")
+    first = health(install)["pid"]
+    path = install.directory / ".llmpod/pod_state/proxy_settings.json"
+    text = path.read_text()
+    path.unlink()
+    os.mkfifo(path, 0o600)
+    os.kill(first, signal.SIGHUP)
+
+    def deaf() -> bool:
+        try:
+            return not requests.get(f"http://127.0.0.1:{install.port}/livez", timeout=1)
+        except requests.Timeout:
+            return True
+
+    eventually(deaf, within=SLOW)
+    path.unlink()
+    path.touch(0o600)
+    path.write_text(text)
+    eventually(lambda: process_id(first) is None, within=60)
+    assert successor(install, first)["status"] == "healthy"
+    assert notes(install)["last_crash"]["code"] == 70
+    assert '"hung"' in (install.directory / ".llmpod/pod_state/proxy.log").read_text(), "with all stacks"
+    assert (len(alive(install)), creates(install)) == (1, 1), "pods are untouched"
+
+
 def test_a_proxy_that_crashed_is_back_without_a_pass_and_without_a_new_pod(install: Install) -> None:
     install.proxy = True
     install.manage().expect()

@@ -207,7 +207,8 @@ def test_a_person_switches(desk: Desk) -> None:
     assert ask(desk, "c", "hello").status == 200
     assert ask(desk, "a", "again").status == 200, "a request may change it again"
     assert starts(desk) == {"org/a": 2, "org/c": 1}
-    assert "Did you mean a?" in desk.manage("switch", "aa").err
+    unknown = desk.manage("switch", "aa").expect(2)
+    assert "Did you mean a? There are: a, b, c." in unknown.err
     said = desk.manage("--no-proxy", "--verbose", "up", "b").expect().out
     assert "b: waits until a has ended" in said, "never two of a group, whoever orders it"
     assert "down: b" in desk.manage("--no-proxy", "down", "b").expect().out

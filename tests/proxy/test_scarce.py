@@ -77,6 +77,36 @@ def test_a_directory_that_is_replaced_by_a_link_is_told_and_not_followed(
         assert cache_dir.stat().st_mode & 0o777 == 0o700
 
 
+def bound_by_modes() -> list[str]:
+    """The words that start a program for which the modes of files count, though its user be root."""
+    if os.geteuid() != 0:
+        return []
+    words = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+    if shutil.which(words[0]) is None or subprocess.run([*words, "true"], check=False).returncode:
+        pytest.skip("root without its rights needs setpriv (util-linux)")
+    return words
+
+
+def test_a_directory_that_becomes_unreadable_is_told_and_answers_go_on(
+    cache_dir: Path, env: dict[str, str], server: Stub
+) -> None:
+    environ = env | settings(cache_dir, server.url)
+    with proxy(environ, argv=[*bound_by_modes(), PYTHON, str(SCRIPT)]) as front:
+        assert front.ask(chat_body("before")).cache == "MISS"
+        eventually(lambda: list(cache_dir.glob("*.seg")))
+        cache_dir.chmod(0)
+        assert front.ask(chat_body("before")).cache == "HIT"
+        assert front.ask(chat_body(LONG)).status == 200
+        eventually(lambda: str(cache_dir) in (front.get("/health").json["cache_degraded"] or ""), within=30)
+        assert front.ask(chat_body(LONG)).cache == "HIT", "from memory"
+        assert front.ask(chat_body("before")).cache == "HIT"
+        cache_dir.chmod(0o700)
+        eventually(lambda: not front.get("/health").json["cache_degraded"], within=60)
+    with proxy(environ) as again:
+        assert again.ask(chat_body("before")).cache == "HIT", "nothing was lost"
+        assert again.ask(chat_body(LONG)).cache == "HIT", "it was stored when that could be done again"
+
+
 # --- F51
 def answers(port: int) -> bool:
     with closing(Client(port)) as client:

@@ -1,14 +1,12 @@
 """Who waits and which model runs, as pure decisions under a clock of our own."""
 
-import random
 from dataclasses import dataclass, field
 
 import pytest
 
 from llmpod.errors import LlmpodError, ModelNotReady, NoMoney, Overloaded
-from llmpod.proxy.scheduler import LINE, TURN_SECONDS, Scheduler
+from llmpod.proxy.scheduler import LINE, Scheduler
 from llmpod.proxy.states import TABLE, Event, Model, Sight, State, Ticket
-from tests.proxy.swapping import Swapping
 
 WHY = ModelNotReady("it crashed")
 
@@ -256,45 +254,3 @@ def test_one_of_a_group_at_a_time_and_no_busy_one_is_stopped() -> None:
     assert "wake b" not in house.wishes, "a is not gone yet"
     house.seen(Sight.DOWN, "a")
     assert house.wishes[-1] == "wake b"
-
-
-def test_nobody_waits_for_ever_behind_a_model_that_is_always_asked() -> None:
-    house = House(names=("a", "b"), group="gpu", idle_seconds=1000.0)
-    house.ask("a", 0)
-    house.seen(Sight.READY, "a")
-    house.ask("b", 1)
-    house.passes(TURN_SECONDS + 1)
-    house.ask("a", 2)
-    assert house.went == [0], "its turn is over: it only finishes what it has"
-    house.end("a")
-    assert house.wishes[-1] == "rest a"
-    house.seen(Sight.DOWN, "a")
-    house.seen(Sight.READY, "b")
-    assert house.went == [0, 1]
-    house.end("b")
-    assert house.wishes[-1] == "rest b"
-    house.seen(Sight.DOWN, "b")
-    house.seen(Sight.READY, "a")
-    assert house.went == [0, 1, 2]
-
-
-def test_a_higher_priority_goes_first() -> None:
-    house = House(names=("a", "b", "c"), group="gpu")
-    house.scheduler.model("c").priority = 1
-    house.ask("a")
-    house.ask("b", 1)
-    house.ask("c", 2)
-    house.seen(Sight.READY, "a")
-    house.end("a")
-    house.seen(Sight.DOWN, "a")
-    assert house.wishes[-1] == "wake c"
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_requests_for_three_models_on_one_gpu(seed: int) -> None:
-    """300 requests with random disconnects: none lost, none at the wrong model, no busy model stopped."""
-    swapping = Swapping(random.Random(seed), requests=300)
-    swapping.run()
-    assert swapping.wrong == []
-    assert swapping.lost == []
-    assert swapping.swaps <= swapping.most_swaps, f"{swapping.swaps} of {swapping.most_swaps}"

@@ -1,0 +1,66 @@
+"""Models of several providers, one of which is away: the others' models go on, and of its own nothing is concluded."""
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tests.support.install import Install
+from tests.support.source import ROOT
+from tests.support.wait import eventually
+
+
+def records(install: Install) -> dict[str, Any]:
+    document = json.loads((install.directory / "pod_state.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = document["models"]
+    return found
+
+
+def ready(install: Install) -> bool:
+    install.manage()
+    return {record["phase"] for record in records(install).values()} == {"ready"}
+
+
+def comes_to(install: Install, model: str, phase: str) -> None:
+    def there() -> bool:
+        install.manage()
+        return bool(records(install)[model]["phase"] == phase)
+
+    eventually(there, within=60)
+
+
+def entries(install: Install) -> list[str]:
+    """What the ledger says of pods, in its own words."""
+    return (install.directory / ".llmpod" / "pod_state" / "ledger.jsonl").read_text().splitlines()
+
+
+def test_the_models_of_another_provider_go_on(install: Install) -> None:
+    words = [sys.executable, "-m", "llmpod.sim.vllm", "--model", "org/local"]
+    local = {"backend": "process", "process": {"command": words, "cwd": str(ROOT), "stop_seconds": 5}}
+    install.write(
+        model=None,
+        models={"chat": {"model": "org/tiny-chat"}, "local": {"model": "org/local", **local}},
+        default_model="chat",
+    )
+    eventually(lambda: ready(install), within=60)
+    install.manage("down", "local").expect()
+    comes_to(install, "local", "stopped")
+
+    before, written = records(install), entries(install)
+    install.sim.fault("list", "500", times=1000)
+    assert "chat" in install.manage("up", "local").expect(75).out
+    comes_to(install, "local", "ready")
+    said = install.manage().expect(75).out
+    assert "Nothing is known of chat" in said
+    assert records(install)["chat"] == before["chat"], "nothing is concluded"
+    assert [pod["id"] for pod in install.sim.alive()] == [before["chat"]["instance_id"]]
+    chat = [line for line in entries(install) if before["chat"]["instance_id"] in line]
+    assert chat == [line for line in written if before["chat"]["instance_id"] in line], (
+        "nor that it costs no more"
+    )
+
+    with ThreadPoolExecutor() as pool:
+        ending = pool.submit(install.manage, "down", within=120)
+        eventually(lambda: not install.sim.alive(), within=60)
+        install.sim.reset()  # what must end was ended unseen; only now the list says so
+        assert "down: no pod of this installation exists" in ending.result().expect().out
