@@ -180,10 +180,13 @@ def test_vllm_that_ends_well_in_mid_answer_is_not_believed(desk: Desk, underway:
     """Both answers are whole to HTTP and its exit code is 0; or, told to end while the machine is busy, it hangs."""
     eventually(lambda: at_work(desk.model_port) == 2, within=30)
     engine = next(p for p in procfs.descendants(os.getpid()) if "EngineCore" in p.command)
+    server = procfs.read(engine.parent)
+    assert server is not None
     if end == "engine killed":
         engine.kill()
+        eventually(lambda: procfs.read(server.parent) is None, within=60)  # its warden has noted how it ended
     else:
-        os.kill(engine.parent, signal.SIGTERM)
+        os.kill(server.pid, signal.SIGTERM)
     error = desk.passes_until("failed", within=120)["error"]
     assert "exit code 0" in error or end == "told to end"
     underway.ended_and_not_believed()
