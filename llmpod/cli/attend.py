@@ -1,17 +1,17 @@
 """Not a daemon: passes at the word of a proxy whose model starts with the first request.
 
-The proxy never starts a machine: it writes a wish down and lets the manager pass. A Python program takes half a second
-to start, which nobody should wait for, so one is started beforehand: this command loads everything, waits for a line
-on its standard input, and passes then, again while something is on its way, and sooner at another line or when a
-server on this machine begins to listen; then it waits again. It remembers nothing from one pass to the next. Its
-standard input closes when the proxy ends; then it ends, too. After each pass it writes a line of JSON: ``began``
-(monotonic seconds, before it read anything) and ``error`` (why it failed, or empty).
+The proxy never starts a machine: it writes a wish down and lets the manager pass. A Python program takes half a
+second to start, which nobody should wait for, so one is started beforehand: this command loads everything, waits for
+a line on its standard input, and passes then, again while something is on its way, and sooner at another line or when
+a server on this machine begins to listen or answers otherwise than before; then it waits again. It remembers nothing
+from one pass to the next. Its standard input closes when the proxy ends; then it ends, too. After each pass it writes
+a line of JSON: ``began`` (monotonic seconds, before it read anything) and ``error`` (why it failed, or empty).
 """
 
+import http.client
 import json
 import os
 import select
-import socket
 import sys
 import time
 from contextlib import suppress
@@ -25,10 +25,11 @@ from llmpod.lifecycle.state import State
 from llmpod.lifecycle.store import Store
 from llmpod.model import Phase, Record
 
-_SILENT = frozenset({Phase.CREATED, Phase.BOOTING})  # nothing answers there yet
-_ON_ITS_WAY = _SILENT | {Phase.INTENT, Phase.UNKNOWN, Phase.LOADING, Phase.TERMINATING}
+_LOADING = frozenset({Phase.CREATED, Phase.BOOTING, Phase.LOADING})  # its server is not ready yet
+_ON_ITS_WAY = _LOADING | {Phase.INTENT, Phase.UNKNOWN, Phase.TERMINATING}
 SOON_SECONDS = 60.0  # a retry that is due within this time is stayed for
 LOOK_SECONDS = 0.01  # between two looks whether a server listens
+ASK_SECONDS = 0.05  # the same for one that does, and the longest wait for its word
 WATCHED_SECONDS = 1.0  # between two passes for a server that is watched: whether it crashed
 HOST = "127.0.0.1"
 STDIN = 0
@@ -38,14 +39,14 @@ def attend(call: Invocation) -> int:
     """Pass at each word, and while something is on its way."""
     with suppress(LlmpodError):  # a pass tells what is wrong
         _load(call)
-    ended, heard = not _word(), set[str]()
+    ended, heard = not _word(), set[tuple[str, int]]()
     while not ended:
         _say(*_pass(call))
         ended = _rest(call, heard)
     return 0
 
 
-def _rest(call: Invocation, heard: set[str]) -> bool:
+def _rest(call: Invocation, heard: set[tuple[str, int]]) -> bool:
     """Wait until a pass is due or the proxy says something; whether the proxy has ended."""
     try:
         loaded, _ = call.config_or_last()
@@ -94,36 +95,50 @@ def _pause(loaded: Config, state: State) -> float | None:
     return min(due, default=None)
 
 
-def _closed(seconds: float, state: State, heard: set[str]) -> bool:
-    """Wait so long, until the proxy says something, or until a server listens; whether the proxy has ended.
+def _closed(seconds: float, state: State, heard: set[tuple[str, int]]) -> bool:
+    """Wait so long, until the proxy says something, or until a server has news; whether the proxy has ended.
 
     Args:
         seconds: the longest wait.
         state: as the last pass has left it.
-        heard: the machines whose servers were found listening; they are not waited for again.
+        heard: the machines, with what their servers have answered; the same again is no news.
     """
-    limit = time.monotonic() + seconds
-    silent = [r for r in state.records.values() if _is_watched(r) and r.name not in heard]
+    limit, pause = time.monotonic() + seconds, LOOK_SECONDS
+    watched = [record for record in state.records.values() if _is_watched(record)]
     while True:
         left = max(0.0, limit - time.monotonic())
-        ready, _, _ = select.select([STDIN], [], [], min(LOOK_SECONDS, left) if silent else left)
+        ready, _, _ = select.select([STDIN], [], [], min(pause, left) if watched else left)
         if ready:
             return not _word()
-        found = {record.name for record in silent if _listens(record)}
-        heard |= found
-        if found or not left:
+        said = {(record.name, word) for record in watched if (word := _answers(record)) is not None}
+        news, pause = said - heard, ASK_SECONDS if said else LOOK_SECONDS
+        heard |= news
+        if news or not left:
             return False
 
 
 def _is_watched(record: Record) -> bool:
     """Whether its server is waited for here, on its port; others are asked at the pace of passes."""
-    return record.phase in _SILENT and urlsplit(record.base_url or "").hostname == HOST
+    return record.phase in _LOADING and urlsplit(record.base_url or "").hostname == HOST
 
 
-def _listens(record: Record) -> bool:
-    with suppress(OSError), socket.create_connection((HOST, urlsplit(record.base_url).port), 0.2):
-        return True
-    return False
+def _answers(record: Record) -> int | None:
+    """The HTTP status of its list of models, 0 while it listens only, None while it does not.
+
+    llama.cpp listens before it has loaded, and answers 503 until it has; vLLM listens when it has (measured).
+    """
+    connection = http.client.HTTPConnection(HOST, urlsplit(record.base_url).port, timeout=ASK_SECONDS)
+    try:
+        connection.connect()
+    except OSError:
+        return None
+    try:
+        connection.request("GET", "/v1/models")
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()
 
 
 def _word() -> bytes:
