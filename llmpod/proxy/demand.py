@@ -251,11 +251,11 @@ class Demand:
             failures = self.scheduler.model(name).failures
             self.scheduler.seen(name, sight, self._clock(), settled=settled, why=why)
             if self.scheduler.model(name).failures > failures:
-                self._log.warning("start_failed", model=name, reason=str(why))
+                self._log.warning("start_failed", model=name, reason=str(why), see=self._logs)
 
     def _why(self, name: str, destination: Destination | None) -> LlmpodError:
         wished = self._keeper.use(name).wake_wanted
-        return why_down(name, destination, wished=wished, error=self._error, logs=self._logs)
+        return why_down(name, destination, wished=wished, error=self._error)
 
     async def _tick(self) -> None:
         while True:

@@ -81,7 +81,11 @@ class Lobby:
     def is_for(self, job: Job) -> bool:
         """Whether this request may start its model and wait for it: a link, an image or a warm-up must not (T1)."""
         managed = self.demand.manages(job.destination.model_key)
-        return managed and job.ask.method == "POST" and not self._warmth.is_ours(job.ask)
+        return managed and job.ask.method == "POST" and not self.is_ours(job)
+
+    def is_ours(self, job: Job) -> bool:
+        """Whether it is a warm-up."""
+        return self._warmth.is_ours(job.ask)
 
     def enter(self, job: Job, answer: Answer, go: Callable[[], None], *, whole: bool) -> None:
         """Call ``go`` when the model answers, at once if it does; or fail the answer.

@@ -261,6 +261,8 @@ class Relay:
         """
         found, job.destination = job.destination, self._now(job.destination)
         job.shared = job.shared and job.destination.identity == found.identity
+        if job.destination.bills_requests and self._lobby.is_ours(job):
+            raise ModelNotReady("A worker that is billed is not started to warm up.")
         if job.destination.origin is None:
             managed = self._lobby.demand.manages(job.destination.model_key)
             raise self._keeper.not_ready(job.destination, wished=job.ask.method == "POST" and not managed)

@@ -28,9 +28,7 @@ def sight_of(destination: Destination | None) -> Sight:
     return Sight.DOWN if at_rest and not destination.retrying else Sight.MOVING
 
 
-def why_down(
-    name: str, destination: Destination | None, *, wished: float | None, error: str, logs: str
-) -> LlmpodError:
+def why_down(name: str, destination: Destination | None, *, wished: float | None, error: str) -> LlmpodError:
     """What to tell those who wait, should the model be down.
 
     Args:
@@ -38,13 +36,19 @@ def why_down(
         destination: what is known of it.
         wished: when it was last wished for; a refusal of another wish is not ours.
         error: what the last pass failed at.
-        logs: the command that shows more.
     """
     refusal = destination.refusal if destination else None
     if refusal is not None and refusal.at == wished:
         kind = NoMoney if refusal.status == NoMoney.status else ModelNotReady
         wait = max(1.0, refusal.retry_at - time.time()) if refusal.retry_at else None
         return kind(refusal.text, hint=refusal.hint, retry_after=wait)
-    said = (destination.error if destination else "") or error or "the manager does not say why"
+    known = destination.error if destination else ""
+    failed = (
+        destination is not None and destination.phase is Phase.FAILED
+    )  # else that is why it was down before
+    said = (failed and known) or error or known or "the manager does not say why"
     called = destination.names[0] if destination and destination.names else name
-    return ModelNotReady(f"{called} could not be started: {said.rstrip('.')}.", hint=f"See: {logs}")
+    return ModelNotReady(
+        f"{called} could not be started: {said.rstrip('.')}.",
+        hint="The log of the proxy says where to read more.",
+    )

@@ -188,8 +188,9 @@ def test_a_start_that_fails_is_told_in_the_stream_that_was_kept_alive_and_to_the
     told = json.loads(event)["error"]["message"]
     assert "the process has exited: it ended with exit code 3; its last lines: out of memory" in told
     assert "pod " not in told
-    assert Path(told.partition("(all of it: ")[2].partition(")")[0]).read_text() == "out of memory\n"
-    assert f"manage_pod.py --config {desk.directory / 'pod_config.json'} logs" in told
+    assert str(desk.directory) not in told, "others read it too"
+    log = (desk.directory / ".llmpod" / "pod_state" / "proxy.log").read_text()
+    assert f"manage_pod.py --config {desk.directory / 'pod_config.json'} logs" in log
     again = ask(desk, "hi")
     assert (again.status, again.json["error"]["code"]) == (503, "model_not_ready")
     assert "out of memory" in again.json["error"]["message"]

@@ -1,6 +1,7 @@
 """The backend `runpod_serverless` through the front door; tests/backends/test_serverless.py has the rest of it."""
 
 import json
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import requests
 from llmpod.sim.launch import Simulator
 from tests.support.desk import MODEL, Desk
 from tests.support.net import listens
+from tests.support.source import ROOT
 from tests.support.wait import eventually
 
 
@@ -34,6 +36,14 @@ def key_file(desk: Desk, endpoint: dict[str, Any]) -> str:
     key.write_text(endpoint["key"] + "\n", encoding="utf-8")
     key.chmod(0o600)
     return key.name
+
+
+def account_key(desk: Desk, sim: Simulator) -> None:
+    """Where the account's key is for the passes of a proxy, whose environment has none."""
+    path = Path(desk.env["HOME"]) / ".config" / "llmpod" / "runpod_api_key"
+    path.parent.mkdir(parents=True)
+    path.write_text(sim.key)
+    path.chmod(0o600)
 
 
 def test_it_is_opened_answers_through_the_proxy_and_is_parked(sim: Simulator, desk: Desk) -> None:
@@ -79,6 +89,45 @@ def test_only_a_post_reaches_it_for_any_request_starts_a_worker(sim: Simulator, 
     assert [m["id"] for m in requests.get(f"{url}/v1/models", timeout=30).json()["data"]] == [MODEL]
     (seen,) = sim.state()["endpoints"]
     assert (seen["jobs"]["completed"], seen["list"]) == (done, [])
+
+
+def test_warming_up_another_model_starts_no_worker_of_it(sim: Simulator, desk: Desk) -> None:
+    endpoint = sim.endpoint(model=MODEL, idle_seconds=0.2)
+    tap = {"api_key_file": key_file(desk, endpoint), "endpoint_id": endpoint["id"]}
+    words = [sys.executable, "-m", "llmpod.sim.vllm", "--model", "org/local"]
+    local = {"backend": "process", "process": {"command": words, "cwd": str(ROOT)}, "start": "on_request"}
+    chat = {"backend": "runpod_serverless", "runpod_serverless": tap}
+    asked = {"messages": [{"role": "user", "content": "hi"}]}
+    url = f"http://127.0.0.1:{desk.port}/v1/chat/completions"
+    lines = "".join(json.dumps({"model": name, **asked}) + "\n" for name in (MODEL, "org/local"))
+    (desk.directory / "warm.jsonl").write_text(lines)
+    config = {
+        "models": {"chat": {"model": MODEL, **chat}, "local": {"model": "org/local", **local}},
+        "runpod_api_url": sim.api_url,
+        "prewarm_cache": "warm.jsonl",
+        "proxy_port": desk.port,
+        "cache_dir": "cache",
+    }
+    (desk.directory / "pod_config.json").write_text(json.dumps(config))
+
+    def ready() -> bool:
+        desk.manage().expect()
+        document = json.loads((desk.directory / "pod_state.json").read_text())
+        return bool(document["models"]["chat"]["phase"] == "ready")
+
+    eventually(ready, within=60)
+    eventually(lambda: listens(desk.port), within=20)
+    refused = requests.post(url, json={"model": "org/local", **asked}, timeout=60)
+    assert "There is no RunPod API key" in refused.text, "a pass of the proxy's takes it from its file only"
+    account_key(desk, sim)
+    eventually(lambda: not sim.state()["endpoints"][0]["list"], within=20)
+    done = sim.state()["endpoints"][0]["jobs"]["completed"]
+    assert eventually(partial(desk.ask, "org/local"), within=60, ignoring=requests.RequestException)["choices"]
+    log = desk.directory / ".llmpod" / "pod_state" / "proxy.log"
+    eventually(lambda: '"prewarmed"' in log.read_text(), within=30)
+    assert sim.state()["endpoints"][0]["jobs"]["completed"] == done
+    assert desk.ask()["choices"], "a person's question starts it"
+    assert sim.state()["endpoints"][0]["jobs"]["completed"] > done
 
 
 def test_each_of_several_answers_with_its_own_key(sim: Simulator, desk: Desk) -> None:
