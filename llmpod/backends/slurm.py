@@ -110,7 +110,11 @@ class SlurmJobs:
         text = script(self._section, port=port, node_port=start + secrets.randbelow(count))
         key = dict.fromkeys(self._section.api_key_env, env["VLLM_API_KEY"])
         environ = {**self._environ, **self._section.env, **spec.env, **key}
-        self._submit(self._options(name, home, deadline), text, environ)
+        try:
+            self._submit(self._options(name, home, deadline), text, environ)
+        except BadSpec:  # there is certainly no job
+            self._machines.end(name)
+            raise
         (home / "submitted").touch(mode=0o600)
         return self._instance(name, Job("", "PENDING", "just submitted"))
 

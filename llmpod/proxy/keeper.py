@@ -101,7 +101,7 @@ class Keeper:
         self._use: dict[str, Use] = {}
         self._written: dict[str, Usage] = {}
         self._written_at = 0.0
-        self._pen = asyncio.Lock()
+        self._pen, self._looking = asyncio.Lock(), asyncio.Lock()
         self._observers: list[Callable[[], None]] = []
         self.today: Today | None = None
         """What was spent today, and what may be; None without a budget."""
@@ -191,7 +191,11 @@ class Keeper:
                 await self.write()
 
     async def look(self) -> None:
-        """Read the state if it has changed."""
+        """Read the state if it has changed; one after the other, so that nothing older takes a newer one's place."""
+        async with self._looking:
+            await self._read()
+
+    async def _read(self) -> None:
         path = self._settings.state_file
         assert path is not None
         try:

@@ -92,7 +92,14 @@ class Passes:
 
     async def _listen(self, process: Process) -> None:
         assert process.stdout is not None
-        async for line in process.stdout:
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:  # longer than the reader takes; it was thrown away
+                self._log.warning("manager", reason="It said more in one line than anybody reads.")
+                continue
+            if not line:
+                return
             try:
                 report = json.loads(line)
                 began, error = float(report["began"]), str(report["error"])

@@ -77,9 +77,9 @@ def test_mistakes_are_named_with_place_and_reason(tmp_path: Path, text: str, par
 
 
 def test_all_mistakes_are_told_at_once_and_no_token_is_repeated(tmp_path: Path) -> None:
-    said = refused(tmp_path, '{"model": "a/b", "hf_token": 17, "disk_gb": 1, "cloud": "ALL"}')
+    said = refused(tmp_path, '{"model": "a/b", "hf_token": 8091726354, "disk_gb": 1, "cloud": "ALL"}')
     assert all(key in said for key in ("hf_token", "disk_gb", "cloud"))
-    assert "17" not in said
+    assert "8091726354" not in said
 
 
 @given(st.text(max_size=200))
