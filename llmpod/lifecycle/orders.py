@@ -60,8 +60,8 @@ class Orders:
         known = self._actor.memory.state.records
         records = known.values()
         remembered = any(record.run_at is not None for record in records)
-        if not alone and model != PROXY and model not in known:
-            return self.untold(model, now)
+        if not alone and model != PROXY and model not in known:  # what was wished of one of its name was another's
+            return self.untold(model, now, self._usage.get(model))
         alive = [record for record in records if record.phase not in (Phase.STOPPED, Phase.FAILED)]
         if not remembered or (model == PROXY and alive):
             return self.untold(model, now)
@@ -69,10 +69,10 @@ class Orders:
             return replace(self._as_before(model), reason="the order was lost")
         return Want(Direction.DOWN, at=now, by="lost orders", reason="the file of orders was lost")
 
-    def untold(self, model: str, now: float) -> Want:
-        """What is wanted of a model or the proxy of which nobody ever said anything."""
+    def untold(self, model: str, now: float, usage: Usage | None = None) -> Want:
+        """What is wanted of a model or the proxy of which nobody ever said anything but the wishes in ``usage``."""
         on_request = model in self._models and self._models[model].terms.on_request
-        return asleep(now) if on_request else first_order(now)
+        return asleep(now, usage) if on_request else first_order(now)
 
     def _as_before(self, model: str) -> Want:
         """The order to act on when orders cannot be read: go on with what runs, until its deadline."""

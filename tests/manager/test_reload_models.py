@@ -131,6 +131,21 @@ def test_one_is_added_and_one_removed_while_both_others_answer(desk: Desk) -> No
     assert (health(desk)["pid"], pids(desk, "org/a")) == (proxy, running), "neither was started anew"
 
 
+def test_one_that_comes_back_is_new_and_starts_for_nobody_who_asked_for_the_former(desk: Desk) -> None:
+    """The file of a proxy that is no more still says that it was wished for; only cron comes by."""
+    models = {"a": model("org/a"), "b": model("org/b")}
+    configure(desk, models)
+    assert ask(desk, "b", "hello").status == 200
+    desk.manage("--shutdown").expect()
+    config = desk.directory / "pod_config.json"
+    document = json.loads(config.read_text())
+    for there in ({"a": models["a"]}, models):
+        config.write_text(json.dumps({**document, "models": there}))
+        desk.manage().expect()
+        assert ("b" in orders(desk)) is ("b" in there)
+    assert not pids(desk, "org/b")
+
+
 def test_who_waits_for_one_that_is_removed_is_told(desk: Desk) -> None:
     configure(desk, {"a": model("org/a"), "slow": model("org/slow", "--load-seconds", "60")})
     with Client(desk.port, timeout=60) as client:
