@@ -176,14 +176,13 @@ def _serverless(config: Config, model: PodConfig, section: ServerlessSection, *,
 
     api = RunpodApi(model.runpod_api_url, key)
     others = (one for one in config.models.values() if one is not model and one.backend == model.backend)
+    endpoints = {one.runpod_serverless.endpoint_id for one in others if one.runpod_serverless is not None}
     return ServerlessEndpoint(
         section,
         api,
         Machines(config.endpoint_notes),
         guard=lambda: check_key(section, key),
-        of_others=frozenset(
-            one.runpod_serverless.endpoint_id for one in others if one.runpod_serverless is not None
-        ),
+        of_others=endpoints - {section.endpoint_id},  # a renamed model has the endpoint of the removed one
     )
 
 

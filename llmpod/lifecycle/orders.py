@@ -60,7 +60,7 @@ class Orders:
         known = self._actor.memory.state.records
         records = known.values()
         remembered = any(record.run_at is not None for record in records)
-        if not alone and model != PROXY and model not in known:  # what was wished of one of its name was another's
+        if not alone and model != PROXY and model not in known:  # wishes for a former one of its name are old
             return self.untold(model, now, self._usage.get(model))
         alive = [record for record in records if record.phase not in (Phase.STOPPED, Phase.FAILED)]
         if not remembered or (model == PROXY and alive):

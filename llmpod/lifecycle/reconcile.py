@@ -11,7 +11,7 @@ from typing import Protocol
 
 from llmpod.backends import SomeAway
 from llmpod.errors import LlmpodError, NewerState, ProviderError, StateError
-from llmpod.lifecycle import decide, match, records, remembering, telling
+from llmpod.lifecycle import decide, match, place, records, remembering, telling
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.audit import Audit
 from llmpod.lifecycle.decide import Act, Step
@@ -20,7 +20,7 @@ from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.state import ProxyRecord, SaveProxy, State
 from llmpod.lifecycle.supervision import Notes
 from llmpod.lifecycle.want import lapsed, overruled
-from llmpod.model import Direction, Instance, Observed, Phase, Want
+from llmpod.model import Direction, Instance, Observed, Want
 
 MAX_STEPS = 6
 
@@ -251,14 +251,14 @@ class Reconciler:
             self._create(model)
 
     def _has_place(self, model: str) -> bool:
-        """Whether no other member of its group has a machine: together they do not fit."""
-        group, memory = self._models[model].terms.group, self._actor.memory
-        for other, managed in self._known.items():
-            there = memory.record(other).phase not in (Phase.STOPPED, Phase.FAILED)
-            if group and other != model and managed.terms.group == group and there:
-                self._actor.report.say(f"{model}: waits until {other} has ended")
-                return False
-        return True
+        """Whether nobody else has what it needs; else it is tried again soon."""
+        memory = self._actor.memory
+        other = place.taken_by(model, self._known, memory.state.records)
+        if other:
+            why, again = f"waits until {other} has ended", memory.now() + place.LOOK_SECONDS
+            self._actor.report.say(f"{model}: {why}")
+            memory.keep_if_possible(model, replace(memory.record(model), next_try_at=again, error=why))
+        return not other
 
     def _create(self, model: str) -> None:
         try:
