@@ -117,6 +117,12 @@ class Orders:
         self._forced = {**self._forced, model: end}
         return end
 
+    def to_end(self, model: str, want: Want | None) -> Want | None:
+        """The "down" in force for a model of which nothing can be seen, whether it is configured or not; else None."""
+        known = model in self._models
+        order = self.in_force(model, want) if want and known else self.end_of(model, want, alive=True)
+        return order if order is not None and order.direction is Direction.DOWN else None
+
     def _hear(self, model: str, want: Want) -> Want:
         """The order after the proxy's last wish."""
         memory, terms = self._actor.memory, self._models[model].terms

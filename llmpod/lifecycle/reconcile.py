@@ -90,7 +90,7 @@ class Reconciler:
         except ProviderError as e:
             report.fail(e)
             self._count_money(None)
-            self._end_blindly(orders, self._models)
+            self._end_blindly(orders, self._known)
         else:
             self._tend_all(instances, orders)
             self._audit.look_at_account(instances, actor.spend)
@@ -114,7 +114,7 @@ class Reconciler:
             self._may_create = False  # not two bills, not even for one pass
         for model in filterfalse(away.__contains__, self._models):
             self._tend(model, orders[model], match.find(memory.record(model), instances))
-        self._end_blindly(orders, [model for model in self._models if model in away])
+        self._end_blindly(orders, away)
         for model in filterfalse(away.__contains__, self._removed):
             self._end_removed(model, orders.get(model), match.find(memory.record(model), instances))
         gone = memory.state.records.keys() - self._models.keys()
@@ -271,8 +271,8 @@ class Reconciler:
         """The listing failed: a deadline or a "down" is still carried out on the id that we know."""
         actor, now = self._actor, self._actor.memory.now()
         for model in models:
-            want, record = self._orders.in_force(model, orders[model]), actor.memory.record(model)
-            if want.direction is Direction.DOWN and record.instance_id and not record.delete_accepted:
+            want, record = self._orders.to_end(model, orders.get(model)), actor.memory.record(model)
+            if want is not None and record.instance_id and not record.delete_accepted:
                 ending = records.ending(replace(record, down_reason=want.reason), now)
                 actor.memory.keep_if_possible(model, ending)
                 actor.destroy(model, (record.instance_id,))

@@ -64,3 +64,18 @@ def test_the_models_of_another_provider_go_on(install: Install) -> None:
         eventually(lambda: not install.sim.alive(), within=60)
         install.sim.reset()  # what must end was ended unseen; only now the list says so
         assert "down: no pod of this installation exists" in ending.result().expect().out
+
+
+def test_a_removed_model_is_ended_although_nothing_can_be_listed(install: Install) -> None:
+    """By the id that is known of it, as one that was ordered down is."""
+    models = {"chat": {"model": "org/tiny-chat"}, "other": {"model": "org/other", "start": "on_request"}}
+    install.write(model=None, models=models, default_model="chat")
+    comes_to(install, "chat", "ready")
+    install.sim.fault("list", "500", times=10**6)
+    install.write(model=None, models={"other": models["other"]}, default_model="other")
+
+    def ended() -> bool:
+        install.manage()
+        return not install.sim.alive()
+
+    eventually(ended, within=30)
