@@ -19,7 +19,7 @@ from llmpod.config import (
     base_url,
     environment,
 )
-from llmpod.errors import ProviderUnavailable
+from llmpod.errors import ProviderError, ProviderUnavailable
 from llmpod.model import Instance, Listing, Offer, Spec
 from llmpod.secret import Secret
 
@@ -34,12 +34,16 @@ class SomeAway(ProviderUnavailable):
         message: which, and why.
         listing: what the others showed.
         models: those whose machines were not looked for.
+        causes: why each could not be asked.
     """
 
-    def __init__(self, message: str, listing: Listing, models: frozenset[str]) -> None:
+    def __init__(
+        self, message: str, listing: Listing, models: frozenset[str], *, causes: Sequence[ProviderError]
+    ) -> None:
         super().__init__(message)
         self.listing = listing
         self.models = models
+        self.causes = causes
 
 
 class Backend(Protocol):

@@ -79,3 +79,20 @@ def test_a_removed_model_is_ended_although_nothing_can_be_listed(install: Instal
         return not install.sim.alive()
 
     eventually(ended, within=30)
+
+
+def test_a_key_that_is_refused_is_told_though_other_models_go_on(install: Install) -> None:
+    """Only a person can mend it, and what runs with that account goes on costing."""
+    words = [sys.executable, "-m", "llmpod.sim.vllm", "--model", "org/local"]
+    local = {"backend": "process", "process": {"command": words, "cwd": str(ROOT)}, "start": "on_request"}
+    models = {"chat": {"model": "org/tiny-chat"}, "local": {"model": "org/local", **local}}
+    install.write(model=None, models=models, default_model="chat")
+    comes_to(install, "chat", "ready")
+    install.sim.fault("list", "401", times=10**6)
+
+    def told() -> bool:
+        install.manage()
+        events = (install.directory / ".llmpod" / "pod_state" / "events.jsonl").read_text().splitlines()
+        return any(e["kind"] == "failed" and "key" in e["text"] for e in map(json.loads, events))
+
+    eventually(told, within=20)
