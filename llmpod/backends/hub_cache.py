@@ -6,7 +6,7 @@
     .locks/models--org--name/DIGEST.lock      flock: who fetches these bytes now
 
 Source: huggingface_hub's documentation ("Understand caching"); the result is read by huggingface_hub 1.x itself
-(docs/decisions/014). A server that starts meanwhile takes the same locks, so nothing is fetched twice.
+(docs/decisions/016). A server that starts meanwhile takes the same locks, so nothing is fetched twice.
 """
 
 import fcntl

@@ -120,6 +120,7 @@ def test_one_is_added_and_one_removed_while_both_others_answer(desk: Desk) -> No
         unknown = ask(desk, "b", "more")
         assert (unknown.status, unknown.json["error"]["code"]) == (404, "model_not_found")
         assert "gpt-4o" in unknown.json["error"]["message"]
+        assert "removed from the configuration" in desk.manage("status").expect().out
         assert ask(desk, "gpt-4o", "by its new name").status == 200
         added = ask(desk, "c", "hello")
         assert added.json.get("model") == "org/c", added
