@@ -100,7 +100,7 @@ class HubCache:
 
     def refer(self, whole: Snapshot, revision: str) -> None:
         """Let a branch or tag mean this commit. Raises OSError."""
-        if revision == whole.commit or ".." in revision.split("/"):  # which git knows no name with
+        if revision == whole.commit or {"", "..", "."} & {*revision.split("/")}:  # git knows no such names
             return
         path = self._home / "refs" / revision
         path.parent.mkdir(parents=True, exist_ok=True)
