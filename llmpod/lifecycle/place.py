@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from llmpod.lifecycle.act import Managed
 from llmpod.model import Phase, Record
 
-LOOK_SECONDS = 2.0  # between two looks whether it has made room
+LOOK_SECONDS = 3.0  # between two looks whether it has made room
 
 
 def taken_by(model: str, known: Mapping[str, Managed], records: Mapping[str, Record]) -> str:

@@ -20,7 +20,7 @@ from llmpod.lifecycle.report import Report
 from llmpod.lifecycle.state import ProxyRecord, SaveProxy, State
 from llmpod.lifecycle.supervision import Notes
 from llmpod.lifecycle.want import lapsed, overruled
-from llmpod.model import Direction, Instance, Observed, Want
+from llmpod.model import Direction, Instance, Observed, Phase, Want
 
 MAX_STEPS = 6
 
@@ -251,14 +251,15 @@ class Reconciler:
             self._create(model)
 
     def _has_place(self, model: str) -> bool:
-        """Whether nobody else has what it needs; else it is tried again soon."""
+        """Whether nobody else has what it needs; soon looked at again where that one is about to end."""
         memory = self._actor.memory
-        other = place.taken_by(model, self._known, memory.state.records)
-        if other:
-            why, again = f"waits until {other} has ended", memory.now() + place.LOOK_SECONDS
-            self._actor.report.say(f"{model}: {why}")
+        if not (other := place.taken_by(model, self._known, memory.state.records)):
+            return True
+        why, again = f"waits until {other} has ended", memory.now() + place.LOOK_SECONDS
+        self._actor.report.say(f"{model}: {why}")
+        if other in self._removed or memory.record(other).phase is Phase.TERMINATING:
             memory.keep_if_possible(model, replace(memory.record(model), next_try_at=again, error=why))
-        return not other
+        return False
 
     def _create(self, model: str) -> None:
         try:
