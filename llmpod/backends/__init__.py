@@ -19,7 +19,7 @@ from llmpod.config import (
     base_url,
     environment,
 )
-from llmpod.errors import ProviderUnavailable
+from llmpod.errors import ProviderError, ProviderUnavailable
 from llmpod.model import Instance, Listing, Offer, Spec
 from llmpod.secret import Secret
 
@@ -34,12 +34,16 @@ class SomeAway(ProviderUnavailable):
         message: which, and why.
         listing: what the others showed.
         models: those whose machines were not looked for.
+        causes: why each could not be asked.
     """
 
-    def __init__(self, message: str, listing: Listing, models: frozenset[str]) -> None:
+    def __init__(
+        self, message: str, listing: Listing, models: frozenset[str], *, causes: Sequence[ProviderError]
+    ) -> None:
         super().__init__(message)
         self.listing = listing
         self.models = models
+        self.causes = causes
 
 
 class Backend(Protocol):
@@ -176,14 +180,13 @@ def _serverless(config: Config, model: PodConfig, section: ServerlessSection, *,
 
     api = RunpodApi(model.runpod_api_url, key)
     others = (one for one in config.models.values() if one is not model and one.backend == model.backend)
+    endpoints = {one.runpod_serverless.endpoint_id for one in others if one.runpod_serverless is not None}
     return ServerlessEndpoint(
         section,
         api,
         Machines(config.endpoint_notes),
         guard=lambda: check_key(section, key),
-        of_others=frozenset(
-            one.runpod_serverless.endpoint_id for one in others if one.runpod_serverless is not None
-        ),
+        of_others=endpoints - {section.endpoint_id},  # a renamed model has the endpoint of the removed one
     )
 
 

@@ -6,7 +6,7 @@
     .locks/models--org--name/DIGEST.lock      flock: who fetches these bytes now
 
 Source: huggingface_hub's documentation ("Understand caching"); the result is read by huggingface_hub 1.x itself
-(docs/decisions/014). A server that starts meanwhile takes the same locks, so nothing is fetched twice.
+(docs/decisions/016). A server that starts meanwhile takes the same locks, so nothing is fetched twice.
 """
 
 import fcntl
@@ -100,7 +100,7 @@ class HubCache:
 
     def refer(self, whole: Snapshot, revision: str) -> None:
         """Let a branch or tag mean this commit. Raises OSError."""
-        if revision == whole.commit or ".." in revision.split("/"):  # which git knows no name with
+        if revision == whole.commit or {"", "..", "."} & {*revision.split("/")}:  # git knows no such names
             return
         path = self._home / "refs" / revision
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -43,6 +43,16 @@ class Machines:
             return sorted(path.name for path in self._directory.iterdir() if (path / "machine.json").exists())
         return []
 
+    def promised(self) -> set[int]:
+        """The ports of this machine that servers of this installation were given and that may not be listened on yet.
+
+        Those of all its models: a job waits for hours, and whoever takes its port meanwhile is taken for it.
+        """
+        siblings = self._directory.parent
+        found = [Machines(path) for path in siblings.iterdir() if path.is_dir()] if siblings.is_dir() else []
+        orders = (one.order(name) for one in found for name in one.names() if not one.has_ended(name))
+        return {port for order in orders if isinstance(port := order.get("port"), int)}
+
     def begin(self, name: str, order: Mapping[str, Any]) -> Path:
         """Make a machine's directory with what was ordered.
 

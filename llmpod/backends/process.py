@@ -73,8 +73,8 @@ class LocalProcesses:
         environ = {**self._environ, **spec.env, **self._keys(env)}
         alive = self._members()
         self._machines.tidy(keep=alive)
-        promised = {member.port for group in alive.values() for member in group if member.port}
-        port = free_port(self._section.port, promised=promised)
+        others = {member.port for group in alive.values() for member in group if member.port}
+        port = free_port(self._section.port, promised=others | self._machines.promised())
         order = {
             "argv": self._section.words(HOST, port),
             "cwd": str(self._cwd),

@@ -51,7 +51,8 @@ class Several:
             away = [backend for backend, _ in failed]
             models = frozenset(name for name, backend in self._of_model.items() if backend in away)
             why = " ".join(str(e) for _, e in failed)
-            raise SomeAway(f"Nothing is known of {', '.join(sorted(models))}: {why}", whole, models)
+            said = f"Nothing is known of {', '.join(sorted(models))}: {why}"
+            raise SomeAway(said, whole, models, causes=[e for _, e in failed])
         return whole
 
     def create(

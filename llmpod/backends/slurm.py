@@ -103,7 +103,7 @@ class SlurmJobs:
         deadline: float,
     ) -> Instance:
         self._machines.tidy(())
-        port = free_port(self._section.port)
+        port = free_port(self._section.port, promised=self._machines.promised())
         order = {"port": port, "digest": spec.digest, "created_at": self._clock(), "deadline": deadline}
         home = self._machines.begin(name, order)
         start, count = _NODE_PORTS

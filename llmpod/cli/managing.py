@@ -47,7 +47,17 @@ def managed(config: PodConfig, digest: str, draw: Callable[[Mapping[str, float]]
         config=snapshot,
         key_file=_key_file(config),
         terms=Terms(config.on_request, config.is_billed, config.wake_on_request, config.idle_limit),
+        holds=_holds(config),
     )
+
+
+def _holds(config: PodConfig) -> str:
+    """What exists once, and is opened and closed: the endpoint or container that it names; empty: nothing."""
+    if config.runpod_serverless is not None and config.backend == "runpod_serverless":
+        return f"endpoint {config.runpod_serverless.endpoint_id}"
+    if config.docker is not None and config.backend == "docker" and config.docker.container is not None:
+        return f"container {config.docker.container}"
+    return ""
 
 
 def _key_file(config: PodConfig) -> str | None:

@@ -2,13 +2,13 @@
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from llmpod.backends import Backend
+from llmpod.backends import Backend, SomeAway
 from llmpod.cli.command import Command, Invocation
-from llmpod.cli.providers import backend_of
+from llmpod.cli.providers import backend_of, with_removed
 from llmpod.config import Config
 from llmpod.errors import BadCredentials, Busy, Declined, ProviderError, RetiredApi, StateError
 from llmpod.lifecycle import match
@@ -68,7 +68,13 @@ class _Sweep:
             raise type(e)(e.message, hint=f"{e.hint} Until then: {BY_HAND}") from None
         except ProviderError as e:
             self.say(str(e))
+            if isinstance(e, SomeAway):  # what is in reach ends; of the rest nobody knows
+                self._end_all(e.listing.instances)
             return None
+        return self._end_all(there)
+
+    def _end_all(self, there: Sequence[Instance]) -> int:
+        """How many of them are ours."""
         found = [i for i in there if self.ours(i)]
         self.others = [i.name for i in there if i not in found and match.of_any_installation(i)]
         for instance in found:
@@ -102,6 +108,8 @@ def panic(call: Invocation) -> int:
     every = bool(call.options.every_installation)
     if every:
         _agree(call)
+    if store is not None:
+        loaded, key = with_removed(loaded, store, key, call.environ)
     backend = backend_of(loaded, key)
     try:
         if store is not None:
@@ -110,7 +118,7 @@ def panic(call: Invocation) -> int:
         sweep = _Sweep(backend, ours, call.say)
         gone = sweep.until_empty()
         if gone and store is not None:
-            gone = _again_under_lock(sweep, store)
+            gone = _again_under_lock(sweep, store, loaded.models)
     finally:
         backend.close()
     if not gone:
@@ -160,8 +168,13 @@ def _of(store: Store | None) -> Callable[[Instance], bool]:
     return lambda seen: seen.id in ids or match.made_by(marks, seen)
 
 
-def _again_under_lock(sweep: _Sweep, store: Store) -> bool:
+def _again_under_lock(sweep: _Sweep, store: Store, reached: Collection[str]) -> bool:
     """Whoever held the lock may have been in the middle of a create call: look again when nobody can be.
+
+    Args:
+        sweep: the same.
+        store: the files.
+        reached: the models whose machines were looked for.
 
     Returns:
         False when that cannot be known, or a creation got no clear answer and may still show up.
@@ -175,24 +188,26 @@ def _again_under_lock(sweep: _Sweep, store: Store) -> bool:
                 sweep.end(pod_id, "remembered")
             gone = sweep.until_empty()
             if gone:
-                _forget(store, state)
+                _forget(store, state, reached)
     except Busy as e:
         sweep.say(f"{e.message} It may be creating a pod.")
         return False
     except StateError:  # nobody remembers anything; what is listed is gone
         return True
+    for name in (away := [n for n, r in state.records.items() if r.instance_id and n not in reached]):
+        sweep.say(f"{name} was removed from the configuration and may still run; nothing here can end it")
     unclear = [r.name for r in records if r.phase in (Phase.INTENT, Phase.UNKNOWN)]
     for name in unclear:
         sweep.say(f"The creation of {name} got no clear answer; it may still show up.")
-    return gone and not unclear
+    return gone and not unclear and not away
 
 
-def _forget(store: Store, state: State) -> None:
+def _forget(store: Store, state: State, reached: Collection[str]) -> None:
     """What was ended here is not a machine to look after: the next start is a fresh one."""
     over = {
         model: ended(replace(record, delete_accepted=True), Phase.STOPPED, time.time() + state.clock_offset)
         for model, record in state.records.items()
-        if record.instance_id
+        if record.instance_id and model in reached
     }
     store.save(replace(state, records={**state.records, **over}))
 

@@ -80,10 +80,9 @@ def status_document(plane: Plane) -> dict[str, Any]:
         "now": now,
         "models": {
             name: _model_document(state.record(name), orders.get(name), now)
-            | {"model": state.record(name).model or config.hub_id}
-            | {"heartbeat_seconds": config.heartbeat_seconds if config.is_rented else None}
             | {"load": _load(plane, state.record(name))}
-            for name, config in plane.config.models.items()
+            | _configured(plane, name, state.record(name))
+            for name in (*plane.config.models, *_removed(plane, state))
         },
         "proxy": {
             "url": plane.proxy.url + "/v1" if plane.proxy else None,
@@ -101,6 +100,20 @@ def status_document(plane: Plane) -> dict[str, Any]:
         "trouble": asdict(state.trouble) if state.trouble else None,
         "error": error,
     }
+
+
+def _removed(plane: Plane, state: State) -> list[str]:
+    """Models that are configured no more and whose machine is still there."""
+    return [n for n, record in state.records.items() if n not in plane.config.models and record.instance_id]
+
+
+def _configured(plane: Plane, name: str, record: Record) -> dict[str, Any]:
+    """What the configuration says of a model, if it does."""
+    config = plane.config.models.get(name)
+    if config is None:
+        return {"removed": True, "heartbeat_seconds": None}
+    heartbeat = config.heartbeat_seconds if config.is_rented else None
+    return {"removed": False, "model": record.model or config.hub_id, "heartbeat_seconds": heartbeat}
 
 
 def _proxy_document(plane: Plane, state: State) -> dict[str, Any]:
@@ -202,7 +215,8 @@ def print_status(plane: Plane, console: Console, *, as_json: bool) -> None:
 def _print_model(console: Console, name: str, model: dict[str, Any], now: float) -> None:
     order = model["order"]
     why = f"ordered {order['direction']} by {order['by']} {moment(order['at'])}" if order else "no orders"
-    line = f"{name}  {model['phase']}  {model['model']}  ({why})"
+    gone = ", removed from the configuration: ends when it has answered" if model["removed"] else ""
+    line = f"{name}  {model['phase']}  {model['model']}  ({why}{gone})"
     console.print(line, style="bold", highlight=False, markup=False)
     if model["pod_id"]:
         pod = f"{model['thing']:<8} {model['pod_id']} on {model['gpu']}, {dollars(model['usd_per_hour'])}/h"

@@ -53,6 +53,7 @@ class Managed:
         config: the configuration's snapshot, for the state file.
         key_file: see :class:`llmpod.model.Record`.
         terms: when requests start it.
+        holds: what it shares with nobody at a time, though others may be configured for it; empty: nothing.
         draw: makes the specification when one is needed; may ask the hub and the catalog and raise LlmpodError. Its
             argument says when which offer (by ``Offer.key``) could not be had a moment ago.
     """
@@ -65,6 +66,7 @@ class Managed:
     config: Mapping[str, object] = field(default_factory=dict)
     key_file: str | None = None
     terms: Terms = field(default_factory=Terms)
+    holds: str = ""
 
 
 class Actor:

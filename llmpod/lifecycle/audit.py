@@ -51,7 +51,8 @@ class Audit:
             listing = self._actor.backend.list(expect)
         except SomeAway as e:
             found = self._told_apart(e.listing, known)
-            raise SomeAway(e.message, replace(e.listing, instances=tuple(found)), e.models) from e
+            shown = replace(e.listing, instances=tuple(found))
+            raise SomeAway(e.message, shown, e.models, causes=e.causes) from e
         except ProviderError as e:
             memory.set_clock(e.at)
             raise

@@ -60,8 +60,8 @@ class Orders:
         known = self._actor.memory.state.records
         records = known.values()
         remembered = any(record.run_at is not None for record in records)
-        if not alone and model != PROXY and model not in known:
-            return self.untold(model, now)
+        if not alone and model != PROXY and model not in known:  # wishes for a former one of its name are old
+            return self.untold(model, now, self._usage.get(model))
         alive = [record for record in records if record.phase not in (Phase.STOPPED, Phase.FAILED)]
         if not remembered or (model == PROXY and alive):
             return self.untold(model, now)
@@ -69,10 +69,10 @@ class Orders:
             return replace(self._as_before(model), reason="the order was lost")
         return Want(Direction.DOWN, at=now, by="lost orders", reason="the file of orders was lost")
 
-    def untold(self, model: str, now: float) -> Want:
-        """What is wanted of a model or the proxy of which nobody ever said anything."""
+    def untold(self, model: str, now: float, usage: Usage | None = None) -> Want:
+        """What is wanted of a model or the proxy of which nobody ever said anything but the wishes in ``usage``."""
         on_request = model in self._models and self._models[model].terms.on_request
-        return asleep(now) if on_request else first_order(now)
+        return asleep(now, usage) if on_request else first_order(now)
 
     def _as_before(self, model: str) -> Want:
         """The order to act on when orders cannot be read: go on with what runs, until its deadline."""
@@ -116,6 +116,12 @@ class Orders:
         end = Want(Direction.DOWN, at=now, by="configuration", reason="it was removed from the configuration")
         self._forced = {**self._forced, model: end}
         return end
+
+    def to_end(self, model: str, want: Want | None) -> Want | None:
+        """The "down" in force for a model of which nothing can be seen, whether it is configured or not; else None."""
+        known = model in self._models
+        order = self.in_force(model, want) if want and known else self.end_of(model, want, alive=True)
+        return order if order is not None and order.direction is Direction.DOWN else None
 
     def _hear(self, model: str, want: Want) -> Want:
         """The order after the proxy's last wish."""

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from llmpod.backends import SomeAway
 from llmpod.errors import LlmpodError, NewerState, ProviderError, StateError
-from llmpod.lifecycle import decide, match, records, remembering, telling
+from llmpod.lifecycle import decide, match, place, records, remembering, telling
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.audit import Audit
 from llmpod.lifecycle.decide import Act, Step
@@ -90,7 +90,7 @@ class Reconciler:
         except ProviderError as e:
             report.fail(e)
             self._count_money(None)
-            self._end_blindly(orders, self._models)
+            self._end_blindly(orders, self._known)
         else:
             self._tend_all(instances, orders)
             self._audit.look_at_account(instances, actor.spend)
@@ -114,7 +114,7 @@ class Reconciler:
             self._may_create = False  # not two bills, not even for one pass
         for model in filterfalse(away.__contains__, self._models):
             self._tend(model, orders[model], match.find(memory.record(model), instances))
-        self._end_blindly(orders, [model for model in self._models if model in away])
+        self._end_blindly(orders, away)
         for model in filterfalse(away.__contains__, self._removed):
             self._end_removed(model, orders.get(model), match.find(memory.record(model), instances))
         gone = memory.state.records.keys() - self._models.keys()
@@ -251,14 +251,15 @@ class Reconciler:
             self._create(model)
 
     def _has_place(self, model: str) -> bool:
-        """Whether no other member of its group has a machine: together they do not fit."""
-        group, memory = self._models[model].terms.group, self._actor.memory
-        for other, managed in self._known.items():
-            there = memory.record(other).phase not in (Phase.STOPPED, Phase.FAILED)
-            if group and other != model and managed.terms.group == group and there:
-                self._actor.report.say(f"{model}: waits until {other} has ended")
-                return False
-        return True
+        """Whether nobody else has what it needs; soon looked at again where that one is about to end."""
+        memory = self._actor.memory
+        if not (other := place.taken_by(model, self._known, memory.state.records)):
+            return True
+        why, again = f"waits until {other} has ended", memory.now() + place.LOOK_SECONDS
+        self._actor.report.say(f"{model}: {why}")
+        if other in self._removed or memory.record(other).phase is Phase.TERMINATING:
+            memory.keep_if_possible(model, replace(memory.record(model), next_try_at=again, error=why))
+        return False
 
     def _create(self, model: str) -> None:
         try:
@@ -271,8 +272,8 @@ class Reconciler:
         """The listing failed: a deadline or a "down" is still carried out on the id that we know."""
         actor, now = self._actor, self._actor.memory.now()
         for model in models:
-            want, record = self._orders.in_force(model, orders[model]), actor.memory.record(model)
-            if want.direction is Direction.DOWN and record.instance_id and not record.delete_accepted:
+            want, record = self._orders.to_end(model, orders.get(model)), actor.memory.record(model)
+            if want is not None and record.instance_id and not record.delete_accepted:
                 ending = records.ending(replace(record, down_reason=want.reason), now)
                 actor.memory.keep_if_possible(model, ending)
                 actor.destroy(model, (record.instance_id,))

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
+from llmpod.backends import SomeAway
 from llmpod.errors import BadCredentials, NoMoney, RetiredApi, StateError
 from llmpod.lifecycle.act import Actor
 from llmpod.lifecycle.spending import day_of
@@ -20,9 +21,10 @@ def trouble(actor: Actor) -> None:
     now, before = memory.now(), memory.state.trouble
     since = before.since if before and before.code == error.code else now
     memory.state = replace(memory.state, trouble=Trouble(error.code, str(error), since))
-    if isinstance(error, BadCredentials | NoMoney | RetiredApi):
-        event = Event(EventKind.FAILED, "", str(error), now)
-        memory.alarm(f"{error.code} {day_of(now)[0]:.0f}", event)
+    for cause in error.causes if isinstance(error, SomeAway) else (error,):
+        if isinstance(cause, BadCredentials | NoMoney | RetiredApi):
+            event = Event(EventKind.FAILED, "", str(cause), now)
+            memory.alarm(f"{cause.code} {day_of(now)[0]:.0f}", event)
 
 
 def today(actor: Actor) -> None:

@@ -124,6 +124,25 @@ def test_one_whose_model_is_gone_from_the_configuration_is_parked(
     assert chat.record.phase is Phase.READY
 
 
+def test_a_model_that_is_renamed_opens_the_endpoint_when_the_former_one_has_parked_it(
+    sim: Simulator, state_dir: Path, planes: Planes, ids: dict[str, str]
+) -> None:
+    """They have the same one: what ends the former must not end the new."""
+    chat = Site(sim, state_dir, planes("chat"), ids["chat"], "chat")
+    chat.until_phase(Phase.READY)
+    ids["talk"] = ids["chat"]
+    (state_dir / "chat.key").rename(state_dir / "talk.key")
+    talk = Site(sim, state_dir, planes("talk"), ids["talk"], "talk")
+    talk.pass_()
+    assert talk.limits == (0, 0)
+    assert str(chat.record.phase) == "terminating"
+    assert talk.record.error == "waits until chat has ended"
+    sim.advance(31.0)  # its worker ends
+    talk.until_phase(Phase.READY)
+    assert talk.limits == (0, 1)
+    assert chat.record.phase is Phase.STOPPED
+
+
 def test_one_that_was_not_ours_to_park_is_left_as_it_is(
     sim: Simulator, state_dir: Path, planes: Planes, ids: dict[str, str]
 ) -> None:

@@ -74,6 +74,18 @@ def test_the_script_is_one_that_bash_reads() -> None:
     assert words[-2:] == ("--", "me@front")
 
 
+def test_jobs_of_two_models_that_wait_have_two_ports(tmp_path: Path) -> None:
+    """Their tunnels come up hours later; until then nobody listens there."""
+    made = []
+    for model in ("machines-a", "machines-b"):
+        machines, commands = Machines(tmp_path / model), Commands(Done(0, "17\n", ""))
+        jobs = SlurmJobs(section(), machines, cwd=tmp_path, environ={}, run=commands, clock=lambda: 1e6)
+        made.append(create(jobs).base_url)
+    assert made[0] != made[1]
+    Machines(tmp_path / "machines-a").end(NAME)
+    assert Machines(tmp_path / "machines-b").promised() == {int(str(made[1]).rpartition(":")[2])}
+
+
 def test_an_srun_line_is_split_and_never_run(tmp_path: Path) -> None:
     commands = Commands(Done(0, "17\n", ""))
     made = create(

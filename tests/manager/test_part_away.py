@@ -64,3 +64,63 @@ def test_the_models_of_another_provider_go_on(install: Install) -> None:
         eventually(lambda: not install.sim.alive(), within=60)
         install.sim.reset()  # what must end was ended unseen; only now the list says so
         assert "down: no pod of this installation exists" in ending.result().expect().out
+
+
+def test_a_removed_model_is_ended_although_nothing_can_be_listed(install: Install) -> None:
+    """By the id that is known of it, as one that was ordered down is."""
+    models = {"chat": {"model": "org/tiny-chat"}, "other": {"model": "org/other", "start": "on_request"}}
+    install.write(model=None, models=models, default_model="chat")
+    comes_to(install, "chat", "ready")
+    install.sim.fault("list", "500", times=10**6)
+    install.write(model=None, models={"other": models["other"]}, default_model="other")
+
+    def ended() -> bool:
+        install.manage()
+        return not install.sim.alive()
+
+    eventually(ended, within=30)
+
+
+def test_a_key_that_is_refused_is_told_though_other_models_go_on(install: Install) -> None:
+    """Only a person can mend it, and what runs with that account goes on costing."""
+    words = [sys.executable, "-m", "llmpod.sim.vllm", "--model", "org/local"]
+    local = {"backend": "process", "process": {"command": words, "cwd": str(ROOT)}, "start": "on_request"}
+    models = {"chat": {"model": "org/tiny-chat"}, "local": {"model": "org/local", **local}}
+    install.write(model=None, models=models, default_model="chat")
+    comes_to(install, "chat", "ready")
+    install.sim.fault("list", "401", times=10**6)
+
+    def told() -> bool:
+        install.manage()
+        events = (install.directory / ".llmpod" / "pod_state" / "events.jsonl").read_text().splitlines()
+        return any(e["kind"] == "failed" and "key" in e["text"] for e in map(json.loads, events))
+
+    eventually(told, within=20)
+
+
+def test_panic_ends_what_is_in_reach(install: Install) -> None:
+    """And goes on until it knows of the rest."""
+    words = [sys.executable, "-m", "llmpod.sim.vllm", "--model", "org/local"]
+    local = {"backend": "process", "process": {"command": words, "cwd": str(ROOT), "stop_seconds": 5}}
+    models = {"chat": {"model": "org/tiny-chat"}, "local": {"model": "org/local", **local}}
+    install.write(model=None, models=models, default_model="chat")
+    eventually(lambda: ready(install), within=60)
+    server = records(install)["local"]["instance_id"]
+    install.sim.fault("list", "500", times=10**6)
+    with ThreadPoolExecutor() as pool:
+        panic = pool.submit(install.manage, "panic", within=120)
+        ended = install.directory / ".llmpod" / "pod_state" / "machines-local" / server / "ended"
+        eventually(ended.exists, within=30)
+        install.sim.reset()  # the other one's machine is gone, and now the list says so
+        panic.result().expect()
+
+
+def test_panic_ends_a_removed_model_of_a_provider_that_no_other_one_needs(install: Install) -> None:
+    words = [sys.executable, "-m", "llmpod.sim.vllm", "--model", "org/local"]
+    local = {"backend": "process", "process": {"command": words, "cwd": str(ROOT)}, "start": "on_request"}
+    models = {"chat": {"model": "org/tiny-chat"}, "local": {"model": "org/local", **local}}
+    install.write(model=None, models=models, default_model="chat")
+    comes_to(install, "chat", "ready")
+    install.write(model=None, models={"local": models["local"]}, default_model="local")
+    assert "1 terminated" in install.manage("panic").expect().out
+    assert not install.sim.alive()

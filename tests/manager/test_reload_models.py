@@ -120,6 +120,7 @@ def test_one_is_added_and_one_removed_while_both_others_answer(desk: Desk) -> No
         unknown = ask(desk, "b", "more")
         assert (unknown.status, unknown.json["error"]["code"]) == (404, "model_not_found")
         assert "gpt-4o" in unknown.json["error"]["message"]
+        assert "removed from the configuration" in desk.manage("status").expect().out
         assert ask(desk, "gpt-4o", "by its new name").status == 200
         added = ask(desk, "c", "hello")
         assert added.json.get("model") == "org/c", added
@@ -129,6 +130,21 @@ def test_one_is_added_and_one_removed_while_both_others_answer(desk: Desk) -> No
     assert not pids(desk, "org/b")
     assert "b" not in orders(desk)
     assert (health(desk)["pid"], pids(desk, "org/a")) == (proxy, running), "neither was started anew"
+
+
+def test_one_that_comes_back_is_new_and_starts_for_nobody_who_asked_for_the_former(desk: Desk) -> None:
+    """The file of a proxy that is no more still says that it was wished for; only cron comes by."""
+    models = {"a": model("org/a"), "b": model("org/b")}
+    configure(desk, models)
+    assert ask(desk, "b", "hello").status == 200
+    desk.manage("--shutdown").expect()
+    config = desk.directory / "pod_config.json"
+    document = json.loads(config.read_text())
+    for there in ({"a": models["a"]}, models):
+        config.write_text(json.dumps({**document, "models": there}))
+        desk.manage().expect()
+        assert ("b" in orders(desk)) is ("b" in there)
+    assert not pids(desk, "org/b")
 
 
 def test_who_waits_for_one_that_is_removed_is_told(desk: Desk) -> None:
