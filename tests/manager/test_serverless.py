@@ -122,7 +122,9 @@ def test_warming_up_another_model_starts_no_worker_of_it(sim: Simulator, desk: D
     account_key(desk, sim)
     eventually(lambda: not sim.state()["endpoints"][0]["list"], within=20)
     done = sim.state()["endpoints"][0]["jobs"]["completed"]
-    assert eventually(partial(desk.ask, "org/local"), within=60, ignoring=requests.RequestException)["choices"]
+    assert eventually(partial(desk.ask, "org/local"), within=60, ignoring=requests.RequestException)[
+        "choices"
+    ]
     log = desk.directory / ".llmpod" / "pod_state" / "proxy.log"
     eventually(lambda: '"prewarmed"' in log.read_text(), within=30)
     assert sim.state()["endpoints"][0]["jobs"]["completed"] == done
