@@ -176,9 +176,7 @@ def test_a_wish_to_stop_that_failed_is_not_heard_in_the_middle_of_a_later_answer
     assert b'"abort"' not in whole.body
 
 
-def test_a_start_that_fails_is_told_in_the_stream_that_was_kept_alive_and_to_the_next_ones(
-    desk: Desk,
-) -> None:
+def test_a_start_that_fails_is_told_in_its_stream_and_to_the_next_ones(desk: Desk) -> None:
     late = [sys.executable, "-c", "import sys, time; time.sleep(0.5); print('out of memory'); sys.exit(3)"]
     begin(desk, late, max_restarts=0, keepalive_seconds=0.1)
     reply = ask(desk, "hi", stream=True)
