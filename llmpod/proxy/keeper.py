@@ -9,7 +9,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -217,7 +217,16 @@ class Keeper:
         self.today = seen.today
         self._log.veil.learn(*(target.api_key for target in seen.targets.values()))
         self._targets = seen.targets
+        await self._sign(destinations)
         self._show(destinations)
+
+    async def _sign(self, destinations: Iterable[Destination]) -> None:
+        """Before anything is sent to a model, its use stands in the file: who is not there is taken for nobody."""
+        unsigned = {d.model_key for d in destinations} - self._written.keys()
+        for model_key in unsigned:
+            self.use(model_key)
+        if unsigned:
+            await self.write()
 
     def _show(self, destinations: tuple[Destination, ...]) -> None:
         """Send requests there from now on, and tell who wants to know."""

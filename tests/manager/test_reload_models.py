@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from http.client import HTTPResponse
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,8 @@ def test_one_that_runs_always_is_replaced_when_it_has_answered(desk: Desk) -> No
         answer = streaming(before, "b", "long")
         changed = {"a": model("org/a"), "b": model("org/b", "--max-model-len", "4096")}
         configure(desk, changed, start="always")
-        eventually(lambda: b"started anew" in ask(desk, "b", "next").body, within=20)
+        texts = map(str, count())  # one that the old one still answers is stored
+        eventually(lambda: b"started anew" in ask(desk, "b", next(texts)).body, within=20)
         desk.manage().expect()
         assert finished(before, answer)
     eventually(lambda: _passed(desk, "a", "b") and pids(desk, "org/b").isdisjoint(old), within=60)
