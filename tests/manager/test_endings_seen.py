@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.manager.costs import away_from_the_months_end
 from tests.manager.passes import alive, until
 from tests.support.install import Install
 from tests.support.process import run
@@ -61,7 +62,8 @@ def test_a_shutdown_without_a_key_is_an_order_all_the_same(install: Install) -> 
 
 def test_up_on_a_used_up_budget_is_refused(install: Install) -> None:
     install.manage("--refresh-catalog").expect()
-    install.write(budget={"per_day_usd": 0.02}, gpu_type_id="NVIDIA L4")
+    away_from_the_months_end(install)
+    install.write(budget={"per_month_usd": 0.02}, gpu_type_id="NVIDIA L4")
     until(install, "ready")
     install.sim.advance(200)
     install.manage()

@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from tests.manager.costs import away_from_the_months_end
 from tests.manager.front import Pod, front
 from tests.manager.passes import alive, creates, pass_deadline, until
 from tests.support.install import Install
@@ -72,7 +73,8 @@ def test_a_refusal_that_proves_nothing_is_unclear(install: Install, status: str)
 
 def test_a_budget_holds_although_nobody_says_what_is_billed(install: Install) -> None:
     with front(install.sim.api_url, pod=no_price) as url:
-        install.write(runpod_api_url=url, budget={"per_day_usd": 0.5}, runtime_seconds=12 * 3600)
+        away_from_the_months_end(install)
+        install.write(runpod_api_url=url, budget={"per_month_usd": 0.5}, runtime_seconds=12 * 3600)
         install.write(heartbeat_seconds=None)
         for _ in range(18):
             install.manage()
