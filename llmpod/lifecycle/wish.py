@@ -82,6 +82,18 @@ def heard(want: Want, record: Record, usage: Usage, *, terms: Terms, allowed: Al
     return _woken(want, record, at, terms=terms, allowed=allowed)
 
 
+def barred(want: Want, record: Record, *, terms: Terms, allowed: Allowance) -> Refusal | None:
+    """Why a wish to start a model would be refused if it came now, so that nobody makes room for it; or None.
+
+    Its ``at`` is the order's, which stays the same from pass to pass; ``retry_at`` is when it holds no longer.
+    """
+    up = want.direction is Direction.UP and not _gave_up(record)
+    refusal = (
+        None if up or not terms.on_request else _refusal(want, record, want.at, terms=terms, allowed=allowed)
+    )
+    return refusal and replace(refusal, retry_at=refusal.retry_at or want.until)
+
+
 def forgotten(want: Want, record: Record, usage: Usage, *, terms: Terms, now: float) -> Want | None:
     """The "down" for a model that nobody uses while the proxy, which would say so, is silent.
 
@@ -107,13 +119,16 @@ def _rested(want: Want, at: float, now: float) -> Heard:
 
 
 def _woken(want: Want, record: Record, at: float, *, terms: Terms, allowed: Allowance) -> Heard:
-    gave_up = record.phase is Phase.FAILED and record.next_try_at is None
-    if want.direction is Direction.UP and not gave_up:
+    if want.direction is Direction.UP and not _gave_up(record):
         return Heard(replace(want, heard=at))
     refusal = _refusal(want, record, at, terms=terms, allowed=allowed)
     if refusal is not None:
         return Heard(replace(want, heard=at), refusal)
     return Heard(Want(Direction.UP, at=allowed.at, by=REQUEST, reason="a request needs it", heard=at))
+
+
+def _gave_up(record: Record) -> bool:
+    return record.phase is Phase.FAILED and record.next_try_at is None
 
 
 def _refusal(want: Want, record: Record, at: float, *, terms: Terms, allowed: Allowance) -> Refusal | None:
