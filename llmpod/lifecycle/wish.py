@@ -17,8 +17,8 @@ from llmpod.lifecycle.money import Allowance, dollars, rate
 from llmpod.lifecycle.want import FIRST_RUN, first_order
 from llmpod.model import Direction, Phase, Record, Refusal, Usage, Want
 
-IDLE, REQUEST = "idle", "request"
-OF_MACHINES = frozenset({IDLE, "expiry", "budget"})
+IDLE, PROXY, REQUEST = "idle", "proxy", "request"
+OF_MACHINES = frozenset({IDLE, PROXY, "expiry", "budget"})
 """Who orders "down" without a person's word."""
 SILENT_SECONDS = 120.0  # the proxy writes every 30 s while a model is up
 
@@ -72,13 +72,13 @@ def heard(want: Want, record: Record, usage: Usage, *, terms: Terms, allowed: Al
     """
     now = allowed.at
     if not terms.on_request:
-        kept_down = want.direction is Direction.DOWN and want.by == IDLE
+        kept_down = want.direction is Direction.DOWN and want.by in (IDLE, PROXY)
         return Heard(replace(first_order(now), heard=want.heard)) if kept_down else None
     at = latest(usage)
     if not at or at == want.heard or (want.heard is None and at <= want.at):
         return None
     if at != usage.wake_wanted:
-        return _rested(want, at, now)
+        return _rested(want, at, now, usage.rest_reason)
     return _woken(want, record, at, terms=terms, allowed=allowed)
 
 
@@ -112,10 +112,11 @@ def forgotten(want: Want, record: Record, usage: Usage, *, terms: Terms, now: fl
     return Want(Direction.DOWN, at=now, by=IDLE, reason="nobody used it", heard=want.heard)
 
 
-def _rested(want: Want, at: float, now: float) -> Heard:
+def _rested(want: Want, at: float, now: float, why: str) -> Heard:
     if want.direction is Direction.DOWN:
         return Heard(replace(want, heard=at))
-    return Heard(Want(Direction.DOWN, at=now, by=IDLE, reason="nobody used it", heard=at))
+    by, reason = (PROXY, why) if why else (IDLE, "nobody used it")
+    return Heard(Want(Direction.DOWN, at=now, by=by, reason=reason, heard=at))
 
 
 def _woken(want: Want, record: Record, at: float, *, terms: Terms, allowed: Allowance) -> Heard:

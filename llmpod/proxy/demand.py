@@ -204,9 +204,9 @@ class Demand:
         self._keeper.wish(model, wake=True)
         self._tell(model, "wake")
 
-    def rest(self, model: str) -> None:
-        """Wish that a model be stopped."""
-        self._keeper.wish(model, wake=False)
+    def rest(self, model: str, why: str) -> None:
+        """Wish that a model be stopped, and say why; empty: nobody used it."""
+        self._keeper.wish(model, wake=False, why=why)
         self._tell(model, "rest")
 
     def _released(self, model: str) -> None:

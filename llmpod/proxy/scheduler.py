@@ -85,7 +85,7 @@ class Scheduler:
         if model.busy or model.line:
             return False
         if model.there:
-            self._happen(model, Event.UNUSED, now)
+            self._happen(model, Event.UNUSED, now, why="an operator stopped it")
         return True
 
     def renew(self, name: str, now: float) -> bool:
@@ -93,7 +93,7 @@ class Scheduler:
         model = self._models[name]
         if model.busy or model.line:
             return False
-        self._happen(model, Event.RENEWED, now)
+        self._happen(model, Event.RENEWED, now, why="an operator has it started anew")
         return True
 
     def close(self) -> None:
@@ -122,7 +122,7 @@ class Scheduler:
             return
         model.line.remove(ticket)
         if model.state is State.WAKING and not model.line and not model.settled:
-            self._happen(model, Event.UNUSED, now)
+            self._happen(model, Event.UNUSED, now, why="who waited for it has left")
         self._turn(model, now)
 
     def released(self, name: str, now: float) -> None:
@@ -184,7 +184,8 @@ class Scheduler:
             self._turn(model, now)
 
     # --- inside -------------------------------------------------------------------------------------------------
-    def _happen(self, model: Model, event: Event, now: float) -> None:
+    def _happen(self, model: Model, event: Event, now: float, *, why: str = "") -> None:
+        """``why``: should it be stopped; empty: nobody used it."""
         if event not in TABLE[model.state]:
             return
         model.state, act = TABLE[model.state][event]
@@ -192,7 +193,10 @@ class Scheduler:
         if act in (Act.WAKE, Act.REST, Act.KEEP):
             model.settled = False
             self.swaps += act is Act.WAKE
-            (self._hands.rest if act is Act.REST else self._hands.wake)(model.name)
+            if act is Act.REST:
+                self._hands.rest(model.name, why)
+            else:
+                self._hands.wake(model.name)
         if act in (Act.OPEN, Act.KEEP):
             model.failures, model.trouble = 0, None
             self._open(model, now)
@@ -232,7 +236,7 @@ class Scheduler:
         for other in others:
             over = other.state is State.AWAKE and self._overdue(other, now)
             if not other.busy and (not other.line or over):
-                self._happen(other, Event.UNUSED, now)
+                self._happen(other, Event.UNUSED, now, why=f"its place was needed for {first.name}")
 
     def _overdue(self, model: Model, now: float) -> bool:
         """Whether somebody has waited for another one of its group for so long that its turn is over."""

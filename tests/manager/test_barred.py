@@ -1,5 +1,6 @@
 """A model that no request may start, through the front door: refused at once, and no other one is stopped for it."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,11 @@ def test_a_model_that_a_person_ordered_down_costs_no_other_one_its_place(desk: D
     desk.manage("--no-proxy", "up", "b")
     eventually(lambda: ask(desk, "b", "three").status == 200, within=30)
     assert starts(desk) == {"org/a": 1, "org/b": 1}
+    state = json.loads((desk.directory / "pod_state.json").read_text(encoding="utf-8"))
+    assert state["models"]["a"]["down_reason"] == "its place was needed for b (by proxy)"
+    assert admin(desk, "stop", "b").status == 200
+    said = "down: an operator stopped it (by proxy)"
+    eventually(lambda: said in desk.manage("--no-proxy", "--verbose").out, within=30)
 
 
 def test_an_installation_that_is_ordered_down_is_not_ready_for_requests(desk: Desk) -> None:
