@@ -224,8 +224,9 @@ class Record:
 class Usage:
     """What the proxy saw of one model: when the last byte moved and what is in flight.
 
-    ``wake_wanted`` and ``rest_wanted`` say when it last wished that the model be started, or stopped; ``let_go`` names
-    a machine that has nothing in flight and gets nothing more; ``at`` is when it said all this.
+    ``wake_wanted`` and ``rest_wanted`` say when it last wished that the model be started, or stopped; ``rest_reason``
+    why the latter (empty: nobody used it); ``let_go`` names a machine that has nothing in flight and gets no more;
+    ``at`` is when it said all this.
     """
 
     last_byte: float | None = None
@@ -235,6 +236,7 @@ class Usage:
     rest_wanted: float | None = None
     let_go: str = ""
     at: float | None = None
+    rest_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,11 +119,17 @@ class Memory:
         kept = {name: why for name, why in self.state.unwoken.items() if name != model}
         self.state = replace(self.state, unwoken={**kept, **({model: refusal} if refusal else {})})
 
+    def bar(self, model: str, refusal: Refusal | None) -> None:
+        """Remember why no request may start a model now, or that one may; the end of the pass writes it down."""
+        kept = {name: why for name, why in self.state.barred.items() if name != model}
+        self.state = replace(self.state, barred={**kept, **({model: refusal} if refusal else {})})
+
     def forget(self, models: Collection[str]) -> None:
         """Know nothing more of models that are configured no more and have no machine."""
         records = {name: record for name, record in self.state.records.items() if name not in models}
         unwoken = {name: why for name, why in self.state.unwoken.items() if name not in models}
-        self.state = replace(self.state, records=records, unwoken=unwoken)
+        barred = {name: why for name, why in self.state.barred.items() if name not in models}
+        self.state = replace(self.state, records=records, unwoken=unwoken, barred=barred)
 
     def refused(self) -> dict[str, float]:
         """What could not be had so recently that asking again is of no use."""

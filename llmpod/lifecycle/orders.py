@@ -6,7 +6,7 @@ from dataclasses import replace
 from llmpod.errors import StateError
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.want import first_order, lapsed, overruled
-from llmpod.lifecycle.wish import SILENT_SECONDS, asleep, forgotten, heard
+from llmpod.lifecycle.wish import SILENT_SECONDS, asleep, barred, forgotten, heard
 from llmpod.model import Direction, Phase, Usage, Want
 
 PROXY = "@proxy"  # the name under which the proxy's own order stands
@@ -81,6 +81,12 @@ class Orders:
 
     def in_force(self, model: str, want: Want) -> Want:
         """The order, or what the proxy's wish, a passed deadline or the used-up budget has made of it."""
+        order, memory = self._as_overruled(model, want), self._actor.memory
+        terms, allowed = self._models[model].terms, self._actor.purse.allowed(memory.now())
+        memory.bar(model, barred(order, memory.record(model), terms=terms, allowed=allowed))
+        return order
+
+    def _as_overruled(self, model: str, want: Want) -> Want:
         want = want if model in self._forced else self._hear(model, want)
         record, now = self._actor.memory.record(model), self._actor.memory.now()
         order = overruled(want, record, self._actor.purse.allowed(now), now)

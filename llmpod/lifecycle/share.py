@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ class Target:
 
     ``retrying``: it failed and is tried again; ``typical_start``: median seconds of its last starts, and how many
     these were; ``bills_requests``: every request may start a worker, which is billed;
-    ``outdated``: it is to be replaced, and gets nothing more.
+    ``outdated``: it is to be replaced, and gets nothing more; ``barred``: why no request may start it.
     """
 
     model_key: str
@@ -56,6 +56,7 @@ class Target:
     refusal: Refusal | None = None
     bills_requests: bool = False
     outdated: bool = False
+    barred: Refusal | None = None
 
     def __repr__(self) -> str:
         return f"Target({self.model_key}: {self.phase}, {self.base_url})"
@@ -83,9 +84,10 @@ class Follower:
     def read(self) -> Seen:
         """What the file says; nothing when there is none. Raises StateError when it is unreadable."""
         state = self._store.load()
+        known = {**{name: Record() for name in state.barred}, **state.records}
         targets = {
-            name: self._target(name, record, state.unwoken.get(name))
-            for name, record in state.records.items()
+            name: replace(self._target(name, record, state.unwoken.get(name)), barred=state.barred.get(name))
+            for name, record in known.items()
         }
         return Seen(targets, state.trouble, state.today)
 

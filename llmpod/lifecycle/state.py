@@ -50,7 +50,8 @@ class State:
     clock that nobody can set; ``refused`` says when which offer could not be had; ``told`` when an alarm was raised,
     by its key, so that it is raised once; ``foreign`` describes the account's machines that are not ours, by id;
     ``account_at`` is when its own figure was last asked for;
-    ``unwoken`` says by model why requests could not start it; ``today`` is the daily budget, if there is one;
+    ``unwoken`` says by model why requests could not start it, ``barred`` why they could not if they came now;
+    ``today`` is the daily budget, if there is one;
     ``install_id`` is the mark under which machines are made, ``old_ids`` are those from before its secret was lost.
     """
 
@@ -65,6 +66,7 @@ class State:
     account_at: float | None = None
     trouble: Trouble | None = None
     unwoken: Mapping[str, Refusal] = field(default_factory=dict)
+    barred: Mapping[str, Refusal] = field(default_factory=dict)
     today: Today | None = None
     install_id: str = ""
     old_ids: tuple[str, ...] = ()
@@ -96,6 +98,7 @@ def encode(state: State) -> dict[str, Any]:
         "account_at": state.account_at,
         "trouble": asdict(state.trouble) if state.trouble else None,
         "unwoken": {name: asdict(refusal) for name, refusal in state.unwoken.items()},
+        "barred": {name: asdict(refusal) for name, refusal in state.barred.items()},
         "today": asdict(state.today) if state.today else None,
         "proxy": asdict(state.proxy) if state.proxy else None,
         "models": {name: asdict(record) for name, record in state.records.items()},

@@ -17,8 +17,8 @@ from llmpod.lifecycle.money import Allowance, dollars, rate
 from llmpod.lifecycle.want import FIRST_RUN, first_order
 from llmpod.model import Direction, Phase, Record, Refusal, Usage, Want
 
-IDLE, REQUEST = "idle", "request"
-OF_MACHINES = frozenset({IDLE, "expiry", "budget"})
+IDLE, PROXY, REQUEST = "idle", "proxy", "request"
+OF_MACHINES = frozenset({IDLE, PROXY, "expiry", "budget"})
 """Who orders "down" without a person's word."""
 SILENT_SECONDS = 120.0  # the proxy writes every 30 s while a model is up
 
@@ -72,14 +72,26 @@ def heard(want: Want, record: Record, usage: Usage, *, terms: Terms, allowed: Al
     """
     now = allowed.at
     if not terms.on_request:
-        kept_down = want.direction is Direction.DOWN and want.by == IDLE
+        kept_down = want.direction is Direction.DOWN and want.by in (IDLE, PROXY)
         return Heard(replace(first_order(now), heard=want.heard)) if kept_down else None
     at = latest(usage)
     if not at or at == want.heard or (want.heard is None and at <= want.at):
         return None
     if at != usage.wake_wanted:
-        return _rested(want, at, now)
+        return _rested(want, at, now, usage.rest_reason)
     return _woken(want, record, at, terms=terms, allowed=allowed)
+
+
+def barred(want: Want, record: Record, *, terms: Terms, allowed: Allowance) -> Refusal | None:
+    """Why a wish to start a model would be refused if it came now, so that nobody makes room for it; or None.
+
+    Its ``at`` is the order's, which stays the same from pass to pass; ``retry_at`` is when it holds no longer.
+    """
+    up = want.direction is Direction.UP and not _gave_up(record)
+    refusal = (
+        None if up or not terms.on_request else _refusal(want, record, want.at, terms=terms, allowed=allowed)
+    )
+    return refusal and replace(refusal, retry_at=refusal.retry_at or want.until)
 
 
 def forgotten(want: Want, record: Record, usage: Usage, *, terms: Terms, now: float) -> Want | None:
@@ -100,20 +112,24 @@ def forgotten(want: Want, record: Record, usage: Usage, *, terms: Terms, now: fl
     return Want(Direction.DOWN, at=now, by=IDLE, reason="nobody used it", heard=want.heard)
 
 
-def _rested(want: Want, at: float, now: float) -> Heard:
+def _rested(want: Want, at: float, now: float, why: str) -> Heard:
     if want.direction is Direction.DOWN:
         return Heard(replace(want, heard=at))
-    return Heard(Want(Direction.DOWN, at=now, by=IDLE, reason="nobody used it", heard=at))
+    by, reason = (PROXY, why) if why else (IDLE, "nobody used it")
+    return Heard(Want(Direction.DOWN, at=now, by=by, reason=reason, heard=at))
 
 
 def _woken(want: Want, record: Record, at: float, *, terms: Terms, allowed: Allowance) -> Heard:
-    gave_up = record.phase is Phase.FAILED and record.next_try_at is None
-    if want.direction is Direction.UP and not gave_up:
+    if want.direction is Direction.UP and not _gave_up(record):
         return Heard(replace(want, heard=at))
     refusal = _refusal(want, record, at, terms=terms, allowed=allowed)
     if refusal is not None:
         return Heard(replace(want, heard=at), refusal)
     return Heard(Want(Direction.UP, at=allowed.at, by=REQUEST, reason="a request needs it", heard=at))
+
+
+def _gave_up(record: Record) -> bool:
+    return record.phase is Phase.FAILED and record.next_try_at is None
 
 
 def _refusal(want: Want, record: Record, at: float, *, terms: Terms, allowed: Allowance) -> Refusal | None:

@@ -103,9 +103,7 @@ class Front:
                 settings, cache=cache, keeper=keeper, pacer=pacer, journal=journal, warmth=self._warmth
             )
             demand = self._demand(stack, keeper)
-            self.ops = Ops(
-                settings, cache, keeper, journal, upstream, pacer, would_start=lambda: demand.would_start
-            )
+            self.ops = Ops(settings, cache, keeper, journal, upstream, pacer, would_start=demand.would_start)
             self._web.include_router(routes(self.ops, load_page()))
             accounts = Accounts(tally_of(settings), self._log)
             accounts.start()

@@ -21,11 +21,12 @@ from llmpod.proxy.keeper import Keeper
 from llmpod.proxy.passes import MANAGER, Passes
 from llmpod.proxy.route import ALONE, Destination
 from llmpod.proxy.scheduler import Scheduler
-from llmpod.proxy.sight import no_longer, sight_of, why_down
+from llmpod.proxy.sight import no_longer, sight_of, why_barred, why_down
 from llmpod.proxy.states import Model, State, Ticket
 
 TICK_SECONDS: Final = 0.25
 LOST_SECONDS: Final = 5.0  # between two passes for servers that cannot be reached
+BARRED_SECONDS: Final = 30.0  # between two passes for requests that are refused by what the last one knew
 UNKNOWN_START_SECONDS: Final = 30.0  # said of a start that was never measured
 
 
@@ -59,7 +60,7 @@ class Demand:
         self._wishes = 0
         self._last: dict[str, int] = {}
         self._began = 0.0
-        self._lost_at = -math.inf
+        self._lost_at = self._barred_at = -math.inf
         self._error = ""
         self._ghosts: dict[str, Ticket] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -115,8 +116,12 @@ class Demand:
         return model_key in self._terms
 
     def ask(self, model_key: str, ticket: Ticket) -> bool:
-        """See ``Scheduler.ask``."""
-        return self.scheduler.ask(model_key, ticket, self._clock())
+        """See ``Scheduler.ask``. What bars a model is as old as the last pass: who is refused has it looked at."""
+        now = self._clock()
+        if self.scheduler.model(model_key).bar is not None and now - self._barred_at >= BARRED_SECONDS:
+            self._barred_at = now
+            self._passes.ask()
+        return self.scheduler.ask(model_key, ticket, now)
 
     def leave(self, model_key: str, ticket: Ticket) -> None:
         """See ``Scheduler.leave``."""
@@ -184,12 +189,14 @@ class Demand:
         spent = self._clock() - model.since if model.state is State.WAKING else 0.0
         return max(1.0, took - spent)
 
-    @property
-    def would_start(self) -> bool:
-        """Whether a request that comes now would have a model started, as far as is known."""
+    def would_start(self) -> tuple[bool, str]:
+        """Whether a request that comes now would have a model started, as far as is known, and why not."""
         now = self._clock()
         models = [self.scheduler.model(name) for name in self._terms]
-        return any(model.trouble is None or model.hold_until <= now for model in models)
+        whys = [model.bar or (model.trouble if now < model.hold_until else None) for model in models]
+        named = "{0}: {1}" if len(models) > 1 else "{1}"
+        said = [named.format(model.name, why.message) for model, why in zip(models, whys, strict=True) if why]
+        return len(said) < len(models), " ".join(said)
 
     # --- the scheduler's hands ------------------------------------------------------------------------------
     def wake(self, model: str) -> None:
@@ -197,9 +204,9 @@ class Demand:
         self._keeper.wish(model, wake=True)
         self._tell(model, "wake")
 
-    def rest(self, model: str) -> None:
-        """Wish that a model be stopped."""
-        self._keeper.wish(model, wake=False)
+    def rest(self, model: str, why: str) -> None:
+        """Wish that a model be stopped, and say why; empty: nobody used it."""
+        self._keeper.wish(model, wake=False, why=why)
         self._tell(model, "rest")
 
     def _released(self, model: str) -> None:
@@ -244,6 +251,7 @@ class Demand:
 
     def _observe(self) -> None:
         """Tell the scheduler how each model looks."""
+        self._bar()
         for name in self._terms:
             destination = self._keeper.by_key(name)
             settled = self._began >= self._told.get(name, -math.inf)
@@ -253,6 +261,10 @@ class Demand:
             if self.scheduler.model(name).failures > failures:
                 self._log.warning("start_failed", model=name, reason=str(why), see=self._logs)
 
+    def _bar(self) -> None:
+        for name in self._terms:
+            self.scheduler.bar(name, why_barred(self._keeper.by_key(name)), self._clock())
+
     def _why(self, name: str, destination: Destination | None) -> LlmpodError:
         wished = self._keeper.use(name).wake_wanted
         return why_down(name, destination, wished=wished, error=self._error)
@@ -260,6 +272,7 @@ class Demand:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
+            self._bar()  # what bars a model may have an end
             self.scheduler.tick(self._clock())
 
     def _let_go(self) -> None:

@@ -47,6 +47,7 @@ class Use:
     last_byte: float | None = None
     wake_wanted: float | None = None
     rest_wanted: float | None = None
+    rest_reason: str = ""
     let_go: str = ""
     when_free: Callable[[], object] = _nothing
     when_lost: Callable[[], object] = _nothing
@@ -68,7 +69,13 @@ class Use:
 
     def frozen(self) -> Usage:
         return Usage(
-            self.last_byte, self.in_flight, self.wake_wanted, self.requests, self.rest_wanted, self.let_go
+            self.last_byte,
+            self.in_flight,
+            self.wake_wanted,
+            self.requests,
+            self.rest_wanted,
+            self.let_go,
+            rest_reason=self.rest_reason,
         )
 
 
@@ -148,15 +155,15 @@ class Keeper:
         """The model under whose name usage is counted."""
         return next((d for d in self.destinations if d.model_key == model_key), None)
 
-    def wish(self, model_key: str, *, wake: bool) -> None:
-        """Note that a model should be started, or stopped; each wish has a time of its own, later than the last."""
+    def wish(self, model_key: str, *, wake: bool, why: str = "") -> None:
+        """Note that a model should start, or stop and why; each wish has a time of its own, later than the last."""
         use = self.use(model_key)
         last = max(use.wake_wanted or 0.0, use.rest_wanted or 0.0)
         at = max(self._clock(), math.nextafter(last, math.inf))
         if wake:
             use.wake_wanted = at
         else:
-            use.rest_wanted = at
+            use.rest_wanted, use.rest_reason = at, why
 
     def use(self, model_key: str) -> Use:
         """The counters of one model; the caller changes them."""

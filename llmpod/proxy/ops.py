@@ -47,7 +47,7 @@ class Ops:
         alarms: what is wrong with its keys and certificates, for people.
         config_error: why the settings that came last were not taken over; empty when they were.
         clock: seconds since the epoch.
-        would_start: whether a request that comes now would have a model started.
+        would_start: whether a request that comes now would have a model started, and why not.
     """
 
     settings: ProxySettings
@@ -58,7 +58,7 @@ class Ops:
     pacer: Pacer
     clock: Callable[[], float] = time.time
     draining: bool = False
-    would_start: Callable[[], bool] = lambda: False
+    would_start: Callable[[], tuple[bool, str]] = lambda: (False, "")
     config_error: str = ""
     memory: MemoryWatch | None = None
     door: Door | None = None
@@ -130,10 +130,11 @@ class Ops:
         origins = self._origins()
         if any(not self.upstream.refuses(origin) for origin in origins):
             return True, ""
-        if not origins and self.would_start():
-            return True, "a request starts the model"
         if origins:
             return False, f"the model server cannot be reached ({', '.join(map(str, origins))})"
+        starts, why = self.would_start()
+        if starts or why:
+            return starts, "a request starts the model" if starts else why
         phases = ", ".join(str(d.phase) for d in self.keeper.destinations)
         return False, f"no model server is ready ({phases or 'none is known'})"
 

@@ -78,6 +78,7 @@ class Destination:
         accepts: the names for which requests may start or reach it; None: any, for its server knows best.
         phase: for messages and ops; None for a fixed endpoint.
         bills_requests: any request may start a worker of it; nothing is asked of it that nobody wants answered.
+        barred: why no request may start it, by the manager's last pass; None: one may, as far as that knew.
         outdated: its machine gets nothing more, for another one replaces it as soon as nothing is in flight.
     """
 
@@ -102,6 +103,7 @@ class Destination:
     refusal: Refusal | None = None
     bills_requests: bool = False
     outdated: bool = False
+    barred: Refusal | None = None
     route: Route | None = None
 
     @property
@@ -209,6 +211,7 @@ def _never_started(target: Target, settings: ProxySettings) -> Destination:
         error=target.error,
         retrying=target.retrying,
         refusal=target.refusal,
+        barred=target.barred,
     )
     return _closed(told, settings)
 
@@ -262,6 +265,7 @@ def _from_target(target: Target) -> Destination:
         refusal=target.refusal,
         bills_requests=target.bills_requests,
         outdated=target.outdated,
+        barred=target.barred,
     )
 
 

@@ -45,16 +45,14 @@ class Scheduler:
 
     def drop(self, name: str, why: LlmpodError) -> None:
         """One less; who waits for it hears why."""
-        model = self._models.pop(name)
-        for ticket in list(model.line):
-            ticket.no(why)
+        self._turn_away(self._models.pop(name), why)
 
     # --- requests -------------------------------------------------------------------------------------------
     def ask(self, name: str, ticket: Ticket, now: float) -> bool:
         """Whether a request may go on at once; else it waits.
 
         Raises:
-            LlmpodError: why its last start failed or was refused, a moment ago.
+            LlmpodError: why its last start failed or was refused, a moment ago, or why a start would be refused.
             Overloaded: too many wait already.
             ShuttingDown: nobody waits any more.
         """
@@ -64,6 +62,8 @@ class Scheduler:
             return True
         if self._closed:
             raise _closing()
+        if model.bar is not None:
+            raise model.bar
         if model.trouble is not None and now < model.hold_until and model.state is State.ASLEEP:
             raise _again(model.trouble, model.hold_until - now)
         if len(model.line) >= LINE:
@@ -85,7 +85,7 @@ class Scheduler:
         if model.busy or model.line:
             return False
         if model.there:
-            self._happen(model, Event.UNUSED, now)
+            self._happen(model, Event.UNUSED, now, why="an operator stopped it")
         return True
 
     def renew(self, name: str, now: float) -> bool:
@@ -93,16 +93,14 @@ class Scheduler:
         model = self._models[name]
         if model.busy or model.line:
             return False
-        self._happen(model, Event.RENEWED, now)
+        self._happen(model, Event.RENEWED, now, why="an operator has it started anew")
         return True
 
     def close(self) -> None:
         """The proxy is being stopped: who waits is told, and nobody waits from now on."""
         self._closed = True
         for model in self._models.values():
-            waiting, model.line = model.line, deque()
-            for ticket in waiting:
-                ticket.no(_closing())
+            self._turn_away(model, _closing())
 
     def board(self, name: str, ticket: Ticket) -> None:
         """Who is let go on needs a while to get there: until ``leave`` the model is at work for it."""
@@ -124,7 +122,7 @@ class Scheduler:
             return
         model.line.remove(ticket)
         if model.state is State.WAKING and not model.line and not model.settled:
-            self._happen(model, Event.UNUSED, now)
+            self._happen(model, Event.UNUSED, now, why="who waited for it has left")
         self._turn(model, now)
 
     def released(self, name: str, now: float) -> None:
@@ -165,6 +163,15 @@ class Scheduler:
             model.hold_until = now  # somebody else starts it: what it was refused for is over
         self._turn(model, now)
 
+    def bar(self, name: str, why: LlmpodError | None, now: float) -> None:
+        """Why no request may start a model, as is known beforehand: nobody waits for it, and none stops for it."""
+        model = self._models[name]
+        if why is None and model.bar is not None:
+            model.hold_until = now
+        model.bar = why
+        if why is not None:
+            self._turn_away(model, why)
+
     def tick(self, now: float) -> None:
         """Time has passed: who waited too long is told, what is unused is stopped."""
         for model in self._models.values():
@@ -177,7 +184,8 @@ class Scheduler:
             self._turn(model, now)
 
     # --- inside -------------------------------------------------------------------------------------------------
-    def _happen(self, model: Model, event: Event, now: float) -> None:
+    def _happen(self, model: Model, event: Event, now: float, *, why: str = "") -> None:
+        """``why``: should it be stopped; empty: nobody used it."""
         if event not in TABLE[model.state]:
             return
         model.state, act = TABLE[model.state][event]
@@ -185,7 +193,10 @@ class Scheduler:
         if act in (Act.WAKE, Act.REST, Act.KEEP):
             model.settled = False
             self.swaps += act is Act.WAKE
-            (self._hands.rest if act is Act.REST else self._hands.wake)(model.name)
+            if act is Act.REST:
+                self._hands.rest(model.name, why)
+            else:
+                self._hands.wake(model.name)
         if act in (Act.OPEN, Act.KEEP):
             model.failures, model.trouble = 0, None
             self._open(model, now)
@@ -203,9 +214,12 @@ class Scheduler:
         pause = min(FIRST_PAUSE_SECONDS * 2.0 ** (model.failures - 1), LONGEST_PAUSE_SECONDS)
         why = model.trouble or ModelNotReady("The model was not started.")
         model.trouble, model.hold_until = why, now + pause
+        self._turn_away(model, _again(why, pause))
+
+    def _turn_away(self, model: Model, why: LlmpodError) -> None:
         waiting, model.line = model.line, deque()
         for ticket in waiting:
-            ticket.no(_again(why, pause))
+            ticket.no(why)
 
     def _turn(self, model: Model, now: float) -> None:
         """Give a group's place to whose turn it is; never while the one who has it is at work."""
@@ -222,7 +236,7 @@ class Scheduler:
         for other in others:
             over = other.state is State.AWAKE and self._overdue(other, now)
             if not other.busy and (not other.line or over):
-                self._happen(other, Event.UNUSED, now)
+                self._happen(other, Event.UNUSED, now, why=f"its place was needed for {first.name}")
 
     def _overdue(self, model: Model, now: float) -> bool:
         """Whether somebody has waited for another one of its group for so long that its turn is over."""

@@ -3,7 +3,7 @@
 import time
 
 from llmpod.errors import LlmpodError, ModelNotReady, NoMoney
-from llmpod.model import Phase
+from llmpod.model import Phase, Refusal
 from llmpod.proxy.models import NoSuchModel
 from llmpod.proxy.route import Destination
 from llmpod.proxy.states import Sight
@@ -28,6 +28,20 @@ def sight_of(destination: Destination | None) -> Sight:
     return Sight.DOWN if at_rest and not destination.retrying else Sight.MOVING
 
 
+def why_barred(destination: Destination | None) -> LlmpodError | None:
+    """Why a request may not start a model that does not answer now; None: it may, as far as is known."""
+    bar = destination.barred if destination is not None and destination.origin is None else None
+    if bar is None or (bar.retry_at is not None and bar.retry_at <= time.time()):
+        return None
+    return _as_error(bar)
+
+
+def _as_error(refusal: Refusal) -> LlmpodError:
+    kind = NoMoney if refusal.status == NoMoney.status else ModelNotReady
+    wait = max(1.0, refusal.retry_at - time.time()) if refusal.retry_at else None
+    return kind(refusal.text, hint=refusal.hint, retry_after=wait)
+
+
 def why_down(name: str, destination: Destination | None, *, wished: float | None, error: str) -> LlmpodError:
     """What to tell those who wait, should the model be down.
 
@@ -39,9 +53,7 @@ def why_down(name: str, destination: Destination | None, *, wished: float | None
     """
     refusal = destination.refusal if destination else None
     if refusal is not None and refusal.at == wished:
-        kind = NoMoney if refusal.status == NoMoney.status else ModelNotReady
-        wait = max(1.0, refusal.retry_at - time.time()) if refusal.retry_at else None
-        return kind(refusal.text, hint=refusal.hint, retry_after=wait)
+        return _as_error(refusal)
     known = destination.error if destination else ""
     failed = (
         destination is not None and destination.phase is Phase.FAILED

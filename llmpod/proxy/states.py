@@ -108,7 +108,7 @@ class Hands(Protocol):
 
     def wake(self, model: str) -> None: ...
 
-    def rest(self, model: str) -> None: ...
+    def rest(self, model: str, why: str) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -154,6 +154,7 @@ class Model:
     failures: int = field(default=0, init=False)
     hold_until: float = field(default=0.0, init=False)
     trouble: LlmpodError | None = field(default=None, init=False)
+    bar: LlmpodError | None = field(default=None, init=False)
 
     @property
     def there(self) -> bool:

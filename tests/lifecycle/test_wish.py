@@ -61,6 +61,11 @@ def refusal(world: World) -> Refusal:
     return world.store.load().unwoken[MODEL]
 
 
+def bar(world: World) -> Refusal | None:
+    """Why the next wish would be refused."""
+    return world.store.load().barred.get(MODEL)
+
+
 def test_nothing_is_bought_before_somebody_asks(room: Path) -> None:
     world, _ = begun(room)
     world.settle(passes=5)
@@ -98,14 +103,21 @@ def test_a_persons_down_stays_and_says_so(room: Path) -> None:
     world, front = begun(room)
     front.wakes()
     world.settle(until=world.is_up)
+    assert bar(world) is None
     world.order(Direction.DOWN)
     world.settle(until=world.is_down)
+    said = bar(world)
     at = front.wakes()
     world.settle(passes=3)
     assert world.is_down()
     assert order(world).by == "test"
     assert (refusal(world).at, refusal(world).status) == (at, 503)
     assert "ordered down" in refusal(world).text
+    assert said is not None
+    assert replace(said, at=at) == refusal(world), "it was said before it was asked"
+    world.order(Direction.UP)
+    world.settle(passes=1)
+    assert bar(world) is None
 
 
 def test_a_persons_up_is_no_older_wishs_to_undo_but_a_new_one_may(room: Path) -> None:
@@ -143,7 +155,10 @@ def test_what_costs_money_is_started_only_when_that_is_allowed(room: Path, terms
     if terms.may_pay:
         assert world.is_up()
         return
+    said = bar(world)
     assert world.is_down()
+    assert said is not None
+    assert said.status == 402
     assert (refusal(world).at, refusal(world).status) == (at, 402)
     assert "$0.00 of $5.00" in refusal(world).text
 

@@ -119,7 +119,7 @@ class Swapping:
         self._at(self.now + 0.1, partial(self._tell, model, Sight.MOVING))
         self._at(self.now + START_SECONDS, partial(self._tell, model, Sight.READY))
 
-    def rest(self, model: str) -> None:
+    def rest(self, model: str, _why: str) -> None:
         if self._loads[model].in_flight:
             self.wrong.append(f"{model} was stopped at work")
         self._runs = f"{model}, which is stopping"

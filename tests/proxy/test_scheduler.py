@@ -38,7 +38,7 @@ class House:
     def wake(self, model: str) -> None:
         self.wishes.append(f"wake {model}")
 
-    def rest(self, model: str) -> None:
+    def rest(self, model: str, _why: str) -> None:
         self.wishes.append(f"rest {model}")
 
     def ask(self, name: str = "a", number: int = 0, patience: float = 300.0) -> Ticket:
