@@ -25,8 +25,9 @@ from llmpod.cli.endings import Endings, Stop
 from llmpod.cli.follow import LOCK_SECONDS, Follower
 from llmpod.cli.plan import print_plans
 from llmpod.cli.wiring import Plane, open_plane, with_port
-from llmpod.config import Config
+from llmpod.config import Config, PodConfig, reached_at
 from llmpod.errors import Busy, ConfigError, Declined, ModelNotReady
+from llmpod.lifecycle.ports import is_taken, taken
 from llmpod.lifecycle.wish import OF_MACHINES
 from llmpod.model import Direction, Phase, Record
 from llmpod.secret import Secret
@@ -108,12 +109,16 @@ def _run(
         config = configuration.load(path, environ)
         key = configuration.provider_key(config.common.backend, environ)
     else:
+        demo_host, demo_port = (PodConfig.model_fields[name].default for name in ("proxy_host", "proxy_port"))
+        _check_port(path, demo_host, options.port or demo_port)
         config, key = stack.enter_context(
             _demo(path, console, why="" if options.demo else "No RUNPOD_API_KEY found: ")
         )
     if options.port:
         config = with_port(config, options.port)
     plane = stack.enter_context(open_plane(config, key, environ=environ))
+    if plane.proxy is not None and not plane.proxy.exists:
+        _check_port(path, reached_at(config.common.proxy_host), plane.proxy.port)
     _agree(plane, options, console)
     before, chosen = running(plane), for_a_run(plane)
     try:
@@ -138,6 +143,14 @@ def _needs_no_key(path: Path, environ: Mapping[str, str]) -> bool:
         return not configuration.needs_key(configuration.load(path, environ).common.backend)
     except ConfigError:
         return False
+
+
+def _check_port(path: Path, host: str, port: int) -> None:
+    """Before anything is shown, asked or started. Raises PortTaken: somebody listens there already."""
+    if not is_taken(host, port):
+        return
+    demo = next((demo for demo in demos.running(path) if demo.port == port), None)
+    raise taken(port, f"a demo, which {demo}" if demo else "")
 
 
 @contextmanager
