@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -22,7 +21,7 @@ from llmpod.errors import StateError
 from llmpod.identity import process_id
 from llmpod.lifecycle.nouns import thing_of
 from llmpod.lifecycle.orders import PROXY
-from llmpod.lifecycle.ports import listener
+from llmpod.lifecycle.ports import is_taken, listener
 from llmpod.lifecycle.supervision import read_notes
 from llmpod.model import Direction, Record
 
@@ -69,7 +68,7 @@ def proxy(site: Site) -> Check:
     port = site.config.common.proxy_port
     if site.call.options.no_proxy:
         return ok("proxy", "left to somebody else (--no-proxy)")
-    if not _taken(reached_at(site.config.common.proxy_host), port):
+    if not is_taken(reached_at(site.config.common.proxy_host), port):
         return _not_running(site, port)
     record = site.state.proxy if site.state else None
     if record and _instance(site) == record.token:  # an id that /health tells everybody
@@ -105,16 +104,6 @@ def _not_running(site: Site, port: int) -> Check:
     if wanted:
         return warning("proxy", f"does not run; port {port} is free", f"{site.manage()}   # a pass starts it")
     return ok("proxy", f"not wanted now; port {port} is free")
-
-
-def _taken(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return True
-    return False
 
 
 def _instance(site: Site) -> str | None:

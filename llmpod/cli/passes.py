@@ -9,10 +9,11 @@ from functools import partial
 from rich.console import Console
 
 from llmpod.cli import linger, show
+from llmpod.cli.choice import leave_to_requests, meant
 from llmpod.cli.command import Command, Invocation, json_flag
 from llmpod.cli.follow import Follower
 from llmpod.cli.plan import print_plans
-from llmpod.cli.switch import await_end, named
+from llmpod.cli.switch import await_end
 from llmpod.cli.wiring import Plane, interactive
 from llmpod.config import Config
 from llmpod.errors import BadCredentials, Busy, ConfigError, LlmpodError, NoMoney, StateError
@@ -23,8 +24,7 @@ from llmpod.lifecycle.nouns import thing, thing_of
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import SUSPECT_SECONDS
 from llmpod.lifecycle.report import Report
-from llmpod.lifecycle.wish import OF_MACHINES, asleep
-from llmpod.model import Direction, Phase, Usage, Want
+from llmpod.model import Direction, Phase, Want
 
 SHUTDOWN = "--shutdown"
 SHUTDOWN_SECONDS = 300.0
@@ -59,12 +59,14 @@ def up(call: Invocation) -> int:
         NoMoney: the budget is used up, so the order has turned round at once.
     """
     with call.plane() as plane:
-        meant = _meant(plane.config, call.options.model)
-        plane.order(Direction.UP, by="up", reason="ordered by hand", proxy=True, models=meant)
+        chosen = meant(plane.config, call.options.model)
+        plane.order(Direction.UP, by="up", reason="ordered by hand", proxy=True, models=chosen)
+        if not call.options.model:
+            leave_to_requests(plane, plane.config.models)
         if interactive():
-            return _follow(plane, call, meant)
+            return _follow(plane, call, chosen)
         code = _quiet_pass(plane, call.console, verbose=call.verbose)
-        order = plane.store.orders()[meant[0]]
+        order = plane.store.orders()[chosen[0]]
         if order.by == "budget":
             raise NoMoney(
                 f"Not started: {order.reason}.", hint="It renews at midnight UTC; or raise `budget`."
@@ -76,23 +78,15 @@ def up(call: Invocation) -> int:
     return code
 
 
-def _meant(config: Config, names: Sequence[str]) -> list[str]:
-    """Those that are named; else all, but of a group only one, since no two of it run together."""
-    if names:
-        return [named(config, name) for name in names]
-    first = {group: config.default if config.default in of else of[0] for group, of in config.groups.items()}
-    return [name for name in config.models if first.get(config.group_of(name), name) == name]
-
-
 def down(call: Invocation) -> int:
     """The pod's end, or that of some of the models; the proxy goes on serving its cache."""
     if not call.options.model:
         return _end(call, everything=False)
     with call.plane() as plane:
-        meant = _meant(plane.config, call.options.model)
-        plane.order(Direction.DOWN, by="down", reason="ordered by hand", proxy=False, models=meant)
-        await_end(plane, meant, SHUTDOWN_SECONDS)
-        call.say(f"down: {', '.join(meant)}")
+        chosen = meant(plane.config, call.options.model)
+        plane.order(Direction.DOWN, by="down", reason="ordered by hand", proxy=False, models=chosen)
+        await_end(plane, chosen, SHUTDOWN_SECONDS)
+        call.say(f"down: {', '.join(chosen)}")
     return 0
 
 
@@ -227,13 +221,8 @@ def _rearm(plane: Plane) -> None:
     if gave_up or any(_is_down(orders.get(name)) for name in (*always, PROXY)):
         by, reason = "a person at the terminal", "pass by hand"
         plane.order(Direction.UP, by=by, reason=reason, proxy=True, models=always)
-    sticky = [
-        name
-        for name in on_request
-        if name in orders and _is_down(orders[name]) and orders[name].by not in OF_MACHINES
-    ]
-    now, usage = plane.clock(), plane.store.usage()
-    plane.store.order({name: asleep(now, usage.get(name, Usage())) for name in sticky})
+    with suppress(StateError):
+        leave_to_requests(plane, on_request)
 
 
 def _is_down(order: Want | None) -> bool:

@@ -7,8 +7,8 @@ the demo: the same manager and proxy against the bundled simulator, free and on 
 import argparse
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,18 @@ from rich.console import Console
 from llmpod import config as configuration
 from llmpod.cli import demos
 from llmpod.cli.ask import ask, await_proxy, name_of
+from llmpod.cli.choice import for_a_run, leave_to_requests, running
+from llmpod.cli.cleanup import end_all, end_own
 from llmpod.cli.command import Command, Invocation, port
-from llmpod.cli.endings import Endings, Stop, Teller
+from llmpod.cli.endings import Endings, Stop
 from llmpod.cli.follow import LOCK_SECONDS, Follower
 from llmpod.cli.plan import print_plans
 from llmpod.cli.wiring import Plane, open_plane, with_port
-from llmpod.config import Config
-from llmpod.errors import Busy, ConfigError, Declined, LlmpodError, ModelNotReady
-from llmpod.lifecycle.nouns import thing_of
-from llmpod.model import Direction, Phase
+from llmpod.config import Config, PodConfig, reached_at
+from llmpod.errors import Busy, ConfigError, Declined, ModelNotReady
+from llmpod.lifecycle.ports import is_taken, taken
+from llmpod.lifecycle.wish import OF_MACHINES
+from llmpod.model import Direction, Phase, Record
 from llmpod.secret import Secret
 from llmpod.sim.launch import Simulator
 
@@ -106,20 +109,32 @@ def _run(
         config = configuration.load(path, environ)
         key = configuration.provider_key(config.common.backend, environ)
     else:
+        demo_host, demo_port = (PodConfig.model_fields[name].default for name in ("proxy_host", "proxy_port"))
+        _check_port(path, demo_host, options.port or demo_port)
         config, key = stack.enter_context(
             _demo(path, console, why="" if options.demo else "No RUNPOD_API_KEY found: ")
         )
     if options.port:
         config = with_port(config, options.port)
     plane = stack.enter_context(open_plane(config, key, environ=environ))
+    if plane.proxy is not None and not plane.proxy.exists:
+        _check_port(path, reached_at(config.common.proxy_host), plane.proxy.port)
     _agree(plane, options, console)
+    before, chosen = running(plane), for_a_run(plane)
     try:
-        return _serve(plane, options, console)
+        _bring_up(plane, chosen, options, console)
+        before = []  # from here on all of it is this run's
+        return _watch(plane, options, console)
     except Stop:
+        before = []
         return 0
     finally:
         endings.disarm()
-        _clean_up(plane, options, console, endings=endings)
+        if before:
+            begun = [name for name in chosen if name not in before]
+            end_own(plane, console, endings=endings, begun=begun, before=before)
+        else:
+            end_all(plane, console, endings=endings, verbose=options.verbose)
 
 
 def _needs_no_key(path: Path, environ: Mapping[str, str]) -> bool:
@@ -128,6 +143,14 @@ def _needs_no_key(path: Path, environ: Mapping[str, str]) -> bool:
         return not configuration.needs_key(configuration.load(path, environ).common.backend)
     except ConfigError:
         return False
+
+
+def _check_port(path: Path, host: str, port: int) -> None:
+    """Before anything is shown, asked or started. Raises PortTaken: somebody listens there already."""
+    if not is_taken(host, port):
+        return
+    demo = next((demo for demo in demos.running(path) if demo.port == port), None)
+    raise taken(port, f"a demo, which {demo}" if demo else "")
 
 
 @contextmanager
@@ -175,16 +198,21 @@ def _agree(plane: Plane, options: Options, console: Console) -> None:
         raise Declined("Not started.")
 
 
-def _serve(plane: Plane, options: Options, console: Console) -> int:
+def _bring_up(plane: Plane, chosen: Sequence[str], options: Options, console: Console) -> None:
+    """Each of these answers once; the others start with requests. Raises LlmpodError: one does not."""
     follower = Follower(plane, console, verbose=options.verbose)
-    plane.order(Direction.UP, by="run", reason="`run` in the foreground", proxy=True)
-    for model in plane.config.models:
+    plane.order(Direction.UP, by="run", reason="`run` in the foreground", proxy=True, models=chosen)
+    leave_to_requests(plane, plane.config.models)
+    for model in chosen:
         record = follower.until_ready(model)
         if record.phase is not Phase.READY:
-            raise ModelNotReady(f"{model} did not become ready: {record.error or record.down_reason}")
+            why = record.error or record.down_reason or f"it is {record.phase}"
+            raise ModelNotReady(f"{model} did not become ready: {why}")
         _first_answer(plane, record.served_name, console)
+    if others := [name for name in plane.config.models if name not in chosen]:
+        text = f"{', '.join(others)}: {'start' if others[1:] else 'starts'} with the first request"
+        console.print(text, highlight=False, markup=False)
     _explain(plane, console)
-    return _watch(plane, options, console)
 
 
 def _first_answer(plane: Plane, served: str, console: Console) -> None:
@@ -231,31 +259,19 @@ def _watch(
             for line in report.lines:
                 console.print(f"  {line}", highlight=False, markup=False)
         before = records
-        if all(record.phase is Phase.STOPPED and record.down_reason for record in records.values()):
+        if _is_over(plane, records):
             console.print(
                 f"The run is over: {next(iter(records.values())).down_reason}", highlight=False, markup=False
             )
             return 0
 
 
-def _clean_up(plane: Plane, options: Options, console: Console, *, endings: Endings) -> None:
-    """Order everything down and see it gone, whatever happens to the terminal meanwhile.
-
-    The order is durable before a signal or a closed terminal can interrupt; after that a second Ctrl-C leaves
-    the rest to the next pass, loudly.
-    """
-    forced = plane.order(Direction.DOWN, by="run", reason="`run` was ended", proxy=True)
-    say = Teller(console)
-    say(f"\nstopping: terminating the {thing_of(plane.config.common.backend)} and the proxy …")
-    endings.arm()
-    gone = False
-    with suppress(Stop, LlmpodError):
-        follower = Follower(plane, Console(quiet=not options.verbose), verbose=options.verbose)
-        gone = follower.until_gone(limit_seconds=300, forced=forced)
-    endings.disarm()
-    if gone:
-        say("nothing is left running")
-        return
-    thing = thing_of(plane.config.common.backend)
-    costs = " and cost money" if plane.config.common.is_billed else ""
-    say(f"A {thing} may still exist{costs}. Run `python3 manage_pod.py --shutdown` until nothing is left.")
+def _is_over(plane: Plane, records: Mapping[str, Record]) -> bool:
+    """Whether all are down for good; what only waits for a request is not."""
+    orders, models = plane.store.orders(), plane.config.models
+    return all(
+        record.phase is Phase.STOPPED
+        and record.down_reason
+        and not (name in models and models[name].on_request and orders[name].by in OF_MACHINES)
+        for name, record in records.items()
+    )

@@ -181,7 +181,7 @@ class Plane:
 
     def _managed(self, name: str, config: PodConfig) -> Managed:
         made = self._described(config)
-        return replace(made, terms=replace(made.terms, group=self.config.group_of(name)))
+        return replace(made, terms=replace(made.terms, group=self.config.group_of(name), name=name))
 
     def _described(self, config: PodConfig) -> Managed:
         if config.is_rented:

@@ -1,10 +1,34 @@
-"""Not a socket: which process of this machine listens on a TCP port, as far as /proc shows it (Linux)."""
+"""Not a listener: whether a TCP port is taken here, and by which process, as far as /proc shows it (Linux)."""
 
+import errno
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from llmpod.errors import PortTaken
+
 _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp (proc(5))
+
+
+def is_taken(host: str, port: int) -> bool:
+    """Whether somebody listens there; what else is wrong with an address is told by who listens."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as e:
+            return e.errno == errno.EADDRINUSE
+    return False
+
+
+def taken(port: int, by: str = "") -> PortTaken:
+    """The error for it; ``by``: who listens, where that is known better than from /proc."""
+    return PortTaken(
+        f"Port {port} is in use by {by or owner(port)}; nothing was started.",
+        hint="Stop that program, or take another port: `proxy_port` in the configuration, or for once"
+        " `make run RUN_ARGS='--port N'`.",
+    )
 
 
 def listener(port: int) -> int | None:

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmpod.config import SETTINGS_VARIABLE, needs_restart, reached_at, settings_digest
-from llmpod.errors import LlmpodError, PortTaken, ProxyCrashed
+from llmpod.errors import LlmpodError, ProxyCrashed
 from llmpod.identity import process_id
-from llmpod.lifecycle import files, proxy_warden
-from llmpod.lifecycle.ports import owner
+from llmpod.lifecycle import files, ports, proxy_warden
 from llmpod.lifecycle.state import ProxyRecord, SaveProxy
 from llmpod.lifecycle.stopping import exit_code, send, stop
 from llmpod.lifecycle.store import Store
@@ -98,6 +97,11 @@ class ProxyProcess:
     def notes(self) -> Notes | None:
         """What the warden noted last."""
         return read_notes(self._store.directory)
+
+    @property
+    def exists(self) -> bool:
+        """Whether a process of this proxy runs, well or not."""
+        return next(self._strays(), None) is not None
 
     def ensure(self, record: ProxyRecord | None, *, save: SaveProxy) -> str:
         """Make sure that a healthy proxy with these settings runs, and somebody who starts it anew.
@@ -267,11 +271,7 @@ class ProxyProcess:
 
     def _start_failure(self, code: int) -> LlmpodError:
         if code == EXIT_PORT_TAKEN:
-            return PortTaken(
-                f"Port {self.port} is in use by {owner(self.port)}; nothing was started.",
-                hint="Stop that program, or take another port: `proxy_port` in the configuration, or for once"
-                " `make run RUN_ARGS='--port N'`.",
-            )
+            return ports.taken(self.port)
         text = self._store.log_file.read_text(encoding="utf-8", errors="replace")
         tail = self._store.veil.mask(text)[-600:].strip()  # half a secret would not be known for one
         return LlmpodError(f"The proxy ended at once (exit code {code}): {tail}")

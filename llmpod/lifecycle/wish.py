@@ -13,6 +13,7 @@ clocks are set and two machines' clocks differ.
 
 from dataclasses import dataclass, replace
 
+from llmpod.config import DEFAULT_MODEL
 from llmpod.lifecycle.money import Allowance, dollars, rate
 from llmpod.lifecycle.want import FIRST_RUN, first_order
 from llmpod.model import Direction, Phase, Record, Refusal, Usage, Want
@@ -32,6 +33,7 @@ class Terms:
         paid: starting it costs money, which only ``may_pay`` allows.
         idle_seconds: from its last byte to its stop.
         group: of those that bear the same name only one runs at a time; empty: it is in none.
+        name: of the model, as the configuration has it.
     """
 
     on_request: bool = False
@@ -39,6 +41,7 @@ class Terms:
     may_pay: bool = False
     idle_seconds: float = 1800.0
     group: str = ""
+    name: str = DEFAULT_MODEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +137,12 @@ def _gave_up(record: Record) -> bool:
 
 def _refusal(want: Want, record: Record, at: float, *, terms: Terms, allowed: Allowance) -> Refusal | None:
     by_person = want.by not in {*OF_MACHINES, REQUEST, FIRST_RUN}
+    alone = terms.name == DEFAULT_MODEL
+    up = "python3 manage_pod.py up" + ("" if alone else f" {terms.name}")
     if want.direction is Direction.DOWN and by_person:
-        why = f"It was ordered down (by {want.by}) and stays so until somebody orders it up."
-        return Refusal(at, 503, why, "python3 manage_pod.py up")
+        who = "The model" if alone else terms.name
+        why = f"{who} was ordered down (by {want.by}) and stays so until somebody orders it up."
+        return Refusal(at, 503, why, up)
     if not terms.paid:
         return None
     limit = allowed.tightest
@@ -144,7 +150,7 @@ def _refusal(want: Want, record: Record, at: float, *, terms: Terms, allowed: Al
     if not terms.may_pay:
         figures = "; ".join(filter(None, (rate(record.usd_per_hour), spent and f"spent: {spent}")))
         why = f"Starting it costs money ({figures}), which a request may not do."
-        return Refusal(at, 402, why, "Set `wake_on_request`, or start it: python3 manage_pod.py up")
+        return Refusal(at, 402, why, f"Set `wake_on_request`, or start it: {up}")
     if limit is not None and allowed.exhausted:
         hint = f"Raise `budget.{limit.kind}_usd` to go on before it renews."
         return Refusal(at, 402, f"The budget is used up ({spent}).", hint, limit.renews_at)

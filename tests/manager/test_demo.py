@@ -39,7 +39,8 @@ def test_everyday_commands_beside_a_demo(env: dict[str, str], tmp_path: Path) ->
         assert f"cache ls --dir {home / 'cache'}" in said("cache", "ls").out
         assert "demo/tiny-chat" in said("cache", "ls", "--dir", str(home / "cache")).out
         second = said("run", "--port", str(port), code=98)
-        assert f"Port {port} is in use by another proxy of llmpod (pid" in second.err
+        assert f"Port {port} is in use by a demo, which runs at {where}" in second.err
+        assert second.out == "", "before anything else"
         assert "make run RUN_ARGS='--port N'" in second.err
         assert demo.code is None
         assert demo.stop(within=60) == 0

@@ -28,7 +28,14 @@ def desk(state_dir: Path, env: dict[str, str]) -> Iterator[Desk]:
 
 
 def begin(desk: Desk, **changes: object) -> None:
-    models = {name: {"model": hub_id, "process": process(hub_id)} for name, hub_id in MODELS.items()}
+    write(desk, **changes)
+    desk.manage().expect()
+    eventually(lambda: listens(desk.port), within=20)
+
+
+def write(desk: Desk, **changes: object) -> None:
+    """The configuration; None removes a key."""
+    models = {name: model(hub_id) for name, hub_id in MODELS.items()}
     models["b"] |= {"aliases": ["gpt-4o"], "system_prompt": "You are b."}
     config = {
         "backend": "process",
@@ -40,9 +47,12 @@ def begin(desk: Desk, **changes: object) -> None:
         "start_timeout_seconds": 600,
         **changes,
     }
-    (desk.directory / "pod_config.json").write_text(json.dumps(config))
-    desk.manage().expect()
-    eventually(lambda: listens(desk.port), within=20)
+    kept = {key: value for key, value in config.items() if value is not None}
+    (desk.directory / "pod_config.json").write_text(json.dumps(kept))
+
+
+def model(hub_id: str) -> dict[str, object]:
+    return {"model": hub_id, "process": process(hub_id)}
 
 
 def process(hub_id: str) -> dict[str, object]:
