@@ -8,6 +8,7 @@ the cluster shares that directory.
 import math
 import os
 import secrets
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -55,6 +56,9 @@ class Job:
 
 Runner = Callable[[Sequence[str], str, Mapping[str, str]], Done]
 """Runs a command with text on its standard input and an environment. Raises TimeoutError, OSError."""
+
+
+_PROGRAMS = ("sbatch", "squeue", "scancel")
 
 
 class SlurmJobs:
@@ -133,6 +137,16 @@ class SlurmJobs:
         """There is nothing to close."""
 
     # --- submitting
+    def check(self) -> None:
+        """Raises BadSpec: SLURM's commands are not on this machine."""
+        path = self._environ.get("PATH")
+        missing = [program for program in _PROGRAMS if not shutil.which(program, path=path)]
+        if missing:
+            raise BadSpec(
+                f"There is no program {', '.join(missing)} in PATH ({path}).",
+                hint="Is this a SLURM login node?",
+            )
+
     def _options(self, name: str, home: Path, deadline: float) -> Sequence[str]:
         minutes = max(1, math.ceil((deadline - self._clock()) / 60))
         log = str(home / "log").replace("%", "%%")

@@ -8,7 +8,7 @@ answer. Whatever happens on the way, the model is wanted afterwards as it was be
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -23,10 +23,12 @@ from llmpod.cli.wiring import Plane
 from llmpod.config import Config, PodConfig
 from llmpod.errors import BadSpec, Declined, LlmpodError, ModelNotReady, NoCapacity
 from llmpod.lifecycle.money import dollars, rate
-from llmpod.lifecycle.wish import IDLE
-from llmpod.model import Direction, Phase, Record
+from llmpod.lifecycle.wish import IDLE, REQUEST
+from llmpod.model import Direction, Phase, Record, Want
 
 COLD, WARM = "cold", "warm"
+BENCH = "bench"
+_NO_PERSONS = frozenset({BENCH, IDLE, REQUEST})
 SILENCE_SECONDS = 300.0
 END_SECONDS = 300.0
 _WEIGHTS_BYTES = 2**20
@@ -144,20 +146,20 @@ def restarted(
         Busy: the model is at work for longer than we wait.
         ModelNotReady: it did not start.
     """
-    was_up = plane.store.load().record(name).phase in ALIVE
+    was_up, before = plane.store.load().record(name).phase in ALIVE, plane.store.orders().get(name)
     console = Console(quiet=True) if call.options.json else call.console
     seconds = dict[str, float]()
     try:
         for start in planned:
             await_silence(plane, [name], SILENCE_SECONDS)
-            _order(plane, name, Direction.DOWN, by="bench")
+            _order(plane, name, Direction.DOWN)
             await_end(plane, [name], END_SECONDS)
             forget(start.forgets)
-            _order(plane, name, Direction.UP, by="bench")
+            _order(plane, name, Direction.UP)
             seconds[start.kind] = _until_ready(name, Follower(plane, console, verbose=call.verbose))
         yield seconds
     finally:
-        _as_before(plane, name, was_up=was_up)
+        _as_before(plane, name, before, was_up=was_up)
 
 
 def _until_ready(name: str, follower: Follower) -> float:
@@ -175,16 +177,31 @@ def start_seconds(record: Record) -> float | None:
     return round(record.ready_at - record.created_at, 1)
 
 
-def _as_before(plane: Plane, name: str, *, was_up: bool) -> None:
-    """What ran goes on, what did not run ends, also where a start failed or somebody pressed Ctrl-C."""
+def _as_before(plane: Plane, name: str, before: Want | None, *, was_up: bool) -> None:
+    """What ran goes on, what did not run ends, also where a start failed or somebody pressed Ctrl-C.
+
+    The order from before stands again, by whom and why and until when; one that somebody else gave meanwhile stays.
+    """
     order = plane.store.orders().get(name)
-    if was_up and (order is None or order.direction is Direction.DOWN):
-        _order(plane, name, Direction.UP, by="bench")
+    if order is None or order.by not in _NO_PERSONS:
+        return
+    meant = replace(_meant(plane, name, before, was_up=was_up), heard=order.heard)
+    if meant.direction is Direction.UP:  # what runs goes on; an order of another time would begin a new run
+        meant = replace(meant, at=order.at if order.direction is Direction.UP else plane.clock())
+    plane.store.order_instead({name: order}, {name: meant})
     if not was_up:
-        _order(plane, name, Direction.DOWN, by=IDLE if plane.config.models[name].on_request else "bench")
         with suppress(LlmpodError):  # the order stands; further passes carry it out
             await_end(plane, [name], END_SECONDS)
 
 
-def _order(plane: Plane, name: str, direction: Direction, *, by: str) -> None:
-    plane.order(direction, by=by, reason="a start is timed", proxy=False, models=[name])
+def _meant(plane: Plane, name: str, before: Want | None, *, was_up: bool) -> Want:
+    """The order from before, or where it says something else than what was to be seen, one that says that."""
+    direction = Direction.UP if was_up else Direction.DOWN
+    if before is not None and before.direction is direction:
+        return before
+    by = IDLE if not was_up and plane.config.models[name].on_request else BENCH
+    return Want(direction, at=plane.clock(), by=by, reason="as before a start was timed")
+
+
+def _order(plane: Plane, name: str, direction: Direction) -> None:
+    plane.order(direction, by=BENCH, reason="a start is timed", proxy=False, models=[name])

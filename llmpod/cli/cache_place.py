@@ -84,7 +84,9 @@ def read_input(name: str) -> str:
     """The text of a file; ``-`` is standard input. Raises LlmpodError."""
     try:
         return sys.stdin.read() if name == "-" else Path(name).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
+    except OSError as e:
+        raise LlmpodError(f"Cannot read {name}: {e.strerror}.") from None
+    except UnicodeDecodeError as e:
         raise LlmpodError(f"Cannot read {name}: {e}.") from None
 
 

@@ -17,7 +17,8 @@ _HANDSHAKE_STEPS = 6
 def config(site: Site) -> Check:
     """Whether the configuration is valid."""
     if site.config_error is None:
-        return ok("config", f"{site.config.path} is valid: {site.config.common.hub_id}")
+        models = ", ".join(model.hub_id for model in site.config.models.values())
+        return ok("config", f"{site.config.path} is valid: {models}")
     return problem(
         "config", site.config_error.message, site.edit if site.config.path.exists() else site.manage("init")
     )

@@ -3,6 +3,8 @@
 import shlex
 from collections.abc import Iterator
 
+from llmpod.backends import Backend, Checking
+from llmpod.backends.several import Several
 from llmpod.cli.checks import UPDATE, Check, Site, ok, problem, warning
 from llmpod.cli.providers import backend_of
 from llmpod.cli.scheduled import key_mend
@@ -44,6 +46,7 @@ def _asked(site: Site, key: Secret) -> Iterator[Check]:
     backend = backend_of(site.config, key)
     sent = site.clock()
     try:
+        yield from _startable(site, backend)
         listing = backend.list(())
     except ProviderError as e:
         yield _refused(site, key, e)
@@ -57,6 +60,20 @@ def _asked(site: Site, key: Secret) -> Iterator[Check]:
     yield ok("api", f"{site.config.common.runpod_api_url} answers and accepts the key")
     yield _clock(listing, (sent + site.clock()) / 2)
     yield _pods(site, listing)
+
+
+def _startable(site: Site, backend: Backend) -> Iterator[Check]:
+    """Each model whose start this machine would refuse: its program or directory is not there."""
+    for name, model in site.config.models.items():
+        own: object = backend.made_for(name) if isinstance(backend, Several) else backend
+        if not isinstance(own, Checking):
+            continue
+        try:
+            own.check()
+        except BadSpec as e:
+            yield problem("start", f"{name} ({model.hub_id}) cannot be started: {e}", site.edit)
+        else:
+            yield ok("start", f"{name} ({model.hub_id}): what its start needs is there")
 
 
 def _refused(site: Site, key: Secret, error: ProviderError) -> Check:

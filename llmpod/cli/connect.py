@@ -14,7 +14,9 @@ from pathlib import Path
 
 from llmpod.cli import demos
 from llmpod.cli.command import Command, Invocation
+from llmpod.cli.switch import named
 from llmpod.cli.yamltext import with_item, with_keys
+from llmpod.config import PodConfig
 from llmpod.errors import BadRequest, ConfigError, StateError
 from llmpod.identity import process_id
 from llmpod.lifecycle import files
@@ -149,6 +151,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(CLIENTS)}; without: what each of them is",
     )
     parser.add_argument(
+        "--model", metavar="NAME", help="of several: which one (its name in `models`, or an alias)"
+    )
+    parser.add_argument(
         "--write",
         action="store_true",
         help="write it into the client's own file (continue, aider), with a backup",
@@ -164,6 +169,8 @@ def connect(call: Invocation) -> int:
         _write(call, client, address)
     else:
         print(client.told(address))
+    if others := [name for name in _names(call) if name != address.model]:
+        print(f"The same address has more models: {', '.join(others)}; `--model` takes one.", file=sys.stderr)
     if not runs:
         print("The proxy does not run now; `up` starts it.", file=sys.stderr)
         for demo in demos.running(call.config_path):
@@ -175,9 +182,9 @@ def _list(call: Invocation) -> int:
     if call.options.write:
         raise BadRequest("Say for which client to write.", hint=f"One of: {', '.join(CLIENTS)}.")
     address, _ = _address(call)
-    print(
-        f"Any OpenAI client: {address.base_url} with the model {address.model}. `connect CLIENT` says more:"
-    )
+    names = [address.model] if call.options.model else _names(call)
+    what = f"the model {names[0]}" if len(names) == 1 else f"one of the models {', '.join(names)}"
+    print(f"Any OpenAI client: {address.base_url} with {what}. `connect CLIENT` says more:")
     for name, client in CLIENTS.items():
         print(f"  {name:10}{client.title}{', which --write sets up' if client.merged else ''}")
     return 0
@@ -185,16 +192,28 @@ def _list(call: Invocation) -> int:
 
 def _address(call: Invocation) -> tuple[Address, bool]:
     """Of the running proxy, else the one it will have."""
-    common = call.config().common
+    config = call.config()
+    wanted = call.options.model
+    chosen = config.models[named(config, wanted) if wanted else config.default]
+    common = config.common
     try:
         proxy = Store(common.state_file).load().proxy
     except StateError:
         proxy = None
     alive = proxy is not None and process_id(proxy.process.pid) == proxy.process
     port = proxy.port if proxy is not None and alive else common.proxy_port
-    model = common.served_model_name or common.hub_id.partition("@")[0]
     scheme = "https" if common.use_https else "http"
-    return Address(f"{scheme}://localhost:{port}/v1", model, common.max_model_len), alive
+    return Address(f"{scheme}://localhost:{port}/v1", _called(chosen), chosen.max_model_len), alive
+
+
+def _names(call: Invocation) -> list[str]:
+    """Of all models, as clients call them."""
+    return [_called(model) for model in call.config().models.values()]
+
+
+def _called(model: PodConfig) -> str:
+    """As a client asks for it."""
+    return model.served_model_name or model.hub_id.partition("@")[0]
 
 
 def _write(call: Invocation, client: Client, address: Address) -> None:

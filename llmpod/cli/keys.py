@@ -88,7 +88,7 @@ def _add(options: argparse.Namespace, keys: Sequence[CallerKey]) -> tuple[str, l
         id=f"key_{secrets.token_hex(4)}",
         name=options.name,
         digest=digest_of(secret),
-        scopes=tuple(dict.fromkeys(options.scope)) or (Scope.INFER,),
+        scopes=tuple(dict.fromkeys(map(Scope, options.scope))) or (Scope.INFER,),
         models=tuple(options.model),
         created=time.time(),
         expires=options.expires,
@@ -200,7 +200,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("add", "limit", "list", "revoke", "rotate"))
     parser.add_argument("name", nargs="?", default="", help="of the key; its id serves too, but for add")
     parser.add_argument(
-        "--scope", action="append", type=Scope, choices=tuple(Scope), default=[], help="default: infer"
+        "--scope",
+        action="append",
+        choices=[scope.value for scope in Scope],
+        default=[],
+        help="default: infer",
     )
     parser.add_argument(
         "--model", action="append", default=[], metavar="NAME", help="only this model; repeatable"

@@ -8,6 +8,15 @@ from pathlib import Path
 TOP = "top"
 
 
+class Offered(tuple[str, ...]):
+    """Choices that are completed, beside which others may be typed: those that only the configuration knows."""
+
+    __slots__ = ()
+
+    def __contains__(self, typed: object) -> bool:
+        return isinstance(typed, str)
+
+
 @dataclass(frozen=True, slots=True)
 class Flag:
     """One option: its spellings, what it is for, and what may follow it."""

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -15,8 +15,11 @@ from typing import NoReturn
 from llmpod.backends.runpod_api import RunpodApi
 from llmpod.backends.runpod_logs import MOST_LINES, SOURCES, Line, PodLog
 from llmpod.backends.runpod_pod import RunpodPods
+from llmpod.backends.several import Several
 from llmpod.cli.command import Command, Invocation
+from llmpod.cli.levels import Offered
 from llmpod.cli.logs_local import local_log
+from llmpod.cli.switch import named
 from llmpod.cli.tailing import Tail
 from llmpod.cli.wiring import Plane
 from llmpod.errors import LlmpodError, NotFound, ProviderUnavailable
@@ -34,7 +37,14 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", nargs="?", choices=("pod", "proxy"), default="pod", help="default: pod")
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=Offered(("pod", "proxy")),
+        metavar="WHAT",
+        default="pod",
+        help="pod (default), proxy, or of several models one, by name or alias",
+    )
     parser.add_argument(
         "-f", "--follow", action="store_true", help="go on until Ctrl-C, also with the next pod"
     )
@@ -85,14 +95,24 @@ def logs(call: Invocation) -> int:
         if o.what == "proxy":
             return _proxy(Store(call.config().state_file).log_file, wanted, call.veil)
         with call.plane() as plane:
-            if isinstance(plane.backend, RunpodPods):
-                return _Pods(plane, plane.backend.api, wanted).show()
-            return local_log(plane, tail=wanted.tail, follow=wanted.follow)
+            models = tuple(plane.config.models) if o.what == "pod" else (named(plane.config, o.what),)
+            pods = _pods_of(plane, models)
+            if pods is not None:
+                return _Pods(plane, pods.api, wanted, models).show()
+            return local_log(plane, models, tail=wanted.tail, follow=wanted.follow)
     except KeyboardInterrupt:  # how a person ends it
         return 0
     except BrokenPipeError:  # `logs | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _pods_of(plane: Plane, models: Sequence[str]) -> RunpodPods | None:
+    """Where the chosen models are rented; None: they run elsewhere."""
+    backend: object = plane.backend
+    if isinstance(backend, Several) and len(models) == 1:
+        backend = backend.made_for(models[0])
+    return backend if isinstance(backend, RunpodPods) else None
 
 
 def _proxy(path: Path, wanted: Wanted, veil: Veil) -> int:
@@ -128,12 +148,13 @@ class _Pods:
         plane: the control plane.
         api: RunPod.
         wanted: what to show.
+        models: whose.
     """
 
-    def __init__(self, plane: Plane, api: RunpodApi, wanted: Wanted) -> None:
+    def __init__(self, plane: Plane, api: RunpodApi, wanted: Wanted, models: Sequence[str]) -> None:
         self._api = api
         self._store = plane.store
-        self._models = tuple(plane.config.models)
+        self._models = models
         self._wanted = wanted
 
     def show(self) -> int:

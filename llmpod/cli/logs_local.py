@@ -13,11 +13,12 @@ FOLLOWED_LINES = 2000
 PAUSE_SECONDS = 0.5
 
 
-def local_log(plane: Plane, *, tail: int, follow: bool) -> int:
+def local_log(plane: Plane, models: Sequence[str], *, tail: int, follow: bool) -> int:
     """Print what the model's machine says.
 
     Args:
         plane: the control plane.
+        models: whose; the first of them that has a machine is shown.
         tail: how many past lines.
         follow: go on until Ctrl-C.
 
@@ -27,8 +28,8 @@ def local_log(plane: Plane, *, tail: int, follow: bool) -> int:
     backend = plane.backend
     if not isinstance(backend, Speaking):
         raise LlmpodError(f"The backend {plane.config.common.backend} has no log that we can read.")
-    records = plane.store.load().records.values()
-    record = next((record for record in records if record.instance_id), None)
+    records = plane.store.load().records
+    record = next((records[m] for m in models if m in records and records[m].instance_id), None)
     if record is None or record.instance_id is None:
         return _last_words(plane)
     plane.store.pod_key(record.name)  # so that the veil knows it

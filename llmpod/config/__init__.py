@@ -178,7 +178,9 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
         raise ConfigError(
             f"There is no {path}.", hint='The smallest one is {"model": "Qwen/Qwen2.5-7B-Instruct"}.'
         ) from None
-    except (OSError, UnicodeDecodeError) as e:
+    except OSError as e:
+        raise ConfigError(f"Cannot read {path}: {e.strerror}.") from None
+    except UnicodeDecodeError as e:
         raise ConfigError(f"Cannot read {path}: {e}.") from None
     return parse(jsonc.parse(text, where=str(path)), path=path, environ=environ)
 

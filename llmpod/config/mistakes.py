@@ -2,16 +2,25 @@
 
 import difflib
 import json
+import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import get_args
 
 from pydantic import ValidationError
 
 from llmpod.config.model_keys import ModelKeys
 from llmpod.config.schema import PodConfig
+from llmpod.config.section import Section
 from llmpod.config.ways import SECTIONS
 from llmpod.errors import ConfigError
+
+_EXPECTED = {
+    "model_type": "write an object with keys, {…}",
+    "dict_type": "write an object with keys, {…}",
+    "path_type": "write a path as a text",
+}
 
 
 def explained(error: ValidationError, path: Path, *, of: tuple[str, ...] = ()) -> ConfigError:
@@ -37,11 +46,24 @@ def _one_mistake(where: str, kind: str, message: str, value: object) -> str:
         return f"{where}: unknown key." + (f" Did you mean `{near[0]}`?" if near else "")
     if kind == "tuple_type" and isinstance(value, str) and not _is_secret(where):
         return f"{where}: write a list of words, not one text: {json.dumps(_words(value))}."
-    message = message.removeprefix("Value error, ")
+    message = _plain(kind, message.removeprefix("Value error, "))
     if not where:
         return f"{message}."
     shown = "***" if _is_secret(where) else json.dumps(value, default=str)[:60]
-    return f"{where}: {message[0].lower()}{message[1:]} (found {shown})."
+    return f"{where}: {message[0].lower()}{message[1:]} (found {shown}).{_meant(kind, message, value)}"
+
+
+def _plain(kind: str, message: str) -> str:
+    """What is expected, without the names of our classes."""
+    return _EXPECTED.get(kind, message)
+
+
+def _meant(kind: str, message: str, value: object) -> str:
+    """The one of the allowed words that was probably meant, as a question; else nothing."""
+    if kind not in ("literal_error", "enum") or not isinstance(value, str):
+        return ""
+    near = _like(value, re.findall(r"'([^']+)'", message))
+    return f" Did you mean `{near[0]}`?" if near else ""
 
 
 def _is_secret(where: str) -> bool:
@@ -83,6 +105,17 @@ def _own_names() -> list[str]:
 
 
 def _key_names() -> list[str]:
+    inner = {**SECTIONS, **dict(_sections())}
     return _own_names() + [
-        f"{way}.{name}" for way, section in SECTIONS.items() for name in section.model_fields
+        f"{where}.{field.alias or name}"
+        for where, section in inner.items()
+        for name, field in section.model_fields.items()
     ]
+
+
+def _sections() -> Iterator[tuple[str, type[Section]]]:
+    """The keys of the whole document that hold one object of known keys."""
+    for name, field in PodConfig.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, Section):
+                yield field.alias or name, kind

@@ -248,7 +248,7 @@ class Store:
             starts = [start["seconds"] for start in self.starts() if start["model"] == model][-9:]
         except (KeyError, TypeError):
             return None
-        return (float(median(starts)), len(starts)) if starts else None
+        return (round(float(median(starts)), 1), len(starts)) if starts else None
 
     def starts(self) -> list[dict[str, Any]]:
         """The measured starts, oldest first; none when the file is not there or damaged (it is only a statistic)."""

@@ -98,6 +98,21 @@ def test_a_start_that_fails_leaves_the_order_as_it_was(desk: Desk) -> None:
     assert status["models"]["default"]["order"]["direction"] == "down"
 
 
+def test_the_order_from_before_stands_again(desk: Desk) -> None:
+    """A person's `down` outlives it also where requests start the model, and an `up` keeps its end."""
+    desk.write([sys.executable, "-m", "llmpod.sim.vllm", "--model", MODEL], start="on_request")
+    for ordered in ("down", "up"):
+        desk.manage(ordered).expect()
+        before = desk.order()
+        assert before["by"] == ordered
+        desk.manage("bench", "default", "--starts", "--tokens", "20").expect()
+        after = desk.order()
+        kept = ("direction", "by", "reason", "until")
+        assert [after[key] for key in kept] == [before[key] for key in kept]
+    run_at = desk.state()["run_at"]
+    assert run_at == desk.order()["at"]  # the run that runs is this order's
+
+
 def test_what_costs_money_is_asked_for_with_its_price(install: Install) -> None:
     """A pod's start is a cold one: image and weights are fetched anew."""
     install.proxy = True

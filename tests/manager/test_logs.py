@@ -60,7 +60,7 @@ def _in_the_future() -> str:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--tail", "5001"], ["--tail", "-1"], ["--since", "yesterday"], ["--source", "kernel"], ["pods"]],
+    [["--tail", "5001"], ["--tail", "-1"], ["--since", "yesterday"], ["--source", "kernel"]],
 )
 def test_bad_words_are_refused(install: Install, arguments: list[str]) -> None:
     assert "error:" in install.manage("logs", *arguments).expect(2).err

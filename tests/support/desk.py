@@ -55,6 +55,13 @@ class Desk:
         record: dict[str, Any] = document["models"]["default"]
         return record
 
+    def order(self) -> dict[str, Any]:
+        """The model's order, as `status` shows it."""
+        order: dict[str, Any] = json.loads(self.manage("status", "--json").expect().out)["models"]["default"][
+            "order"
+        ]
+        return order
+
     def passes_until(self, phase: str, *, within: float = 60) -> dict[str, Any]:
         """Passes as cron runs them, for at most so many seconds."""
 
