@@ -35,6 +35,7 @@ from llmpod.config import (
 )
 from llmpod.config.cmdline import Parser
 from llmpod.config.names import names_of_command
+from llmpod.config.typed_key import without_key
 from llmpod.errors import LlmpodError
 from llmpod.lifecycle import files
 
@@ -45,6 +46,10 @@ _NAMES: Final = ("--served-model-name", "--alias", "--model", "--model-path", "-
 # all of the environment but the cloud's keys, our own settings, and names that no shell would take
 _SHARED: Final = re.compile(r"(?!RUNPOD_|LLMPOD_)[A-Za-z_][A-Za-z0-9_]*")
 _MODEL: Final = re.compile(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?")
+_TAKEN_OUT: Final = (
+    "COMMAND's --api-key is what callers must send here;"
+    " the server itself gets a key of its own, in its environment."
+)
 Serve = Callable[[Callable[[], ProxySettings], Callable[[], None]], int]
 
 
@@ -57,11 +62,13 @@ def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
         serve: runs the proxy until it is told to stop, by the settings that it is given a way to read; it says when.
     """
     at = list(argv).index("--")
-    options, command = _parser().parse_args(argv[:at]), list(argv[at + 1 :])
+    options = _parser().parse_args(argv[:at])
+    command, typed = without_key(argv[at + 1 :])
     if not command:
         _parser().error("what is to be started? Write the command after `--`.")
     if options.use_slurm and not (options.loopback_user and options.loopback_host):
         _parser().error("--use-slurm needs --loopback-user and --loopback-host, for the tunnel back to here.")
+    options.api_key = [options.api_key] if options.api_key else list(typed)
     environ, console = configuration.environment(), Console(stderr=True, soft_wrap=True)
     if missing := _missing(options, command, environ):
         sys.stderr.write(f"{missing}\n")
@@ -72,6 +79,8 @@ def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
                 rooms.end_leftovers(room, environ, console)
             config = _furnished(room, options, command, environ)
             names, say = names_of_command(command), _Course(console)
+            if typed:
+                console.print(_TAKEN_OUT, highlight=False)
 
             def read() -> ProxySettings:
                 return _settings(config, options, environ, names)
@@ -213,11 +222,14 @@ def _settings(
     if options.api_key:
         keys = config.directory / KEYS_FILE
         files.private_dir(keys.parent)
-        caller = CallerKey("1", "api-key", digest_of(options.api_key), tuple(Scope), created=time.time())
-        files.write_atomic(keys, written([caller]))
+        files.write_atomic(keys, written([_caller(n, key) for n, key in enumerate(options.api_key, 1)]))
         values |= {"LLMPOD_AUTH": "keys", "LLMPOD_KEYS_FILE": str(keys)}
     words = ["--port", str(options.port), "--log-level", options.log_level]
     return proxy_settings([*words, *(("--host", options.host) if options.host else ())], values)
+
+
+def _caller(number: int, key: str) -> CallerKey:
+    return CallerKey(str(number), f"api-key-{number}", digest_of(key), tuple(Scope), created=time.time())
 
 
 def model_of(command: Sequence[str]) -> str:
