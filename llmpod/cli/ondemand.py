@@ -21,7 +21,7 @@ from llmpod import config as configuration
 from llmpod.cli import room as rooms
 from llmpod.cli.command import port
 from llmpod.cli.endings import Endings, Teller
-from llmpod.cli.heir import heir
+from llmpod.cli.heir import ROOM, heir
 from llmpod.cli.proxyenv import on_demand_environ
 from llmpod.config import (
     KEYS_FILE,
@@ -85,7 +85,7 @@ def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
             def read() -> ProxySettings:
                 return _settings(config, options, environ, names)
 
-            with heir(config.path, rooms.lock_of(room), environ):
+            with heir(ROOM, rooms.lock_of(room), config.path, environ=environ):
                 return _serve(lambda: serve(read, say.stopping), config, environ, say=say)
     except LlmpodError as e:
         sys.stderr.write(f"{e}\n")
