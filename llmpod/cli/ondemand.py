@@ -34,13 +34,16 @@ from llmpod.config import (
     written,
 )
 from llmpod.config.cmdline import Parser
+from llmpod.config.demand import MOST_IDLE_SECONDS
 from llmpod.config.names import names_of_command
 from llmpod.config.typed_key import without_key
 from llmpod.errors import LlmpodError
 from llmpod.lifecycle import files
 
 DEFAULT_PORT: Final = 8100
+DEFAULT_SRUN: Final = "srun --mem=30G --gres=gpu:1"
 USAGE: Final = 2  # as for every wrong command line
+_SLURM_ONLY: Final = ("srun_cmd", "loopback_user", "loopback_host")
 # options of model servers that say what they serve: vLLM, SGLang, llama.cpp, transformers
 _NAMES: Final = ("--served-model-name", "--alias", "--model", "--model-path", "--hf-repo", "-hf", "-m")
 # all of the environment but the cloud's keys, our own settings, and names that no shell would take
@@ -66,8 +69,8 @@ def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
     command, typed = without_key(argv[at + 1 :])
     if not command:
         _parser().error("what is to be started? Write the command after `--`.")
-    if options.use_slurm and not (options.loopback_user and options.loopback_host):
-        _parser().error("--use-slurm needs --loopback-user and --loopback-host, for the tunnel back to here.")
+    if wrong := _contradiction(options):
+        _parser().error(wrong)
     options.api_key = [options.api_key] if options.api_key else list(typed)
     environ, console = configuration.environment(), Console(stderr=True, soft_wrap=True)
     if missing := _missing(options, command, environ):
@@ -105,16 +108,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--target-port", type=port, help="COMMAND's port (default: a free one from 8101 upwards)"
     )
-    parser.add_argument("--idle-timeout", type=int, default=1800, metavar="SECONDS", help="default 1800")
+    parser.add_argument("--idle-timeout", type=_seconds, default=1800, metavar="SECONDS", help="default 1800")
     parser.add_argument(
-        "--ping-path", default="/ping", help="answers 200 when COMMAND is ready (default /ping)"
+        "--ping-path", type=_path, default="/ping", help="answers 200 when COMMAND is ready (default /ping)"
     )
     parser.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
     parser.add_argument(
         "--api-key", metavar="KEY", help="what callers must send as `Authorization: Bearer …`"
     )
     parser.add_argument("--use-slurm", action="store_true", help="run COMMAND as a SLURM job")
-    parser.add_argument("--srun-cmd", default="srun --mem=30G --gres=gpu:1", help="its options, as for srun")
+    parser.add_argument("--srun-cmd", help=f'its options, as for srun (default "{DEFAULT_SRUN}")')
     parser.add_argument("--loopback-user", help="account on this machine for the job's SSH tunnel")
     parser.add_argument("--loopback-host", help="this machine, as the job's node reaches it")
     return parser
@@ -122,6 +125,36 @@ def _parser() -> argparse.ArgumentParser:
 
 def _port_or_any(text: str) -> int:
     return 0 if text == "0" else port(text)
+
+
+def _seconds(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_IDLE_SECONDS:
+        most = f"{MOST_IDLE_SECONDS} (31 days)"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of whole seconds between 1 and {most}")
+    return int(text)
+
+
+def _path(text: str) -> str:
+    if not re.fullmatch(r"/[\x21-\x7e]{0,199}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path that begins with /, such as /health")
+    return text
+
+
+def _contradiction(options: argparse.Namespace) -> str:
+    """What options lack to mean anything; an option that is silently ignored would start the wrong thing."""
+    if options.use_slurm:
+        ready = options.loopback_user and options.loopback_host
+        return (
+            ""
+            if ready
+            else "--use-slurm needs --loopback-user and --loopback-host, for the tunnel back to here."
+        )
+    named = [f"--{name.replace('_', '-')}" for name in _SLURM_ONLY if getattr(options, name) is not None]
+    return (
+        f"{' and '.join(named)} mean{'s' * (len(named) == 1)} nothing without --use-slurm; COMMAND would run here."
+        if named
+        else ""
+    )
 
 
 def _missing(options: argparse.Namespace, command: Sequence[str], environ: Mapping[str, str]) -> str:
@@ -191,7 +224,7 @@ def _document(
     own = {"command": command, "ping_path": options.ping_path, "port": options.target_port, **place}
     if options.use_slurm:
         tunnel = {"loopback_user": options.loopback_user, "loopback_host": options.loopback_host}
-        section = {"slurm": {**own, **tunnel, "srun": options.srun_cmd}}
+        section = {"slurm": {**own, **tunnel, "srun": options.srun_cmd or DEFAULT_SRUN}}
     else:
         section = {"process": own}
     return {

@@ -19,7 +19,7 @@ from llmpod.cli.endings import Stop, Teller
 from llmpod.cli.follow import LOCK_SECONDS, Follower
 from llmpod.cli.wiring import Plane, open_plane
 from llmpod.config import Config
-from llmpod.errors import Busy, ConfigError, LlmpodError
+from llmpod.errors import Busy, ConfigError, LlmpodError, PortTaken
 from llmpod.lifecycle import files
 from llmpod.model import Direction
 
@@ -39,7 +39,8 @@ def room(home: Path, number: int, console: Console) -> Iterator[Path]:
         console: told when what a killed run left is still being ended.
 
     Raises:
-        Busy: another run has this port.
+        PortTaken: another run has this port.
+        Busy: what a killed run on this port left is still being ended.
     """
     above = files.private_dir(home / ".llmpod")
     path = above / f"on-demand-{number or f'p{os.getpid()}'}"
@@ -120,7 +121,7 @@ def _held(lock: Path, ending: Path, number: int, console: Console) -> Iterator[N
         except Busy:
             if not ending.exists():
                 hint = "Choose another --port."
-                raise Busy(f"Another one runs on port {number} already.", hint=hint) from None
+                raise PortTaken(f"Another one runs on port {number} already.", hint=hint) from None
             console.print("what a killed run on this port left is being ended …", highlight=False)
             stack.enter_context(files.locked(lock, wait_seconds=GONE_SECONDS, fleeting=True))
         yield

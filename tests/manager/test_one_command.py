@@ -142,6 +142,25 @@ def test_what_is_wrong_is_said_before_anything_starts(env: dict[str, str]) -> No
         assert option in listed
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--srun-cmd", "srun --mem=1G"), "--srun-cmd means nothing without --use-slurm"),
+        (("--loopback-user", "me", "--loopback-host", "here"), "--loopback-host mean nothing without"),
+        (("--idle-timeout", "-1"), "argument --idle-timeout: '-1' is not"),
+        (("--idle-timeout", "0"), "argument --idle-timeout: '0' is not"),
+        (("--idle-timeout", "99999999999"), "argument --idle-timeout: '99999999999' is not"),
+        (("--ping-path", "health"), "argument --ping-path: 'health' is not"),
+        (("--target-port", "65536"), "argument --target-port: '65536' is not"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused_by_its_name(
+    env: dict[str, str], words: tuple[str, ...], said: str
+) -> None:
+    refused = run([PYTHON, str(SCRIPT), *words, "--", *SERVER], env=env)
+    assert (refused.code, said in refused.err) == (2, True), refused.err
+
+
 def test_a_command_line_that_is_not_understood_says_what_was_meant(env: dict[str, str]) -> None:
     forgotten = run([PYTHON, str(SCRIPT), "--idle-timeout", "5", "vllm", "serve", "m"], env=env)
     assert (forgotten.code, "write `--` before it" in forgotten.err) == (2, True)
