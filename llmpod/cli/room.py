@@ -5,6 +5,7 @@ run on the same port, whichever comes first.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,10 +22,13 @@ from llmpod.cli.wiring import Plane, open_plane
 from llmpod.config import Config
 from llmpod.errors import Busy, ConfigError, LlmpodError, PortTaken
 from llmpod.lifecycle import files
+from llmpod.lifecycle.lastwords import LastWords
 from llmpod.model import Direction
+from llmpod.veil import Veil
 
 GONE_SECONDS: Final = 60.0
 HURRIED_SECONDS: Final = 20.0
+_OF_ANY_PORT: Final = re.compile(r"on-demand-p\d+")
 _HANDOVER_SECONDS: Final = 2.0  # a killed process's lock may outlast its pipes by a moment
 _ENDING: Final = "ending"  # in a room: who holds it ends what a killed run left
 
@@ -79,8 +83,21 @@ def end(
             f"The model server may still run; its files are in {config.path.parent}.", highlight=False
         )
         return False
+    _keep_failure(config, console)
     shutil.rmtree(config.path.parent, ignore_errors=True)
     return True
+
+
+def _keep_failure(config: Config, console: Console) -> None:
+    """What the last start that failed said outlives the room; a run without one takes away what was kept."""
+    room = config.path.parent
+    kept = room.with_name(f"{'on-demand-0' if _OF_ANY_PORT.fullmatch(room.name) else room.name}.log")
+    try:
+        LastWords.of(config.directory, Veil()).path.replace(kept)
+    except OSError:
+        kept.unlink(missing_ok=True)
+        return
+    console.print(f"the last lines of a start that failed are in {kept}", highlight=False, markup=False)
 
 
 def end_leftovers(path: Path, environ: Mapping[str, str], console: Console) -> None:

@@ -15,6 +15,7 @@ from llmpod.config.names import names_of_command
 from llmpod.config.typed_key import without_key
 from tests.proxy.front import SCRIPT, Proxy, chat_body, proxy
 from tests.support import procfs
+from tests.support.net import free_port
 from tests.support.process import PYTHON, run
 from tests.support.source import ROOT
 from tests.support.wait import eventually
@@ -124,6 +125,25 @@ def test_a_server_that_wants_another_key_is_told_at_once(env: dict[str, str], tm
         assert "start_failed" in front.process.err
         eventually(lambda: not servers(), within=40)
         assert front.process.stop(within=40) == 0
+
+
+def test_what_a_failed_start_said_outlives_the_run_until_a_good_one(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    port = free_port()
+    kept, body = ROOT / ".llmpod" / f"on-demand-{port}.log", {**chat_body("hello"), "model": "org/typed"}
+    crash = (sys.executable, "-c", "import sys; sys.exit('no room on the GPU')", "--model", "org/typed")
+    for command, status in ((crash, 503), (SERVER, 200)):
+        with started(env, tmp_path / "cache", "--port", str(port), command=command) as front:
+            with front.client() as client:
+                client.sock.settimeout(60)
+                client.send("POST", "/v1/chat/completions", json.dumps(body).encode(), KEY)
+                assert client.reply().status == status
+            assert front.process.stop(within=40) == 0
+            if status == 503:
+                assert f"a start that failed are in {kept}" in front.process.err
+                assert "no room on the GPU" in kept.read_text()
+    assert not kept.exists()
 
 
 def test_what_is_wrong_is_said_before_anything_starts(env: dict[str, str]) -> None:
