@@ -263,11 +263,15 @@ class Today:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The answer to "is this model server ready?": how far it got, and why not further."""
+    """The answer to "is this model server ready?": how far it got, and why not further.
+
+    ``open_to_all``: it answers without the key. ``wants_other_key``: it refuses the key that it was given.
+    """
 
     phase: Phase
     detail: str = ""
     open_to_all: bool = False
+    wants_other_key: bool = False
 
     @property
     def ready(self) -> bool:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from llmpod.errors import StateError
+from llmpod.errors import LlmpodError, StateError
 from llmpod.identity import process_id
 from llmpod.lifecycle.files import private_dir, read_json
+from llmpod.lifecycle.proxyproc import ProxyProcess
 from llmpod.lifecycle.state import decode
+from llmpod.lifecycle.store import Store
 
 STATE_FILE: Final = "pod_state.json"
 CACHE: Final = "cache"
@@ -59,6 +61,15 @@ def remove_home(home: Path) -> None:
     shutil.rmtree(home, ignore_errors=True)
     with suppress(OSError):
         home.parent.rmdir()
+
+
+def inherit(home: Path, proxy_script: Path) -> None:
+    """End the proxy of a demo that was killed, and remove its directory. The simulator ends by itself."""
+    store = Store(home / STATE_FILE)
+    with suppress(LlmpodError):
+        record = store.load().proxy
+        ProxyProcess(store, proxy_script, {"PORT": str(record.port if record else 0)}).end(record)
+    remove_home(home)
 
 
 def running(config_path: Path) -> list[Demo]:

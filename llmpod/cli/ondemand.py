@@ -21,7 +21,7 @@ from llmpod import config as configuration
 from llmpod.cli import room as rooms
 from llmpod.cli.command import port
 from llmpod.cli.endings import Endings, Teller
-from llmpod.cli.heir import heir
+from llmpod.cli.heir import ROOM, heir
 from llmpod.cli.proxyenv import on_demand_environ
 from llmpod.config import (
     KEYS_FILE,
@@ -34,17 +34,25 @@ from llmpod.config import (
     written,
 )
 from llmpod.config.cmdline import Parser
+from llmpod.config.demand import MOST_IDLE_SECONDS
 from llmpod.config.names import names_of_command
+from llmpod.config.typed_key import without_key
 from llmpod.errors import LlmpodError
 from llmpod.lifecycle import files
 
 DEFAULT_PORT: Final = 8100
+DEFAULT_SRUN: Final = "srun --mem=30G --gres=gpu:1"
 USAGE: Final = 2  # as for every wrong command line
+_SLURM_ONLY: Final = ("srun_cmd", "loopback_user", "loopback_host")
 # options of model servers that say what they serve: vLLM, SGLang, llama.cpp, transformers
 _NAMES: Final = ("--served-model-name", "--alias", "--model", "--model-path", "--hf-repo", "-hf", "-m")
 # all of the environment but the cloud's keys, our own settings, and names that no shell would take
 _SHARED: Final = re.compile(r"(?!RUNPOD_|LLMPOD_)[A-Za-z_][A-Za-z0-9_]*")
 _MODEL: Final = re.compile(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?")
+_TAKEN_OUT: Final = (
+    "COMMAND's --api-key is what callers must send here;"
+    " the server itself gets a key of its own, in its environment."
+)
 Serve = Callable[[Callable[[], ProxySettings], Callable[[], None]], int]
 
 
@@ -57,11 +65,13 @@ def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
         serve: runs the proxy until it is told to stop, by the settings that it is given a way to read; it says when.
     """
     at = list(argv).index("--")
-    options, command = _parser().parse_args(argv[:at]), list(argv[at + 1 :])
+    options = _parser().parse_args(argv[:at])
+    command, typed = without_key(argv[at + 1 :])
     if not command:
         _parser().error("what is to be started? Write the command after `--`.")
-    if options.use_slurm and not (options.loopback_user and options.loopback_host):
-        _parser().error("--use-slurm needs --loopback-user and --loopback-host, for the tunnel back to here.")
+    if wrong := _contradiction(options):
+        _parser().error(wrong)
+    options.api_key = [options.api_key] if options.api_key else list(typed)
     environ, console = configuration.environment(), Console(stderr=True, soft_wrap=True)
     if missing := _missing(options, command, environ):
         sys.stderr.write(f"{missing}\n")
@@ -72,11 +82,13 @@ def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
                 rooms.end_leftovers(room, environ, console)
             config = _furnished(room, options, command, environ)
             names, say = names_of_command(command), _Course(console)
+            if typed:
+                console.print(_TAKEN_OUT, highlight=False)
 
             def read() -> ProxySettings:
                 return _settings(config, options, environ, names)
 
-            with heir(config.path, rooms.lock_of(room), environ):
+            with heir(ROOM, rooms.lock_of(room), config.path, environ=environ):
                 return _serve(lambda: serve(read, say.stopping), config, environ, say=say)
     except LlmpodError as e:
         sys.stderr.write(f"{e}\n")
@@ -96,16 +108,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--target-port", type=port, help="COMMAND's port (default: a free one from 8101 upwards)"
     )
-    parser.add_argument("--idle-timeout", type=int, default=1800, metavar="SECONDS", help="default 1800")
+    parser.add_argument("--idle-timeout", type=_seconds, default=1800, metavar="SECONDS", help="default 1800")
     parser.add_argument(
-        "--ping-path", default="/ping", help="answers 200 when COMMAND is ready (default /ping)"
+        "--ping-path", type=_path, default="/ping", help="answers 200 when COMMAND is ready (default /ping)"
     )
     parser.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
     parser.add_argument(
         "--api-key", metavar="KEY", help="what callers must send as `Authorization: Bearer …`"
     )
     parser.add_argument("--use-slurm", action="store_true", help="run COMMAND as a SLURM job")
-    parser.add_argument("--srun-cmd", default="srun --mem=30G --gres=gpu:1", help="its options, as for srun")
+    parser.add_argument("--srun-cmd", help=f'its options, as for srun (default "{DEFAULT_SRUN}")')
     parser.add_argument("--loopback-user", help="account on this machine for the job's SSH tunnel")
     parser.add_argument("--loopback-host", help="this machine, as the job's node reaches it")
     return parser
@@ -113,6 +125,36 @@ def _parser() -> argparse.ArgumentParser:
 
 def _port_or_any(text: str) -> int:
     return 0 if text == "0" else port(text)
+
+
+def _seconds(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_IDLE_SECONDS:
+        most = f"{MOST_IDLE_SECONDS} (31 days)"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of whole seconds between 1 and {most}")
+    return int(text)
+
+
+def _path(text: str) -> str:
+    if not re.fullmatch(r"/[\x21-\x7e]{0,199}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path that begins with /, such as /health")
+    return text
+
+
+def _contradiction(options: argparse.Namespace) -> str:
+    """What options lack to mean anything; an option that is silently ignored would start the wrong thing."""
+    if options.use_slurm:
+        ready = options.loopback_user and options.loopback_host
+        return (
+            ""
+            if ready
+            else "--use-slurm needs --loopback-user and --loopback-host, for the tunnel back to here."
+        )
+    named = [f"--{name.replace('_', '-')}" for name in _SLURM_ONLY if getattr(options, name) is not None]
+    return (
+        f"{' and '.join(named)} mean{'s' * (len(named) == 1)} nothing without --use-slurm; COMMAND would run here."
+        if named
+        else ""
+    )
 
 
 def _missing(options: argparse.Namespace, command: Sequence[str], environ: Mapping[str, str]) -> str:
@@ -182,7 +224,7 @@ def _document(
     own = {"command": command, "ping_path": options.ping_path, "port": options.target_port, **place}
     if options.use_slurm:
         tunnel = {"loopback_user": options.loopback_user, "loopback_host": options.loopback_host}
-        section = {"slurm": {**own, **tunnel, "srun": options.srun_cmd}}
+        section = {"slurm": {**own, **tunnel, "srun": options.srun_cmd or DEFAULT_SRUN}}
     else:
         section = {"process": own}
     return {
@@ -213,11 +255,14 @@ def _settings(
     if options.api_key:
         keys = config.directory / KEYS_FILE
         files.private_dir(keys.parent)
-        caller = CallerKey("1", "api-key", digest_of(options.api_key), tuple(Scope), created=time.time())
-        files.write_atomic(keys, written([caller]))
+        files.write_atomic(keys, written([_caller(n, key) for n, key in enumerate(options.api_key, 1)]))
         values |= {"LLMPOD_AUTH": "keys", "LLMPOD_KEYS_FILE": str(keys)}
     words = ["--port", str(options.port), "--log-level", options.log_level]
     return proxy_settings([*words, *(("--host", options.host) if options.host else ())], values)
+
+
+def _caller(number: int, key: str) -> CallerKey:
+    return CallerKey(str(number), f"api-key-{number}", digest_of(key), tuple(Scope), created=time.time())
 
 
 def model_of(command: Sequence[str]) -> str:

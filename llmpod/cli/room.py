@@ -5,6 +5,7 @@ run on the same port, whichever comes first.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,12 +20,15 @@ from llmpod.cli.endings import Stop, Teller
 from llmpod.cli.follow import LOCK_SECONDS, Follower
 from llmpod.cli.wiring import Plane, open_plane
 from llmpod.config import Config
-from llmpod.errors import Busy, ConfigError, LlmpodError
+from llmpod.errors import Busy, ConfigError, LlmpodError, PortTaken
 from llmpod.lifecycle import files
+from llmpod.lifecycle.lastwords import LastWords
 from llmpod.model import Direction
+from llmpod.veil import Veil
 
 GONE_SECONDS: Final = 60.0
 HURRIED_SECONDS: Final = 20.0
+_OF_ANY_PORT: Final = re.compile(r"on-demand-p\d+")
 _HANDOVER_SECONDS: Final = 2.0  # a killed process's lock may outlast its pipes by a moment
 _ENDING: Final = "ending"  # in a room: who holds it ends what a killed run left
 
@@ -39,7 +43,8 @@ def room(home: Path, number: int, console: Console) -> Iterator[Path]:
         console: told when what a killed run left is still being ended.
 
     Raises:
-        Busy: another run has this port.
+        PortTaken: another run has this port.
+        Busy: what a killed run on this port left is still being ended.
     """
     above = files.private_dir(home / ".llmpod")
     path = above / f"on-demand-{number or f'p{os.getpid()}'}"
@@ -78,8 +83,21 @@ def end(
             f"The model server may still run; its files are in {config.path.parent}.", highlight=False
         )
         return False
+    _keep_failure(config, console)
     shutil.rmtree(config.path.parent, ignore_errors=True)
     return True
+
+
+def _keep_failure(config: Config, console: Console) -> None:
+    """What the last start that failed said outlives the room; a run without one takes away what was kept."""
+    room = config.path.parent
+    kept = room.with_name(f"{'on-demand-0' if _OF_ANY_PORT.fullmatch(room.name) else room.name}.log")
+    try:
+        LastWords.of(config.directory, Veil()).path.replace(kept)
+    except OSError:
+        kept.unlink(missing_ok=True)
+        return
+    console.print(f"the last lines of a start that failed are in {kept}", highlight=False, markup=False)
 
 
 def end_leftovers(path: Path, environ: Mapping[str, str], console: Console) -> None:
@@ -120,7 +138,7 @@ def _held(lock: Path, ending: Path, number: int, console: Console) -> Iterator[N
         except Busy:
             if not ending.exists():
                 hint = "Choose another --port."
-                raise Busy(f"Another one runs on port {number} already.", hint=hint) from None
+                raise PortTaken(f"Another one runs on port {number} already.", hint=hint) from None
             console.print("what a killed run on this port left is being ended …", highlight=False)
             stack.enter_context(files.locked(lock, wait_seconds=GONE_SECONDS, fleeting=True))
         yield

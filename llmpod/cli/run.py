@@ -23,6 +23,8 @@ from llmpod.cli.cleanup import end_all, end_own
 from llmpod.cli.command import Command, Invocation, port
 from llmpod.cli.endings import Endings, Stop
 from llmpod.cli.follow import LOCK_SECONDS, Follower
+from llmpod.cli.heir import DEMO as DEMO_HEIR
+from llmpod.cli.heir import heir
 from llmpod.cli.plan import print_plans
 from llmpod.cli.wiring import Plane, open_plane, with_port
 from llmpod.config import Config, PodConfig, reached_at
@@ -112,7 +114,7 @@ def _run(
         demo_host, demo_port = (PodConfig.model_fields[name].default for name in ("proxy_host", "proxy_port"))
         _check_port(path, demo_host, options.port or demo_port)
         config, key = stack.enter_context(
-            _demo(path, console, why="" if options.demo else "No RUNPOD_API_KEY found: ")
+            _demo(path, environ, console, why="" if options.demo else "No RUNPOD_API_KEY found: ")
         )
     if options.port:
         config = with_port(config, options.port)
@@ -154,7 +156,9 @@ def _check_port(path: Path, host: str, port: int) -> None:
 
 
 @contextmanager
-def _demo(path: Path, console: Console, *, why: str) -> Iterator[tuple[Config, Secret]]:
+def _demo(
+    path: Path, environ: Mapping[str, str], console: Console, *, why: str
+) -> Iterator[tuple[Config, Secret]]:
     """The simulator and a configuration for it, in a directory that is removed at the end."""
     home = demos.make_home(path, os.getpid())
     console.print(
@@ -162,7 +166,7 @@ def _demo(path: Path, console: Console, *, why: str) -> Iterator[tuple[Config, S
         "it costs nothing, and its answers are made up. With a key, `run` starts the real thing.",
         highlight=False,
     )
-    with Simulator.start() as simulator:
+    with heir(DEMO_HEIR, home, environ=environ), Simulator.start() as simulator:
         raw = {
             **_DEMO,
             "runpod_api_url": simulator.api_url,

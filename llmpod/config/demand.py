@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,7 @@ ClientName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\x20
 LoadingByClient = Loading | dict[ClientName, Loading]
 
 IDLE_SECONDS = 1800
+MOST_IDLE_SECONDS: Final = 31 * 24 * 3600
 START_TIMEOUT_SECONDS = 300.0
 _WAYS: tuple[Loading, ...] = get_args(Loading)
 
@@ -26,7 +27,7 @@ class DemandKeys(BaseModel):
     start: Literal["always", "on_request"] = Field(
         "always", description="`on_request`: it is started by the first request that needs it."
     )
-    idle_seconds: Annotated[int, Field(ge=1, le=31 * 24 * 3600)] | None = Field(
+    idle_seconds: Annotated[int, Field(ge=1, le=MOST_IDLE_SECONDS)] | None = Field(
         None,
         description="With `on_request`: it is stopped so long after its last byte, with nothing in flight;"
         " 1800 if absent.",

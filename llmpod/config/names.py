@@ -34,7 +34,7 @@ def names_of_command(command: Sequence[str]) -> tuple[str, ...]:
     if _has_adapters(command):
         return ()
     given = _values(command, _SERVED)
-    if given or not _is_vllm(command):
+    if given or not is_vllm(command):
         return given
     if "serve" in command[:-1] and not (word := command[list(command).index("serve") + 1]).startswith("-"):
         return (word,)
@@ -45,7 +45,8 @@ def _has_adapters(words: Sequence[str]) -> bool:
     return any(word.partition("=")[0] in _ADAPTERS for word in words)
 
 
-def _is_vllm(command: Sequence[str]) -> bool:
+def is_vllm(command: Sequence[str]) -> bool:
+    """Whether a word of it is vLLM, as a program or a module."""
     return any("vllm" in word.rpartition("/")[2].split(".") for word in command)
 
 

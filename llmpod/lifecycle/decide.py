@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from llmpod.lifecycle.nouns import POD, thing
-from llmpod.lifecycle.records import adopt, ended, ending, suspect
+from llmpod.lifecycle.records import adopt, ended, ending, hopeless, suspect
 from llmpod.model import Direction, Health, Instance, Observed, Phase, Record, Want
 
 MISSING_GRACE_SECONDS = 20.0
@@ -93,8 +93,7 @@ def decide(
 
 def after_probe(record: Record, health: Health, *, policy: Policy, now: float) -> Step:
     """What a probe's answer means for the model."""
-    if health.open_to_all:
-        why = "the model server answered without its key, so anybody could use it"
+    if why := hopeless(record, health):
         return _destroy(replace(record, attempts=policy.max_restarts + 1, error=why), why, now)
     if health.ready:
         ready = replace(

@@ -26,6 +26,11 @@ MAX_DETAIL = 300
 LOOKED_AT = 8192  # bytes of an error: far more than is shown, so that no secret is cut there that would be
 MODELS = "/v1/models"
 _NO_LIST = (404, 405, 500, 501)  # not 503: llama.cpp answers that while it loads
+_REFUSED = 401  # RFC 9110, section 15.5.2: no valid credentials
+_OTHER_KEY = (
+    "the server answers 401: it wants another key than the one it was given in its environment (`api_key_env`);"
+    " take its own `--api-key` out of its command"
+)
 _ENDLESS = "its answer does not end"
 _MESSAGES = [{"role": "user", "content": "ping"}]
 _QUESTIONS: tuple[tuple[str, Mapping[str, Any]], ...] = (
@@ -108,6 +113,8 @@ class HttpProber:
         listing = server.ask(MODELS, within=self._quick)
         if isinstance(listing, str):
             return Health(Phase.LOADING, listing)
+        if listing.status == _REFUSED:
+            return server.refuses()
         if listing.status != 200:
             return Health(Phase.LOADING, f"{MODELS} answers {listing.status}")
         names = _names(listing)
@@ -126,6 +133,8 @@ class HttpProber:
                 return Health(Phase.LOADING, answer)
             if answer.status == 200:
                 return Health(Phase.READY)
+            if answer.status == _REFUSED:  # llama.cpp lists its model to everybody
+                return server.refuses()
             said = answer.body[:LOOKED_AT].decode(errors="replace")
             detail = detail or f"{path} answers {answer.status}: {said}"
             if answer.status not in (400, 404, 405, 422):
@@ -141,6 +150,12 @@ class _Server:
     base_url: str
     api_key: Secret | None = field(repr=False)
     clock: Callable[[], float] = field(kw_only=True)
+
+    def refuses(self) -> Health:
+        """What it means that it answers 401 to what we send."""
+        if self.api_key is None:
+            return Health(Phase.LOADING, "the server answers 401: it wants a key, and none is known for it")
+        return Health(Phase.LOADING, _OTHER_KEY, wants_other_key=True)
 
     def ask(
         self, path: str, body: Mapping[str, Any] | None = None, *, within: float, with_key: bool = True
@@ -189,6 +204,8 @@ def _pinged(server: "_Server", path: str, within: float) -> Health | None:
     answer = server.ask(path, within=within)
     if isinstance(answer, str):
         return Health(Phase.BOOTING, answer)
+    if answer.status == _REFUSED:
+        return server.refuses()
     return None if answer.status in (200, 404) else Health(Phase.LOADING, f"{path} answers {answer.status}")
 
 

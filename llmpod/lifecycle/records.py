@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from llmpod.model import Instance, Phase, Record
+from llmpod.model import Health, Instance, Phase, Record
 
 SUSPECT_SECONDS = 24 * 3600.0
 FAR_SECONDS = 366 * 24 * 3600.0
@@ -136,3 +136,14 @@ def end_of(record: Record) -> float | None:
     if record.deadline is None or began is None:
         return None
     return record.deadline if record.deadline - began < FAR_SECONDS else None
+
+
+def hopeless(record: Record, health: Health) -> str:
+    """Why a machine is ended and no other one tried, by what its server answers; empty: there is hope.
+
+    A key that somebody else keeps in a file may be corrected there, and a server that was ready may recover.
+    """
+    if health.open_to_all:
+        return "the model server answered without its key, so anybody could use it"
+    ours = record.key_file is None and record.ready_at is None
+    return health.detail if health.wants_other_key and ours else ""

@@ -1,11 +1,14 @@
 """The demo and an installation in one directory: neither takes the other for itself, and each tells of the other."""
 
 import json
+import signal
 from pathlib import Path
 
-from tests.support.net import free_port
+from tests.support import procfs
+from tests.support.net import free_port, listens
 from tests.support.process import PYTHON, Finished, run, running
 from tests.support.source import ROOT
+from tests.support.wait import eventually
 
 
 def test_everyday_commands_beside_a_demo(env: dict[str, str], tmp_path: Path) -> None:
@@ -48,3 +51,22 @@ def test_everyday_commands_beside_a_demo(env: dict[str, str], tmp_path: Path) ->
     assert f"not wanted now; port {port} is free" in said("doctor", code=1).out
     assert "nothing listens on port" in said("cost").out
     assert not list((tmp_path / ".llmpod").glob("demo-*"))
+
+
+def test_a_demo_that_is_killed_leaves_nothing(env: dict[str, str], tmp_path: Path) -> None:
+    path, port = tmp_path / "pod_config.json", free_port()
+    with running(
+        [PYTHON, str(ROOT / "manage_pod.py"), "--config", str(path), "demo", "--port", str(port)], env=env
+    ) as demo:
+        demo.says("Ctrl-C stops", within=60)
+        theirs = [process for process in procfs.descendants(demo.pid) if not process.is_zombie]
+        assert listens(port)
+        assert theirs
+        demo.signal(signal.SIGKILL)
+
+        def left() -> list[procfs.Process]:
+            now = [(known, procfs.read(known.pid)) for known in theirs]
+            return [it for known, it in now if it and it.started == known.started and not it.is_zombie]
+
+        eventually(lambda: not left() and not (tmp_path / ".llmpod").exists(), within=40)
+        assert not listens(port)

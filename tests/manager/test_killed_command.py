@@ -53,7 +53,7 @@ def test_the_same_command_soon_after_the_kill_has_one_server(env: dict[str, str]
             assert ask(again, "something else") == 200
             (after,) = servers()
             twice = run([PYTHON, str(SCRIPT), "--port", str(port), "--", *SERVER], env=env)
-            assert (twice.code, "Another one runs" in twice.err) == (75, True)
+            assert (twice.code, "Another one runs" in twice.err) == (98, True)
             assert after.pid != before.pid
             os.kill(again.process.pid, signal.SIGTERM)
             assert again.process.wait(within=40) == 0

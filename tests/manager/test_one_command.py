@@ -12,8 +12,10 @@ import pytest
 
 from llmpod.cli.ondemand import model_of
 from llmpod.config.names import names_of_command
+from llmpod.config.typed_key import without_key
 from tests.proxy.front import SCRIPT, Proxy, chat_body, proxy
 from tests.support import procfs
+from tests.support.net import free_port
 from tests.support.process import PYTHON, run
 from tests.support.source import ROOT
 from tests.support.wait import eventually
@@ -88,6 +90,62 @@ def test_it_starts_with_the_first_request_and_leaves_nothing(
         assert rooms(front.process.pid) == []
 
 
+@pytest.mark.parametrize("typed", [("--api-key", "secret"), ("--api-key=secret",)])
+def test_the_servers_own_key_in_the_command_is_what_callers_send(
+    env: dict[str, str], tmp_path: Path, typed: tuple[str, ...]
+) -> None:
+    environ = {**env, "CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    with proxy(environ, "--port", "0", "--", *SERVER, *typed) as front:
+        body = {**chat_body("hello"), "model": "org/typed"}
+        assert front.ask(body).status == 401
+        with front.client() as client:
+            client.sock.settimeout(60)
+            client.send("POST", "/v1/chat/completions", json.dumps(body).encode(), KEY)
+            assert client.reply().status == 200
+        assert servers()
+        assert not [p for p in servers() if "secret" in p.command]
+        assert "what callers must send" in front.process.err
+        assert front.process.stop(within=40) == 0
+
+
+def test_a_server_that_wants_another_key_is_told_at_once(env: dict[str, str], tmp_path: Path) -> None:
+    script = tmp_path / "server.py"
+    script.write_text(
+        "import os, sys\nos.execv(sys.executable, [sys.executable, '-m', 'llmpod.sim.vllm', '--api-key', 'other',"
+        " *sys.argv[1:]])\n"
+    )
+    command = (sys.executable, str(script), "--model", "org/typed")
+    with started(env, tmp_path / "cache", command=command) as front:
+        with front.client() as client:
+            client.sock.settimeout(60)
+            client.send("POST", "/v1/chat/completions", QUESTION, KEY)
+            answer = client.reply()
+        assert (answer.status, answer.json["error"]["code"]) == (503, "model_not_ready")
+        assert "answers 401: it wants another key" in answer.json["error"]["message"]
+        assert "start_failed" in front.process.err
+        eventually(lambda: not servers(), within=40)
+        assert front.process.stop(within=40) == 0
+
+
+def test_what_a_failed_start_said_outlives_the_run_until_a_good_one(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    port = free_port()
+    kept, body = ROOT / ".llmpod" / f"on-demand-{port}.log", {**chat_body("hello"), "model": "org/typed"}
+    crash = (sys.executable, "-c", "import sys; sys.exit('no room on the GPU')", "--model", "org/typed")
+    for command, status in ((crash, 503), (SERVER, 200)):
+        with started(env, tmp_path / "cache", "--port", str(port), command=command) as front:
+            with front.client() as client:
+                client.sock.settimeout(60)
+                client.send("POST", "/v1/chat/completions", json.dumps(body).encode(), KEY)
+                assert client.reply().status == status
+            assert front.process.stop(within=40) == 0
+            if status == 503:
+                assert f"a start that failed are in {kept}" in front.process.err
+                assert "no room on the GPU" in kept.read_text()
+    assert not kept.exists()
+
+
 def test_what_is_wrong_is_said_before_anything_starts(env: dict[str, str]) -> None:
     nothing = run([PYTHON, str(SCRIPT), "--port", "0", "--"], env=env)
     assert (nothing.code, "Write the command" in nothing.err) == (2, True)
@@ -102,6 +160,25 @@ def test_what_is_wrong_is_said_before_anything_starts(env: dict[str, str]) -> No
     listed = run([PYTHON, str(SCRIPT), "--help", "--"], env=env).expect().out
     for option in ("--target-port", "--idle-timeout", "--ping-path", "--srun-cmd", "--loopback-host"):
         assert option in listed
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--srun-cmd", "srun --mem=1G"), "--srun-cmd means nothing without --use-slurm"),
+        (("--loopback-user", "me", "--loopback-host", "here"), "--loopback-host mean nothing without"),
+        (("--idle-timeout", "-1"), "argument --idle-timeout: '-1' is not"),
+        (("--idle-timeout", "0"), "argument --idle-timeout: '0' is not"),
+        (("--idle-timeout", "99999999999"), "argument --idle-timeout: '99999999999' is not"),
+        (("--ping-path", "health"), "argument --ping-path: 'health' is not"),
+        (("--target-port", "65536"), "argument --target-port: '65536' is not"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused_by_its_name(
+    env: dict[str, str], words: tuple[str, ...], said: str
+) -> None:
+    refused = run([PYTHON, str(SCRIPT), *words, "--", *SERVER], env=env)
+    assert (refused.code, said in refused.err) == (2, True), refused.err
 
 
 def test_a_command_line_that_is_not_understood_says_what_was_meant(env: dict[str, str]) -> None:
@@ -148,3 +225,22 @@ def test_its_names_are_known_where_the_command_says_them_for_certain(
     command: str, names: tuple[str, ...]
 ) -> None:
     assert names_of_command(command.split()) == names
+
+
+@pytest.mark.parametrize(
+    ("command", "kept", "keys"),
+    [
+        ("vllm serve org/x --api-key a --port 1", "vllm serve org/x --port 1", ("a",)),
+        ("python -m vllm.entrypoints.openai.api_server --api-key=a --model m", None, ("a",)),
+        ("vllm serve org/x --api-key a b", "vllm serve org/x", ("a", "b")),
+        ("/opt/llama-server --api-key a,b -m x.gguf", "/opt/llama-server -m x.gguf", ("a", "b")),
+        ("my-server --api-key a", "my-server --api-key a", ()),
+    ],
+)
+def test_a_key_is_taken_out_where_the_server_has_another_way_to_get_one(
+    command: str, kept: str | None, keys: tuple[str, ...]
+) -> None:
+    left, found = without_key(command.split())
+    assert found == keys
+    assert "--api-key" not in " ".join(left) or not keys
+    assert kept is None or left == kept.split()
