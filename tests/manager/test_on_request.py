@@ -187,8 +187,11 @@ def test_a_start_that_fails_is_told_in_its_stream_and_to_the_next_ones(desk: Des
     assert "the process has exited: it ended with exit code 3; its last lines: out of memory" in told
     assert "pod " not in told
     assert str(desk.directory) not in told, "others read it too"
-    log = (desk.directory / ".llmpod" / "pod_state" / "proxy.log").read_text()
-    assert f"manage_pod.py --config {desk.directory / 'pod_config.json'} logs" in log
+    log, more = (
+        desk.directory / ".llmpod" / "pod_state" / "proxy.log",
+        f"{desk.directory / 'pod_config.json'} logs",
+    )
+    eventually(lambda: f"manage_pod.py --config {more}" in log.read_text(), within=20)
     again = ask(desk, "hi")
     assert (again.status, again.json["error"]["code"]) == (503, "model_not_ready")
     assert "out of memory" in again.json["error"]["message"]
