@@ -176,28 +176,6 @@ def test_a_wish_to_stop_that_failed_is_not_heard_in_the_middle_of_a_later_answer
     assert b'"abort"' not in whole.body
 
 
-def test_a_start_that_fails_is_told_in_its_stream_and_to_the_next_ones(desk: Desk) -> None:
-    late = [sys.executable, "-c", "import sys, time; time.sleep(0.5); print('out of memory'); sys.exit(3)"]
-    begin(desk, late, max_restarts=0, keepalive_seconds=0.1)
-    reply = ask(desk, "hi", stream=True)
-    assert reply.status == 200
-    assert reply.cut, "what has begun must not end cleanly"
-    event = reply.body.rstrip().rpartition(b"data: ")[2]
-    told = json.loads(event)["error"]["message"]
-    assert "the process has exited: it ended with exit code 3; its last lines: out of memory" in told
-    assert "pod " not in told
-    assert str(desk.directory) not in told, "others read it too"
-    log, more = (
-        desk.directory / ".llmpod" / "pod_state" / "proxy.log",
-        f"{desk.directory / 'pod_config.json'} logs",
-    )
-    eventually(lambda: f"manage_pod.py --config {more}" in log.read_text(), within=20)
-    again = ask(desk, "hi")
-    assert (again.status, again.json["error"]["code"]) == (503, "model_not_ready")
-    assert "out of memory" in again.json["error"]["message"]
-    assert int(again.headers["retry-after"]) > 0
-
-
 def test_a_server_that_died_in_silence_is_noticed_by_the_first_who_meets_it(desk: Desk) -> None:
     """No cron is needed for it: nothing else passes here."""
     begin(desk, max_restarts=2)

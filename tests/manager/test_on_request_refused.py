@@ -1,5 +1,7 @@
 """Starts that cannot be: what requests and operators are told of them, and what is left alone meanwhile."""
 
+import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,17 +15,40 @@ from tests.support.install import FAST, Install
 from tests.support.wait import eventually
 
 
-def test_a_program_that_is_gone_is_named_without_all_of_its_path(
-    state_dir: Path, env: dict[str, str]
-) -> None:
-    desk = Desk(state_dir, env)
-    try:
-        begin(desk, ["no-such-server"], max_restarts=0)
-        told = ask(desk, "hi").json["error"]["message"]
-        assert "there is no program 'no-such-server' in PATH" in told
-        assert ".." not in told
-    finally:
-        desk.manage("--shutdown").expect()
+@pytest.fixture
+def desk(state_dir: Path, env: dict[str, str]) -> Iterator[Desk]:
+    made = Desk(state_dir, env)
+    yield made
+    made.manage("--shutdown").expect()
+
+
+def test_a_program_that_is_gone_is_named_without_all_of_its_path(desk: Desk) -> None:
+    begin(desk, ["no-such-server"], max_restarts=0)
+    told = ask(desk, "hi").json["error"]["message"]
+    assert "there is no program 'no-such-server' in PATH" in told
+    assert ".." not in told
+
+
+def test_a_start_that_fails_is_told_in_its_stream_and_to_the_next_ones(desk: Desk) -> None:
+    late = [sys.executable, "-c", "import sys, time; time.sleep(0.5); print('out of memory'); sys.exit(3)"]
+    begin(desk, late, max_restarts=0, keepalive_seconds=0.1)
+    reply = ask(desk, "hi", stream=True)
+    assert reply.status == 200
+    assert reply.cut, "what has begun must not end cleanly"
+    event = reply.body.rstrip().rpartition(b"data: ")[2]
+    told = json.loads(event)["error"]["message"]
+    assert "the process has exited: it ended with exit code 3; its last lines: out of memory" in told
+    assert "pod " not in told
+    assert str(desk.directory) not in told, "others read it too"
+    log, more = (
+        desk.directory / ".llmpod" / "pod_state" / "proxy.log",
+        f"{desk.directory / 'pod_config.json'} logs",
+    )
+    eventually(lambda: f"manage_pod.py --config {more}" in log.read_text(), within=20)
+    again = ask(desk, "hi")
+    assert (again.status, again.json["error"]["code"]) == (503, "model_not_ready")
+    assert "out of memory" in again.json["error"]["message"]
+    assert int(again.headers["retry-after"]) > 0
 
 
 @pytest.fixture
