@@ -82,8 +82,9 @@ class Orders:
     def in_force(self, model: str, want: Want) -> Want:
         """The order, or what the proxy's wish, a passed deadline or the used-up budget has made of it."""
         order, memory = self._as_overruled(model, want), self._actor.memory
-        terms, allowed = self._models[model].terms, self._actor.purse.allowed(memory.now())
-        memory.bar(model, barred(order, memory.record(model), terms=terms, allowed=allowed))
+        if model in self._models:  # nobody wishes for one that was removed
+            terms, allowed = self._models[model].terms, self._actor.purse.allowed(memory.now())
+            memory.bar(model, barred(order, memory.record(model), terms=terms, allowed=allowed))
         return order
 
     def _as_overruled(self, model: str, want: Want) -> Want:

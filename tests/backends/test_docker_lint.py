@@ -41,7 +41,7 @@ def inspected(file: str = "/srv/compose.yaml", **changes: Any) -> dict[str, Any]
     bound = {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8001"}]}
     host = {"NetworkMode": "llm_default", "PortBindings": bound, "RestartPolicy": {"Name": "no"}}
     config = {"Labels": labels | changes.pop("labels", {})}
-    return {"Config": config, "State": {"Status": "exited"}, "HostConfig": host | changes}
+    return {"Name": "/coder", "Config": config, "State": {"Status": "exited"}, "HostConfig": host | changes}
 
 
 def texts(found: dict[str, Any], name: str = "coder", text: str | None = COMPOSE) -> list[str]:

@@ -81,7 +81,7 @@ def test_404_on_delete_counts_when_lag_can_no_longer_explain_it(install: Install
     pass_deadline(install)
     install.manage()
     assert install.state()["phase"] == "terminating", "one look can be wrong as a whole"
-    install.sim.advance(20)
+    install.sim.advance(25)
     until(install, "stopped", most=2)
 
 

@@ -122,7 +122,7 @@ def test_a_server_that_wants_another_key_is_told_at_once(env: dict[str, str], tm
             answer = client.reply()
         assert (answer.status, answer.json["error"]["code"]) == (503, "model_not_ready")
         assert "answers 401: it wants another key" in answer.json["error"]["message"]
-        assert "start_failed" in front.process.err
+        eventually(lambda: "start_failed" in front.process.err, within=20)
         eventually(lambda: not servers(), within=40)
         assert front.process.stop(within=40) == 0
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from llmpod.config.routes import Route, routes_text
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.store import Store
 from llmpod.model import Phase, Record
@@ -35,7 +36,8 @@ def test_from_the_bare_address_to_every_models_state(
         "third": Record(phase=Phase.FAILED, model="org/third", error=WHY),
     }
     Store(state_file).save(State(records=records))
-    more = {"LLMPOD_STATE": str(state_file), "LLMPOD_MODELS": "org/first"}
+    routes = tuple(Route(name, f"org/{name}", (f"org/{name}",)) for name in records)
+    more = {"LLMPOD_STATE": str(state_file), "LLMPOD_ROUTES": routes_text(routes)}
     with proxy(env | settings(tmp_path / "c", **more)) as front:
         words = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000"]
         seen = (
