@@ -75,3 +75,18 @@ def forks(_orphans: None) -> Iterator[Forks]:
 def pytest_xdist_auto_num_workers() -> int:
     """Three a core: most tests wait for processes and sockets longer than they compute (load 1.2 with two)."""
     return 3 * (os.cpu_count() or 1)
+
+
+@pytest.fixture(scope="module")
+def _module_sim() -> Iterator["Simulator"]:
+    from llmpod.sim.launch import Simulator
+
+    with Simulator.start(pods="inline") as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def shared_sim(_module_sim: "Simulator") -> "Simulator":
+    """One simulator for the tests of a module, as new for each."""
+    _module_sim.reset()
+    return _module_sim

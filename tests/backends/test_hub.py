@@ -22,16 +22,9 @@ SEVEN = 7_600_000_000
 AWAY = "http://127.0.0.1:9"
 
 
-@pytest.fixture(scope="module")
-def _simulator() -> Iterator[Simulator]:
-    with Simulator.start(pods="inline") as simulator:
-        yield simulator
-
-
 @pytest.fixture
-def sim(_simulator: Simulator) -> Simulator:
-    _simulator.reset()
-    return _simulator
+def sim(shared_sim: Simulator) -> Simulator:
+    return shared_sim
 
 
 Ask = Callable[..., Hub]

@@ -22,16 +22,9 @@ QUICK = Patience(silence_seconds=2.0, first_pause_seconds=0.01)
 LARGE = 2  # of its three files come from the CDN
 
 
-@pytest.fixture(scope="module")
-def _simulator() -> Iterator[Simulator]:
-    with Simulator.start(pods="inline") as simulator:
-        yield simulator
-
-
 @pytest.fixture
-def sim(_simulator: Simulator) -> Simulator:
-    _simulator.reset()
-    return _simulator
+def sim(shared_sim: Simulator) -> Simulator:
+    return shared_sim
 
 
 Opened = Callable[..., Download]

@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -22,16 +22,9 @@ from tests.support.wait import eventually
 COMMAND = ["vllm", "serve", MODEL]
 
 
-@pytest.fixture(scope="module")
-def _simulator() -> Iterator[Simulator]:
-    with Simulator.start(pods="inline") as simulator:
-        yield simulator
-
-
 @pytest.fixture
-def sim(_simulator: Simulator) -> Simulator:
-    _simulator.reset()
-    return _simulator
+def sim(shared_sim: Simulator) -> Simulator:
+    return shared_sim
 
 
 @pytest.fixture
