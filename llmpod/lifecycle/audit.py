@@ -19,6 +19,7 @@ from llmpod.model import Direction, Event, EventKind, Instance, Listing, Phase, 
 
 ACCOUNT_SECONDS = 3600.0
 CONFIRM_SECONDS = 240.0
+SKEW_SECONDS = 60.0  # two clocks, of which one counts whole seconds
 _STRAY = "stray, not yet confirmed"
 
 
@@ -131,7 +132,7 @@ class Audit:
         for orphan in match.orphans(known, instances):
             model = match.owner(orphan.name, self._models)
             if model is not None and model in orders and self._adoptable(model, orphan, orders[model]):
-                self._actor.adopt(model, orphan, self._models[model], run_at=orders[model].at)
+                self._actor.adopt(model, orphan, self._models[model], run_at=_run_of(orphan, orders[model]))
                 continue
             made = self._models.get(model or "")
             called = thing_of(made.config.get("backend")) if made else "machine"
@@ -175,9 +176,16 @@ class Audit:
         record, now = self._memory.record(model), self._memory.now()
         current = match.made_by((self._memory.state.install_id,), orphan)  # else its key is lost
         idle = record.phase is Phase.STOPPED and record.attempts == 0
+        same_run = _run_of(orphan, want) == want.at  # then its deadline binds, however near or past it is
         age = now - (orphan.created_at or now)
-        time_left = age + decide.MIN_RUN_SECONDS < self._models[model].policy.runtime_seconds
+        time_left = same_run or age + decide.MIN_RUN_SECONDS < self._models[model].policy.runtime_seconds
         wanted = self._models[model].policy.digest
         outdated = bool(wanted) and orphan.digest not in ("", wanted)  # it would only be replaced, at once
         up = want.direction is Direction.UP and not expired(record, want, now)
         return idle and up and time_left and current and not outdated
+
+
+def _run_of(orphan: Instance, want: Want) -> float:
+    """The time of the order that a machine obeys, as far as it shows: one given after it was made began a new run."""
+    made = orphan.created_at
+    return want.at if made is None or want.at - made < SKEW_SECONDS else made

@@ -83,3 +83,35 @@ def test_what_would_only_be_replaced_is_not_adopted(tmp_path: Path) -> None:
     world.order(Direction.UP)
     reach(world, Phase.READY)
     assert (world.record.deadline or 0.0) > world.now + 3000.0
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_an_order_after_a_lost_run_is_over_starts_a_new_run(
+    tmp_path: Path, provider: type[Provider]
+) -> None:
+    """Found by the random worlds: the old machine's deadline, long past, ended the run that a person had just ordered."""
+    world = World(tmp_path, provider=provider.made)
+    reach(world, Phase.READY)
+    world.now = (world.record.deadline or 0.0) - 600.0
+    world.digest = "e"  # a machine that was made late in the run
+    world.pass_()
+    reach(world, Phase.READY)
+    world.now = (world.record.deadline or 0.0) + 90.0  # nobody managed it meanwhile
+    world.store.state_file.unlink()
+    world.order(Direction.UP)
+    reach(world, Phase.READY)
+    assert (world.record.deadline or 0.0) > world.now + 3000.0
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("late", [-30.0, 90.0], ids=["just before", "after"])
+def test_a_lost_state_prolongs_no_run(tmp_path: Path, provider: type[Provider], late: float) -> None:
+    world = World(tmp_path, provider=provider.made)
+    reach(world, Phase.READY)
+    world.now = (world.record.deadline or 0.0) + late
+    seen = bool(world.cloud.alive())
+    world.store.state_file.unlink()
+    for _ in range(PASSES):
+        world.pass_()
+        world.now += STEP_SECONDS
+    assert world.is_down() or not seen, world.record
