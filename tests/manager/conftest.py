@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from llmpod.sim.launch import Simulator
+from tests.support.desk import Desk
 from tests.support.forks import Forks
 from tests.support.install import FAST, Install
 
@@ -26,3 +27,12 @@ def install(state_dir: Path, fast_sim: Simulator, env: dict[str, str], forks: Fo
     fast_sim.set(**FAST)
     if made.proxy:
         made.manage("--shutdown", within=90)
+
+
+@pytest.fixture
+def desk(state_dir: Path, env: dict[str, str], forks: Forks) -> Iterator[Desk]:
+    """manage_pod.py without an account; whatever it started is shut down at the end."""
+    made = Desk(state_dir, env, start=forks.run)
+    yield made
+    if (made.directory / "pod_config.json").exists():  # else the test was skipped before it wrote any
+        made.manage("--shutdown").expect()

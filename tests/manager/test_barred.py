@@ -1,10 +1,6 @@
 """A model that no request may start, through the front door: refused at once, and no other one is stopped for it."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from tests.manager.test_on_request import begin as begin_one
 from tests.manager.test_on_request import get
@@ -12,13 +8,6 @@ from tests.manager.test_several_models import ask, begin, starts
 from tests.proxy.front import Client, Reply
 from tests.support.desk import Desk
 from tests.support.wait import eventually
-
-
-@pytest.fixture
-def desk(state_dir: Path, env: dict[str, str]) -> Iterator[Desk]:
-    made = Desk(state_dir, env)
-    yield made
-    made.manage("--shutdown").expect()
 
 
 def admin(desk: Desk, way: str, model: str) -> Reply:

@@ -4,25 +4,16 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from llmpod.cli.bench import compared, earlier
 from tests.support.desk import MODEL, Desk
-from tests.support.forks import Forks
 from tests.support.install import Install
 from tests.support.net import listens
 from tests.support.source import ROOT
 from tests.support.wait import eventually
-
-
-@pytest.fixture
-def desk(state_dir: Path, env: dict[str, str], forks: Forks) -> Iterator[Desk]:
-    made = Desk(state_dir, env, start=forks.run)
-    yield made
-    made.manage("--shutdown").expect()
 
 
 def test_a_run_is_timed_kept_and_compared(desk: Desk) -> None:

@@ -2,24 +2,19 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from tests.support.desk import Desk
-from tests.support.forks import Forks
 from tests.support.source import ROOT
 from tests.support.wait import eventually
 
 
 @pytest.fixture
-def desk(state_dir: Path, env: dict[str, str], forks: Forks) -> Iterator[Desk]:
-    made = Desk(state_dir, env, start=forks.run)
-    write(made)
-    yield made
-    made.manage("--shutdown").expect()
+def desk(desk: Desk) -> Desk:
+    write(desk)
+    return desk
 
 
 def write(desk: Desk) -> None:

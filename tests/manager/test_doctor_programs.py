@@ -1,22 +1,11 @@
 """`doctor` names the program that a model's start needs and this machine, or cron's PATH, has not."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.manager.account import account
 from tests.support.desk import Desk
-from tests.support.forks import Forks
 from tests.support.install import Install
-
-
-@pytest.fixture
-def desk(state_dir: Path, env: dict[str, str], forks: Forks) -> Iterator[Desk]:
-    made = Desk(state_dir, env, start=forks.run)
-    yield made
-    made.manage("--shutdown").expect()
 
 
 def starts(text: str) -> list[tuple[str, str]]:

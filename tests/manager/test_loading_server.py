@@ -1,10 +1,6 @@
 """A server that listens before it has loaded, as llama.cpp does: who waits for it is served as soon as it can."""
 
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from tests.support.desk import MODEL, Desk
 from tests.support.net import listens
@@ -27,13 +23,6 @@ with socket.create_server(("127.0.0.1", port)) as door:
             caller.sendall(b"HTTP/1.1 503 Loading\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
 os.execv(sys.executable, [sys.executable, "-m", "llmpod.sim.vllm", *sys.argv[1:]])
 """
-
-
-@pytest.fixture
-def desk(state_dir: Path, env: dict[str, str]) -> Iterator[Desk]:
-    made = Desk(state_dir, env)
-    yield made
-    made.manage("--shutdown").expect()
 
 
 def test_it_is_not_found_by_the_next_look_only(desk: Desk) -> None:

@@ -6,29 +6,21 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import requests
 
-from llmpod.sim.launch import Simulator
 from tests.proxy.front import Client, Reply
 from tests.support import procfs
 from tests.support.desk import MODEL, Desk
-from tests.support.install import FAST, Install
+from tests.support.install import Install
 from tests.support.net import listens
 from tests.support.wait import eventually
 
 SERVER = [sys.executable, "-m", "llmpod.sim.vllm", "--model", MODEL]
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture
-def desk(state_dir: Path, env: dict[str, str]) -> Iterator[Desk]:
-    made = Desk(state_dir, env)
-    yield made
-    made.manage("--shutdown").expect()
 
 
 def begin(desk: Desk, command: list[str] | None = None, **changes: object) -> None:
@@ -235,20 +227,13 @@ def test_clients_get_what_they_can_live_with(desk: Desk) -> None:
     assert starts(desk) == 1
 
 
-@pytest.fixture
-def install(state_dir: Path, env: dict[str, str]) -> Iterator[Install]:
-    with Simulator.start(pods="inline", behavior=FAST) as simulator:
-        made = Install(state_dir, simulator, env, proxy=True)
-        yield made
-        made.manage("--shutdown", within=90)
-
-
 def begun(install: Install, env: Mapping[str, str], **changes: object) -> None:
     """With the key where cron finds it, too: the environment of the manager is not the proxy's."""
     key = Path(env["HOME"]) / ".config" / "llmpod" / "runpod_api_key"
     key.parent.mkdir(parents=True)
     key.touch(mode=0o600)
     key.write_text(install.sim.key)
+    install.proxy = True
     install.write(start="on_request", budget={"per_day_usd": 5}, **changes)
     install.manage().expect()
     eventually(lambda: listens(install.port), within=20)

@@ -2,24 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 import requests
 
-from llmpod.sim.launch import Simulator
 from tests.manager.test_on_request import ask, begin, begun, request
 from tests.support.desk import Desk
-from tests.support.install import FAST, Install
+from tests.support.install import Install
 from tests.support.wait import eventually
-
-
-@pytest.fixture
-def desk(state_dir: Path, env: dict[str, str]) -> Iterator[Desk]:
-    made = Desk(state_dir, env)
-    yield made
-    made.manage("--shutdown").expect()
 
 
 def test_a_program_that_is_gone_is_named_without_all_of_its_path(desk: Desk) -> None:
@@ -49,14 +38,6 @@ def test_a_start_that_fails_is_told_in_its_stream_and_to_the_next_ones(desk: Des
     assert (again.status, again.json["error"]["code"]) == (503, "model_not_ready")
     assert "out of memory" in again.json["error"]["message"]
     assert int(again.headers["retry-after"]) > 0
-
-
-@pytest.fixture
-def install(state_dir: Path, env: dict[str, str]) -> Iterator[Install]:
-    with Simulator.start(pods="inline", behavior=FAST) as simulator:
-        made = Install(state_dir, simulator, env, proxy=True)
-        yield made
-        made.manage("--shutdown", within=90)
 
 
 def test_an_operator_does_not_stop_what_only_a_person_may_start(

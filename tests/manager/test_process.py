@@ -3,26 +3,15 @@
 import json
 import re
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 import requests
 
 from tests.support.desk import MODEL, Desk
-from tests.support.forks import Forks
 from tests.support.net import listens
 from tests.support.wait import eventually
 
 _PODS = re.compile(r".*\b(?:[Pp]ods?|RunPod)\b.*")
 SERVER = [sys.executable, "-m", "llmpod.sim.vllm", "--model", MODEL]
-
-
-@pytest.fixture
-def desk(state_dir: Path, env: dict[str, str], forks: Forks) -> Iterator[Desk]:
-    made = Desk(state_dir, env, start=forks.run)
-    yield made
-    made.manage("--shutdown").expect()
 
 
 def test_a_local_command_answers_through_the_proxy_and_ends_with_shutdown(desk: Desk) -> None:

@@ -11,14 +11,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from http.client import HTTPResponse
-from pathlib import Path
 
 import pytest
 
 from tests.proxy.front import Client, Reply
 from tests.support import procfs
 from tests.support.desk import Desk
-from tests.support.forks import Forks
 from tests.support.net import listens
 from tests.support.real_servers import SERVERS, Server
 from tests.support.wait import eventually
@@ -27,14 +25,6 @@ pytestmark = [pytest.mark.component, pytest.mark.timeout(1800)]
 CHAT = "/v1/chat/completions"
 START_SECONDS = 900.0  # vLLM took 35 s on two quiet cores, several minutes on busy ones
 ALL = [pytest.param(name, marks=[] if name == "llama.cpp" else [pytest.mark.heavy]) for name in SERVERS]
-
-
-@pytest.fixture
-def desk(state_dir: Path, env: dict[str, str], forks: Forks) -> Iterator[Desk]:
-    made = Desk(state_dir, env, start=forks.run)
-    yield made
-    if (made.directory / "pod_config.json").exists():  # else the server is not installed
-        made.manage("--shutdown").expect()
 
 
 @pytest.fixture

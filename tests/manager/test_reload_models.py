@@ -2,30 +2,18 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from http.client import HTTPResponse
 from itertools import count
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.proxy.front import Client, Reply
 from tests.support.desk import Desk
-from tests.support.forks import Forks
 from tests.support.net import free_port, listens
 from tests.support.source import ROOT
 from tests.support.wait import eventually
 
 CHAT = "/v1/chat/completions"
 PORTS = {name: free_port() for name in ("org/a", "org/b", "org/c", "org/slow")}
-
-
-@pytest.fixture
-def desk(state_dir: Path, env: dict[str, str], forks: Forks) -> Iterator[Desk]:
-    made = Desk(state_dir, env, start=forks.run)
-    yield made
-    made.manage("--shutdown").expect()
 
 
 def model(hub_id: str, *more: str, **keys: object) -> dict[str, object]:

@@ -1,23 +1,12 @@
 """A person's `run`, `up` and `down` without names, where several models share one place."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from tests.manager.test_several_models import ask, begin, model, starts, write
 from tests.support.desk import Desk
 from tests.support.process import PYTHON, running
 from tests.support.source import ROOT
 from tests.support.wait import eventually
-
-
-@pytest.fixture
-def desk(state_dir: Path, env: dict[str, str]) -> Iterator[Desk]:
-    made = Desk(state_dir, env)
-    yield made
-    made.manage("--shutdown").expect()
 
 
 def test_up_leaves_no_member_of_a_group_down_and_the_refusal_before_it_names_the_way(desk: Desk) -> None:

@@ -24,10 +24,9 @@ def sim() -> Iterator[Simulator]:
 
 
 @pytest.fixture
-def desk(sim: Simulator, state_dir: Path, env: dict[str, str]) -> Iterator[Desk]:
-    made = Desk(state_dir, {**env, "RUNPOD_API_KEY": sim.key})
-    yield made
-    made.manage("--shutdown").expect()
+def desk(sim: Simulator, desk: Desk) -> Desk:
+    desk.env = {**desk.env, "RUNPOD_API_KEY": sim.key}
+    return desk
 
 
 def key_file(desk: Desk, endpoint: dict[str, Any]) -> str:

@@ -5,8 +5,6 @@ import random
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,13 +16,6 @@ from tests.support.source import ROOT
 from tests.support.wait import eventually
 
 MODELS = {"a": "org/a", "b": "org/b", "c": "org/c"}
-
-
-@pytest.fixture
-def desk(state_dir: Path, env: dict[str, str]) -> Iterator[Desk]:
-    made = Desk(state_dir, env)
-    yield made
-    made.manage("--shutdown").expect()
 
 
 def begin(desk: Desk, **changes: object) -> None:

@@ -5,25 +5,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 import requests
 
 from tests.support.desk import MODEL, Desk
-from tests.support.forks import Forks
 from tests.support.net import free_port, listens
 from tests.support.process import Running, running
 from tests.support.wait import eventually
 
 KEY = "sk-somebody-elses"
-
-
-@pytest.fixture
-def desk(state_dir: Path, env: dict[str, str], forks: Forks) -> Iterator[Desk]:
-    made = Desk(state_dir, env, start=forks.run)
-    yield made
-    made.manage("--shutdown").expect()
 
 
 @pytest.fixture

@@ -2,16 +2,11 @@
 
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
-
-import pytest
 
 from tests.manager.test_reload_models import ask, configure, model, send
 from tests.proxy.front import Client
 from tests.support.desk import Desk
-from tests.support.forks import Forks
 from tests.support.net import free_port
 from tests.support.source import ROOT
 from tests.support.wait import eventually
@@ -25,13 +20,6 @@ while not gate.exists():
     time.sleep(0.05)
 runpy.run_module("llmpod.sim.vllm", run_name="__main__")
 """
-
-
-@pytest.fixture
-def desk(state_dir: Path, env: dict[str, str], forks: Forks) -> Iterator[Desk]:
-    made = Desk(state_dir, env, start=forks.run)
-    yield made
-    made.manage("--shutdown").expect()
 
 
 def test_more_wait_for_one_model_than_there_are_places_and_the_other_one_answers(desk: Desk) -> None:
