@@ -120,7 +120,7 @@ def test_a_template_has_its_own_command_and_no_switch(runpod: Account) -> None:
 def test_no_key_is_in_an_argument_list(runpod: Account, tmp_path: Path, name: str) -> None:
     path = tools(tmp_path / "bin", name)
     pod = runpod.pod(lasts=4, heartbeat=60, env={"PATH": path}).served()
-    runpod.sim.set(api_latency_seconds=0.5)  # so that the call is seen while it lasts
+    runpod.sim.set(api_latency_seconds=2.0)  # so that the call is seen while it lasts
     secrets, seen = (KEY, pod.own_key, runpod.sim.key), set[str]()
 
     def look() -> bool:

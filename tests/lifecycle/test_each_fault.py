@@ -86,10 +86,8 @@ def test_what_would_only_be_replaced_is_not_adopted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_an_order_after_a_lost_run_is_over_starts_a_new_run(
-    tmp_path: Path, provider: type[Provider]
-) -> None:
-    """Found by the random worlds: the old machine's deadline, long past, ended the run that a person had just ordered."""
+def test_an_order_after_a_lost_run_is_over_starts_a_new_run(tmp_path: Path, provider: type[Provider]) -> None:
+    """Found by the random worlds: the old deadline, long past, ended the run that a person had just ordered."""
     world = World(tmp_path, provider=provider.made)
     reach(world, Phase.READY)
     world.now = (world.record.deadline or 0.0) - 600.0

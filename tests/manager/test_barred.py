@@ -4,7 +4,7 @@ import json
 
 from tests.manager.test_on_request import begin as begin_one
 from tests.manager.test_on_request import get
-from tests.manager.test_several_models import ask, begin, starts
+from tests.manager.test_several_models import ask, begin
 from tests.proxy.front import Client, Reply
 from tests.support.desk import Desk
 from tests.support.wait import eventually
@@ -28,10 +28,10 @@ def test_a_model_that_a_person_ordered_down_costs_no_other_one_its_place(desk: D
     assert "ordered down (by" in refused.json["error"]["message"]
     assert (started.status, started.json["error"]["message"]) == (503, refused.json["error"]["message"])
     assert ask(desk, "a", "two").status == 200
-    assert starts(desk) == {"org/a": 1}, "nobody was stopped for a request that is refused"
+    assert desk.starts(1) == {"org/a": 1}, "nobody was stopped for a request that is refused"
     desk.manage("--no-proxy", "up", "b")
     eventually(lambda: ask(desk, "b", "three").status == 200, within=30)
-    assert starts(desk) == {"org/a": 1, "org/b": 1}
+    assert desk.starts(2) == {"org/a": 1, "org/b": 1}
     state = json.loads((desk.directory / "pod_state.json").read_text(encoding="utf-8"))
     assert state["models"]["a"]["down_reason"] == "its place was needed for b (by proxy)"
     assert admin(desk, "stop", "b").status == 200

@@ -23,7 +23,7 @@ def test_a_deadline_between_two_runs_is_kept_and_the_end_is_confirmed(install: I
     assert alive(install) == []
     pods = install.sim.state()["pods"]
     assert len(pods) == 1, "a passed deadline is a sticky down"
-    assert -2 < pods[0]["terminated_at"] - deadline < 15
+    assert -2 < pods[0]["terminated_at"] - deadline < 30, "half of what a living manager may overrun"
     assert install.state()["phase"] == "stopped"
     assert time.monotonic() - begin < 40, "it ends when nothing is due any more"
 

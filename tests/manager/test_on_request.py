@@ -47,12 +47,6 @@ def get(desk: Desk, path: str) -> Reply:
         return client.reply("GET")
 
 
-def starts(desk: Desk) -> int:
-    """How often a machine was made ready."""
-    path = desk.directory / ".llmpod" / "pod_state" / "starts.jsonl"
-    return len(path.read_text().splitlines()) if path.exists() else 0
-
-
 def test_the_first_request_starts_it_silence_stops_it_and_a_persons_down_stays(desk: Desk) -> None:
     begin(desk, idle_seconds=1)
     assert [m["id"] for m in get(desk, "/v1/models").json["data"]] == [MODEL]
@@ -67,9 +61,9 @@ def test_the_first_request_starts_it_silence_stops_it_and_a_persons_down_stays(d
     assert ask(desk, "one").cache == "HIT"
     assert get(desk, "/v1/models").status == 200
     assert desk.state()["phase"] == "stopped"
-    assert starts(desk) == 1, "neither a hit nor a listing starts anything"
+    assert desk.starts(1).total() == 1, "neither a hit nor a listing starts anything"
     assert ask(desk, "two").status == 200
-    assert starts(desk) == 2
+    assert desk.starts(2).total() == 2
     desk.manage("down").expect()
     reply = ask(desk, "three")
     assert reply.status == 503
@@ -92,7 +86,7 @@ def test_who_only_looks_neither_wakes_nor_keeps_awake(desk: Desk) -> None:
     assert looked() == "stopped"
     assert ask(desk, "one").status == 200
     eventually(lambda: looked() == "stopped", within=20, every=0.3)
-    assert starts(desk) == 1
+    assert desk.starts(1).total() == 1
 
 
 def test_a_name_that_the_model_has_not_starts_nothing(desk: Desk) -> None:
@@ -103,9 +97,9 @@ def test_a_name_that_the_model_has_not_starts_nothing(desk: Desk) -> None:
         assert (reply.status, reply.json["error"]["code"]) == (404, "model_not_found")
         assert MODEL in reply.json["error"]["message"]
         assert reply.json["error"]["param"] == "model"
-        assert starts(desk) == runs
+        assert desk.starts(runs).total() == runs
         assert ask(desk, "nameless", model=None).status == 200
-    assert starts(desk) == 1
+    assert desk.starts(1).total() == 1
     log = (desk.directory / ".llmpod" / "pod_state" / "proxy.log").read_text()
     assert '"upstream_' not in log, "the server was never asked for it"
 
@@ -126,7 +120,7 @@ def test_many_who_wait_make_one_start_and_a_stream_is_not_cut_by_its_idle_time(d
     assert [reply.status for reply in replies] == [200] * 8
     assert all(reply.body.endswith(b"data: [DONE]\n\n") and not reply.cut for reply in replies)
     assert all(reply.body.startswith(b": keepalive") for reply in replies), "they heard of it meanwhile"
-    assert starts(desk) == 1
+    assert desk.starts(1).total() == 1
 
 
 def test_what_a_changed_command_answers_is_not_what_the_old_one_answered(desk: Desk) -> None:
@@ -175,7 +169,7 @@ def test_a_server_that_died_in_silence_is_noticed_by_the_first_who_meets_it(desk
     (server,) = [p for p in desk.servers() if "sim.vllm" in p.command and "warden" not in p.command]
     os.kill(server.pid, signal.SIGKILL)
     eventually(lambda: ask(desk, "two").status == 200, within=30, every=0.5)
-    assert starts(desk) == 2
+    assert desk.starts(2).total() == 2
 
 
 @pytest.mark.skipif(not procfs.available(), reason="needs Linux: the limits of another process")
@@ -224,7 +218,7 @@ def test_clients_get_what_they_can_live_with(desk: Desk) -> None:
     assert read.body.endswith(b"data: [DONE]\n\n")
     assert ask(desk, "reader", agent="other", stream=True).body.startswith(b'data: {"id":"chatcmpl')
     assert ask(desk, "batch", agent="batch/1.0").status == 200
-    assert starts(desk) == 1
+    assert desk.starts(1).total() == 1
 
 
 def begun(install: Install, env: Mapping[str, str], **changes: object) -> None:

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.manager.test_several_models import ask, begin, model, starts, write
+from tests.manager.test_several_models import ask, begin, model, write
 from tests.support.desk import Desk
 from tests.support.process import PYTHON, running
 from tests.support.source import ROOT
@@ -23,7 +23,7 @@ def test_up_leaves_no_member_of_a_group_down_and_the_refusal_before_it_names_the
     assert {name: orders[name]["by"] for name in "abc"} == {"a": "up", "b": "idle", "c": "idle"}
     eventually(lambda: ask(desk, "a", "two").status == 200, within=60, every=0.5)
     assert ask(desk, "c", "two").status == 200
-    assert starts(desk)["org/c"] == 1
+    assert desk.starts(2)["org/c"] == 1
 
 
 def command(desk: Desk, *words: str) -> list[str]:
@@ -37,7 +37,7 @@ def test_run_has_one_of_a_group_ready_and_the_others_start_with_a_request(desk: 
         run.says("Ctrl-C stops", within=60)
         assert "ready, here is your first answer" in run.out
         assert "b, c: start with the first request" in run.out
-        assert starts(desk) == {"org/a": 1}
+        assert desk.starts(1) == {"org/a": 1}
         assert ask(desk, "b", "one").status == 200
         run.says("b: ", within=60)  # a look of its own, with all of them asleep since
         assert "The run is over" not in run.out
@@ -62,5 +62,5 @@ def test_run_that_fails_takes_nothing_down_that_ran_before(desk: Desk) -> None:
         assert "no-such-server" in run.err
         assert "a ran before and goes on" in run.out
         assert "nothing is left running" not in run.out
-    assert starts(desk) == {"org/a": 1}
+    assert desk.starts(1) == {"org/a": 1}
     assert ask(desk, "org/a", "two").status == 200

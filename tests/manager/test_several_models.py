@@ -4,7 +4,6 @@ import json
 import random
 import sys
 import threading
-from collections import Counter
 
 import pytest
 
@@ -62,12 +61,6 @@ def ask(desk: Desk, model: str, text: str, path: str = "/v1/chat/completions") -
         return client.reply()
 
 
-def starts(desk: Desk) -> Counter[str]:
-    path = desk.directory / ".llmpod" / "pod_state" / "starts.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return Counter(json.loads(line)["model"] for line in lines)
-
-
 def test_names_aliases_and_addresses_lead_to_the_right_model_one_at_a_time(desk: Desk) -> None:
     begin(desk)
     with Client(desk.port) as client:
@@ -76,13 +69,13 @@ def test_names_aliases_and_addresses_lead_to_the_right_model_one_at_a_time(desk:
     assert ask(desk, "org/a", "one").json["model"] == "org/a"
     assert ask(desk, "gpt-4o", "one").json["model"] == "org/b"
     assert ask(desk, "whatever", "two", "/b/v1/chat/completions").json["model"] == "org/b"
-    assert starts(desk) == {"org/a": 1, "org/b": 1}
+    assert desk.starts(2) == {"org/a": 1, "org/b": 1}
     assert ask(desk, "a", "one").cache == "HIT", "from the cache, with its model gone"
     assert ask(desk, "a", "one", "/nobody/v1/chat/completions").status == 404
     unknown = ask(desk, "gpt-5", "one")
     assert (unknown.status, unknown.json["error"]["code"]) == (404, "model_not_found")
     assert all(name in unknown.json["error"]["message"] for name in ("org/a", "org/b", "org/c", "gpt-4o"))
-    assert starts(desk) == {"org/a": 1, "org/b": 1}, "and nothing was stopped or started for it"
+    assert desk.starts(2) == {"org/a": 1, "org/b": 1}, "and nothing was stopped or started for it"
     status = json.loads(desk.manage("status", "--json").expect().out)
     assert status
     running = [p for p in desk.servers() if "sim.vllm" in p.command and "warden" not in p.command]
@@ -118,7 +111,7 @@ def test_many_requests_over_three_models_that_share_a_place(desk: Desk, requests
             thread.join()
     assert wrong == []
     bursts = -(-requests // burst)
-    assert starts(desk).total() <= int(bursts * len(MODELS) * 1.1) + 1
+    assert desk.starts(bursts * len(MODELS)).total() <= int(bursts * len(MODELS) * 1.1) + 1
     log = (desk.directory / ".llmpod" / "pod_state" / "proxy.log").read_text()
     assert '"upstream"' not in log, "no answer was cut by a stop"
 
@@ -137,7 +130,7 @@ def test_warming_up_one_starts_no_other(desk: Desk) -> None:
     eventually(lambda: admin(desk, "/stats").json["models"][0]["state"] == "asleep", within=30)
     said = desk.manage("--no-proxy", "--verbose").expect().out
     assert all(f"{name}: down: it starts with the first request" in said for name in "bc"), said
-    assert starts(desk) == {"org/a": 1}
+    assert desk.starts(1) == {"org/a": 1}
 
 
 def admin(desk: Desk, what: str, body: object = None) -> Reply:
@@ -197,17 +190,17 @@ def test_an_operator_restarts_one(desk: Desk) -> None:
     assert ask(desk, "a", "two").status == 200, "who comes meanwhile waits"
     (after,) = [p.pid for p in desk.servers() if "org/a" in p.command and "warden" not in p.command]
     assert after != before
-    assert starts(desk) == {"org/a": 2}
+    assert desk.starts(2) == {"org/a": 2}
 
 
 def test_a_person_switches(desk: Desk) -> None:
     begin(desk)
     assert ask(desk, "a", "hello").status == 200
     assert "c runs; a, b stopped" in desk.manage("--no-proxy", "switch", "org/c").expect().out
-    assert starts(desk) == {"org/a": 1, "org/c": 1}
+    assert desk.starts(2) == {"org/a": 1, "org/c": 1}
     assert ask(desk, "c", "hello").status == 200
     assert ask(desk, "a", "again").status == 200, "a request may change it again"
-    assert starts(desk) == {"org/a": 2, "org/c": 1}
+    assert desk.starts(3) == {"org/a": 2, "org/c": 1}
     unknown = desk.manage("switch", "aa").expect(2)
     assert "Did you mean a? There are: a, b, c." in unknown.err
     said = desk.manage("--no-proxy", "--verbose", "up", "b").expect().out

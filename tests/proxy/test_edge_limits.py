@@ -16,7 +16,7 @@ from llmpod.proxy.accounts import Accounts
 from llmpod.proxy.ask import Ask
 from llmpod.proxy.limits import Limiter
 from llmpod.proxy.meter import Meter
-from llmpod.proxy.slots import Slots, Ticket
+from llmpod.proxy.slots import Place, Slots
 from tests.proxy.front import Client, Proxy, chat_body, proxy, raw_chat, settings
 from tests.proxy.keys import KEYS, call, entry, write_keys
 from tests.proxy.stub import CHAT, Stub, Turn, chat, frames, plain, stub
@@ -243,17 +243,17 @@ def _never(error: LlmpodError) -> None:
 
 def test_two_thousand_that_are_done_at_once_are_no_chain() -> None:
     slots, order = Slots(1, 5000, patience=1), list[int]()
-    tickets: list[Ticket] = []
+    places: list[Place] = []
 
     def go(number: int) -> None:
         order.append(number)
         if number:
-            slots.leave(tickets[number])
+            slots.leave(places[number])
 
     for number in range(2000):
-        tickets.append(Ticket("me", partial(go, number), _never))
-        slots.enter(tickets[-1])
-    slots.leave(tickets[0])
+        places.append(Place("me", partial(go, number), _never))
+        slots.enter(places[-1])
+    slots.leave(places[0])
     assert order == list(range(2000))
     assert slots.waiting == 0
 
@@ -261,10 +261,10 @@ def test_two_thousand_that_are_done_at_once_are_no_chain() -> None:
 def test_the_greedy_one_makes_room() -> None:
     slots, dismissed = Slots(1, 4, patience=1), list[str]()
     for number in range(5):
-        slots.enter(Ticket("greedy", lambda: None, partial(_note, dismissed, f"greedy {number}")))
-    slots.enter(Ticket("modest", lambda: None, _never))
+        slots.enter(Place("greedy", lambda: None, partial(_note, dismissed, f"greedy {number}")))
+    slots.enter(Place("modest", lambda: None, _never))
     assert dismissed == ["greedy 4"]
-    slots.enter(Ticket("modest", lambda: None, _never))
+    slots.enter(Place("modest", lambda: None, _never))
     with pytest.raises(Overloaded):
-        slots.enter(Ticket("modest", lambda: None, _never))
+        slots.enter(Place("modest", lambda: None, _never))
     assert slots.waiting == 4

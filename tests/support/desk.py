@@ -2,7 +2,9 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,17 @@ class Desk:
         answer.raise_for_status()
         document: dict[str, Any] = answer.json()
         return document
+
+    def starts(self, expected: int) -> Counter[str]:
+        """How often a machine of each model was made ready; the last is written down a moment after its answer."""
+        path = self.directory / ".llmpod" / "pod_state" / "starts.jsonl"
+
+        def written() -> list[str]:
+            return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+        with suppress(AssertionError):
+            eventually(lambda: len(written()) >= expected, within=10)
+        return Counter(json.loads(line)["model"] for line in written())
 
     def servers(self) -> list[procfs.Process]:
         """The processes of this installation, its proxy not among them."""
