@@ -10,11 +10,11 @@ from typing import Protocol
 from llmpod.backends import vram
 from llmpod.backends.hub import Repo
 from llmpod.backends.hub_texts import Unmeasured
-from llmpod.backends.runpod_args import option, share, whole_number
 from llmpod.backends.runpod_gpus import incapable, usable_gib
 from llmpod.backends.runpod_models import KNOWN
 from llmpod.backends.vram import Load, Need, Shape, UnknownShape
 from llmpod.config import AUTO_GPU, PodConfig
+from llmpod.config.server_args import option, share, whole_number
 from llmpod.errors import ProviderUnavailable
 
 _LARGE_GIB = 70.0  # from here on, A100 excepted, vLLM batches 8192 tokens unless told otherwise

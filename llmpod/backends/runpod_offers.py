@@ -14,11 +14,11 @@ Rules, in this order:
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from llmpod.backends.runpod_args import option, whole_number
 from llmpod.backends.runpod_catalog import STOCK_ORDER, Catalog, Gpu
 from llmpod.backends.runpod_demand import Demand, Fit
 from llmpod.backends.vram import PARALLEL
 from llmpod.config import AUTO_GPU, PodConfig
+from llmpod.config.server_args import option, whole_number
 from llmpod.model import Offer
 
 REFUSED_SECONDS = 180.0

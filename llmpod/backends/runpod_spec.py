@@ -6,9 +6,9 @@ import math
 import re
 from dataclasses import replace
 
-from llmpod.backends.runpod_args import option
 from llmpod.backends.runpod_demand import Demand, batch_args
 from llmpod.config import AUTO_GPU, VLLM_PRESET, PodConfig
+from llmpod.config.server_args import option
 from llmpod.model import Offer, Spec
 
 PORT = 8000

@@ -5,11 +5,11 @@ Hugging Face's libraries find their cache by HF_HUB_CACHE, HF_HOME, XDG_CACHE_HO
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from llmpod.config import Config, DockerSection, PodConfig
 from llmpod.config.children import MODEL_COMMAND
+from llmpod.config.server_args import option
 from llmpod.errors import BadSpec
 
 _ANYWHERE = "`--cache-dir DIR` downloads to a directory of your choice."
@@ -61,7 +61,7 @@ def _elsewhere(model: PodConfig) -> str:
 
 
 def _of_command(command: Sequence[str], environ: Mapping[str, str], cwd: Path) -> Path:
-    place = _option(command, "--download-dir") or hub_cache(environ)
+    place = option(command, "--download-dir") or hub_cache(environ)
     if place is None:
         raise BadSpec("Neither HF_HOME nor HOME says where the server keeps models.", hint=_ANYWHERE)
     return cwd / place
@@ -72,7 +72,7 @@ def _of_container(section: DockerSection) -> Path:
     if section.container is not None:
         raise BadSpec(f"What `{section.container}` mounts is its compose file's.", hint=_ANYWHERE)
     environ = {"HOME": "/root", **section.env}  # vLLM's image runs as root
-    inside = PurePosixPath(_option(section.command, "--download-dir") or hub_cache(environ) or "/")
+    inside = PurePosixPath(option(section.command, "--download-dir") or hub_cache(environ) or "/")
     for mount in section.mounts:
         source, target, *_ = mount.split(":")
         if source.startswith("/") and inside.is_relative_to(target):
@@ -94,14 +94,4 @@ def hub_cache(environ: Mapping[str, str]) -> str | None:
     ):
         if value := environ.get(name):
             return str(PurePosixPath(value) / below)
-    return None
-
-
-def _option(words: Sequence[str], name: str) -> str | None:
-    """What an option of a command is set to; None: it is not there."""
-    for word, after in pairwise((*words, "")):
-        if word == name and after:
-            return after
-        if word.startswith(f"{name}="):
-            return word.partition("=")[2]
     return None

@@ -36,6 +36,7 @@ from llmpod.config import (
 from llmpod.config.cmdline import Parser
 from llmpod.config.demand import MOST_IDLE_SECONDS
 from llmpod.config.names import names_of_command
+from llmpod.config.server_args import option, served
 from llmpod.config.typed_key import without_key
 from llmpod.errors import LlmpodError
 from llmpod.lifecycle import files
@@ -267,15 +268,8 @@ def _caller(number: int, key: str) -> CallerKey:
 
 def model_of(command: Sequence[str]) -> str:
     """The model that a command serves, by its options or its ``serve MODEL``; else the program's own name."""
-    for name in _NAMES:
-        for word, following in zip(command, [*command[1:], ""], strict=True):
-            if word == name and following:
-                return _as_id(following)
-            if word.startswith(f"{name}="):
-                return _as_id(word.partition("=")[2])
-    if "serve" in command[:-1] and not command[command.index("serve") + 1].startswith("-"):
-        return _as_id(command[command.index("serve") + 1])
-    return _as_id(Path(command[0]).name)
+    given = next(filter(None, (option(command, name) for name in _NAMES)), None)
+    return _as_id(given or served(command) or Path(command[0]).name)
 
 
 def _as_id(text: str) -> str:

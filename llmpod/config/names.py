@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from llmpod.config.schema import PodConfig
+from llmpod.config.server_args import served, values
 from llmpod.model import ANY_NAME
 
 # vLLM's and SGLang's: each adapter is a model of its own, and more can be loaded while the server runs
@@ -33,12 +34,11 @@ def names_of_command(command: Sequence[str]) -> tuple[str, ...]:
     """
     if _has_adapters(command):
         return ()
-    given = _values(command, _SERVED)
+    given = values(command, _SERVED)
     if given or not is_vllm(command):
         return given
-    if "serve" in command[:-1] and not (word := command[list(command).index("serve") + 1]).startswith("-"):
-        return (word,)
-    return _values(command, "--model")[:1]
+    word = served(command)
+    return (word,) if word else values(command, "--model")[:1]
 
 
 def _has_adapters(words: Sequence[str]) -> bool:
@@ -48,17 +48,3 @@ def _has_adapters(words: Sequence[str]) -> bool:
 def is_vllm(command: Sequence[str]) -> bool:
     """Whether a word of it is vLLM, as a program or a module."""
     return any("vllm" in word.rpartition("/")[2].split(".") for word in command)
-
-
-def _values(command: Sequence[str], option: str) -> tuple[str, ...]:
-    """What follows an option, up to the next one."""
-    found: list[str] = []
-    taking = False
-    for word in command:
-        if word.startswith("-"):
-            name, equals, value = word.partition("=")
-            taking = name == option and not equals
-            found += [value] if name == option and equals else []
-        elif taking:
-            found.append(word)
-    return tuple(found)

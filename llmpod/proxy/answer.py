@@ -12,7 +12,7 @@ from llmpod.proxy.ask import Ask
 from llmpod.proxy.headers import Headers
 from llmpod.proxy.meter import Meter
 from llmpod.proxy.replies import error_body, error_event, error_headers
-from llmpod.proxy.slots import Ticket
+from llmpod.proxy.slots import Place
 
 BIG: Final = 65536  # a piece of a body from here on is not copied behind what stands before it
 LEFT: Final = 499  # the status of an answer whose client left before it began, as nginx has it
@@ -92,7 +92,7 @@ class Answer:
         self.reason = ""
         self.model = ""
         self.meter: Meter | None = None
-        self.place: Ticket | None = None
+        self.place: Place | None = None
         self.when_over: Callable[[], object] | None = None
         self.when_clear: Callable[[], object] | None = None
 

@@ -28,7 +28,7 @@ from llmpod.proxy.peer import ends_of
 from llmpod.proxy.replies import refusal, with_fields
 from llmpod.proxy.room import no_room
 from llmpod.proxy.route import is_model_path
-from llmpod.proxy.slots import Ticket
+from llmpod.proxy.slots import Place
 
 LINGER_SECONDS: Final = (
     1.0  # after a refusal: time to read it before the close discards unread input (RFC 9112 9.6)
@@ -66,7 +66,7 @@ class EdgeProtocol(Intake):
         self._closing = False  # told to stop: after the answers that are owed
         self._ignored = 0
         self._linger: asyncio.TimerHandle | None = None
-        self._ticket: Ticket | None = None  # of the answer under way, unless it came from memory
+        self._place: Place | None = None  # of the answer under way, unless it came from memory
         self._slot = OUTSIDE
         self.congested = False
         self._unsent = 0  # bytes that the client had not taken at the last look
@@ -258,9 +258,9 @@ class EdgeProtocol(Intake):
         """Let the relay answer, as soon as there is a place for one more."""
         house = self._house
         answer.meter = house.limiter.meter(ask)
-        self._ticket = answer.place = Ticket(ask.turn, lambda: house.relay.serve(ask, answer), answer.fail)
+        self._place = answer.place = Place(ask.turn, lambda: house.relay.serve(ask, answer), answer.fail)
         try:
-            house.slots.enter(self._ticket)
+            house.slots.enter(self._place)
         except Overloaded as error:
             answer.fail(error)
 
@@ -279,9 +279,9 @@ class EdgeProtocol(Intake):
     def answered(self, *, keep: bool) -> None:
         """An answer is over; the connection goes on if it can and may."""
         current, self.current = self.current, None
-        ticket, self._ticket = self._ticket, None
-        if ticket is not None:
-            self._house.slots.leave(ticket)
+        place, self._place = self._place, None
+        if place is not None:
+            self._house.slots.leave(place)
         if isinstance(current, Answer) and current.meter is not None:
             # neither an error nor what came from the cache takes anything, nor who left before his turn
             counts = (current.status < 400 or current.status == LEFT) and current.cache != "HIT"

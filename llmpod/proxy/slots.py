@@ -18,7 +18,7 @@ LONGEST_HINT: Final = 60.0
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
+class Place:
     """One request's place.
 
     Args:
@@ -63,8 +63,8 @@ class Slots:
         self._line = line
         self._patience = patience
         self._clock = clock
-        self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()
-        self._back: deque[Ticket] = deque()  # those who had stepped aside
+        self._waiting: OrderedDict[str, deque[Place]] = OrderedDict()
+        self._back: deque[Place] = deque()  # those who had stepped aside
         self._count = 0
         self._calling = False
         self._takes = 1.0  # seconds that an answer takes, smoothed
@@ -81,64 +81,64 @@ class Slots:
         self._places, self._line, self._patience = places, line, patience
         self._next()
 
-    def enter(self, ticket: Ticket) -> None:
+    def enter(self, place: Place) -> None:
         """Work now, wait, or hear at once that it is too much.
 
         Raises:
             Overloaded: the line is full, and this caller has its share of it.
         """
-        ticket.slots = self
+        place.slots = self
         if self._free < self._places and self.full():
             raise self._too_much()
         if self._free > 0 and not self._count:
-            self._start(ticket)
+            self._start(place)
             return
-        ticket.since = self._clock()
-        mine = self._waiting.get(ticket.caller)
+        place.since = self._clock()
+        mine = self._waiting.get(place.caller)
         if self._count >= self._line and not self._make_room(len(mine) if mine else 0):
             raise self._too_much()
-        self._waiting.setdefault(ticket.caller, deque()).append(ticket)
+        self._waiting.setdefault(place.caller, deque()).append(place)
         self._count += 1
 
-    def leave(self, ticket: Ticket) -> None:
+    def leave(self, place: Place) -> None:
         """It is over, however it ended; the next one begins."""
-        if ticket.done:
+        if place.done:
             return
-        ticket.done = True
-        if ticket.working:
+        place.done = True
+        if place.working:
             self._free += 1
-            self._takes += MEMORY * (self._clock() - ticket.since - self._takes)
+            self._takes += MEMORY * (self._clock() - place.since - self._takes)
             self._next()
-        elif ticket in self._back:
-            self._back.remove(ticket)
+        elif place in self._back:
+            self._back.remove(place)
         else:
-            self._remove(ticket)
+            self._remove(place)
 
-    def step_aside(self, ticket: Ticket) -> None:
+    def step_aside(self, place: Place) -> None:
         """See there."""
-        if ticket.working:
-            ticket.working = False
+        if place.working:
+            place.working = False
             self._free += 1
             self._next()
 
-    def come_back(self, ticket: Ticket, go: Callable[[], None]) -> None:
+    def come_back(self, place: Place, go: Callable[[], None]) -> None:
         """See there."""
-        ticket.go = go
-        self._back.append(ticket)
+        place.go = go
+        self._back.append(place)
         self._next()
 
     def expire(self) -> None:
         """Send away who waited too long."""
         oldest = self._clock() - self._patience
         for line in list(self._waiting.values()):
-            for ticket in [ticket for ticket in line if ticket.since <= oldest]:
-                self._dismiss(ticket)
+            for place in [place for place in line if place.since <= oldest]:
+                self._dismiss(place)
 
-    def _start(self, ticket: Ticket) -> None:
+    def _start(self, place: Place) -> None:
         self._free -= 1
-        ticket.working = True
-        ticket.since = self._clock()
-        ticket.go()
+        place.working = True
+        place.since = self._clock()
+        place.go()
 
     def _next(self) -> None:
         """Who has come back; then the first one of the caller whose turn it is, who stands last among them then.
@@ -154,11 +154,11 @@ class Slots:
                     self._start(self._back.popleft())
                     continue
                 caller, line = next(iter(self._waiting.items()))
-                ticket = line[0]
-                self._remove(ticket)
+                place = line[0]
+                self._remove(place)
                 if line:
                     self._waiting.move_to_end(caller)
-                self._start(ticket)
+                self._start(place)
         finally:
             self._calling = False
 
@@ -170,18 +170,18 @@ class Slots:
         self._dismiss(longest[-1])
         return True
 
-    def _dismiss(self, ticket: Ticket) -> None:
-        self._remove(ticket)
-        ticket.done = True
-        ticket.no(self._too_much())
+    def _dismiss(self, place: Place) -> None:
+        self._remove(place)
+        place.done = True
+        place.no(self._too_much())
 
-    def _remove(self, ticket: Ticket) -> None:
-        line = self._waiting.get(ticket.caller)
-        if line is not None and ticket in line:
-            line.remove(ticket)
+    def _remove(self, place: Place) -> None:
+        line = self._waiting.get(place.caller)
+        if line is not None and place in line:
+            line.remove(place)
             self._count -= 1
             if not line:
-                del self._waiting[ticket.caller]
+                del self._waiting[place.caller]
 
     def _too_much(self) -> Overloaded:
         """``retry_after``: how long those who wait now will take."""

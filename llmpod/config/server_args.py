@@ -1,4 +1,4 @@
-"""Not vLLM's parser: finds single options among the arguments that a user gave for ``vllm serve``."""
+"""Not a model server's parser: finds single options among the words that a user gave it. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -18,6 +18,27 @@ def option(args: Sequence[str], *names: str) -> str | None:
         elif place + 1 < len(args):
             found = args[place + 1]
     return found
+
+
+def values(args: Sequence[str], name: str) -> tuple[str, ...]:
+    """All that follows an option, up to the next one; every time that it is given."""
+    found: list[str] = []
+    taking = False
+    for word in args:
+        if word.startswith("-"):
+            this, equals, value = word.partition("=")
+            taking = this == name and not equals
+            found += [value] if this == name and equals else []
+        elif taking:
+            found.append(word)
+    return tuple(found)
+
+
+def served(args: Sequence[str]) -> str | None:
+    """The word after ``serve``; None: there is none, or it is an option."""
+    words = [*args, "-"]
+    following = words[words.index("serve") + 1] if "serve" in args else "-"
+    return None if following.startswith("-") else following
 
 
 def whole_number(text: str | None) -> int | None:
