@@ -18,6 +18,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from llmpod import config as configuration
+from llmpod.backends import local_port
 from llmpod.cli import room as rooms
 from llmpod.cli.command import port
 from llmpod.cli.endings import Endings, Teller
@@ -39,7 +40,7 @@ from llmpod.config.names import names_of_command
 from llmpod.config.server_args import option, served
 from llmpod.config.typed_key import without_key
 from llmpod.errors import LlmpodError
-from llmpod.lifecycle import files
+from llmpod.lifecycle import files, ports
 
 DEFAULT_PORT: Final = 8100
 DEFAULT_SRUN: Final = "srun --mem=30G --gres=gpu:1"
@@ -81,6 +82,7 @@ def run(argv: Sequence[str], *, home: Path, serve: Serve) -> int:
         with rooms.room(home, options.port, console) as room:
             if room.exists():
                 rooms.end_leftovers(room, environ, console)
+            _look_at_target(options)
             config = _furnished(room, options, command, environ)
             names, say = names_of_command(command), _Course(console)
             if typed:
@@ -150,6 +152,8 @@ def _contradiction(options: argparse.Namespace) -> str:
             if ready
             else "--use-slurm needs --loopback-user and --loopback-host, for the tunnel back to here."
         )
+    if options.port and options.target_port == options.port:
+        return f"--port and --target-port are the same ({options.port}); COMMAND needs a port of its own."
     named = [f"--{name.replace('_', '-')}" for name in _SLURM_ONLY if getattr(options, name) is not None]
     return (
         f"{' and '.join(named)} mean{'s' * (len(named) == 1)} nothing without --use-slurm; COMMAND would run here."
@@ -172,6 +176,13 @@ def _missing(options: argparse.Namespace, command: Sequence[str], environ: Mappi
         f"There is no program {program!r} in your PATH. Nothing was started. Activate the environment in which it is"
         f" installed, or write its whole path, such as /home/me/venv/bin/{program}."
     )
+
+
+def _look_at_target(options: argparse.Namespace) -> None:
+    """Raises PortTaken: where COMMAND is told to listen, somebody does. Of a job's node nothing is known here."""
+    wanted = options.target_port
+    if wanted and not options.use_slurm and not local_port.is_free(wanted):
+        raise ports.taken(wanted, instead="leave `--target-port` out: a free port is found")
 
 
 class _Course:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from llmpod.errors import PortTaken
 
+OTHER_PORT = (
+    "take another port: `proxy_port` in the configuration, or for once `make run RUN_ARGS='--port N'`"
+)
 _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp (proc(5))
 
 
@@ -22,12 +25,17 @@ def is_taken(host: str, port: int) -> bool:
     return False
 
 
-def taken(port: int, by: str = "") -> PortTaken:
-    """The error for it; ``by``: who listens, where that is known better than from /proc."""
+def taken(port: int, by: str = "", *, instead: str = OTHER_PORT) -> PortTaken:
+    """The error for it.
+
+    Args:
+        port: the one that is taken.
+        by: who listens, where that is known better than from /proc.
+        instead: how to take another one.
+    """
     return PortTaken(
         f"Port {port} is in use by {by or owner(port)}; nothing was started.",
-        hint="Stop that program, or take another port: `proxy_port` in the configuration, or for once"
-        " `make run RUN_ARGS='--port N'`.",
+        hint=f"Stop that program, or {instead}.",
     )
 
 

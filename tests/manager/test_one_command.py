@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -172,6 +173,7 @@ def test_what_is_wrong_is_said_before_anything_starts(env: dict[str, str]) -> No
         (("--idle-timeout", "99999999999"), "argument --idle-timeout: '99999999999' is not"),
         (("--ping-path", "health"), "argument --ping-path: 'health' is not"),
         (("--target-port", "65536"), "argument --target-port: '65536' is not"),
+        (("--port", "8123", "--target-port", "8123"), "--port and --target-port are the same"),
     ],
 )
 def test_an_option_that_means_nothing_is_refused_by_its_name(
@@ -179,6 +181,16 @@ def test_an_option_that_means_nothing_is_refused_by_its_name(
 ) -> None:
     refused = run([PYTHON, str(SCRIPT), *words, "--", *SERVER], env=env)
     assert (refused.code, said in refused.err) == (2, True), refused.err
+
+
+def test_a_port_of_the_command_that_somebody_has_is_said_at_once(env: dict[str, str]) -> None:
+    """Else the first request would wait until its time is over."""
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        number = str(holder.getsockname()[1])
+        refused = run([PYTHON, str(SCRIPT), "--port", "0", "--target-port", number, "--", *SERVER], env=env)
+    assert refused.code == 98, refused.err
+    assert f"Port {number} is in use by" in refused.err
+    assert "leave `--target-port` out" in refused.err
 
 
 def test_a_command_line_that_is_not_understood_says_what_was_meant(env: dict[str, str]) -> None:
