@@ -53,15 +53,22 @@ class RunpodApi:
         self.said_at: float | None = None
         """The time of RunPod's latest answer by its own clock (``Date`` header)."""
         self._session = Session()
-        self._session.headers.update(
-            {"Authorization": f"Bearer {key.reveal().strip()}", "User-Agent": USER_AGENT}
-        )
+        self._session.headers["User-Agent"] = USER_AGENT
+        self._session.auth = self._signed
+        self._key = key
 
     def __repr__(self) -> str:
         return f"RunpodApi({self._base})"
 
     def close(self) -> None:
         self._session.close()
+
+    def _signed(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """A request with the key. Raises BadCredentials: there is none."""
+        if not self._key:
+            raise BadCredentials(self._key.source)
+        request.headers["Authorization"] = f"Bearer {self._key.reveal().strip()}"
+        return request
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
         """A reading call; tried twice, since a keep-alive connection may have died meanwhile.

@@ -74,8 +74,8 @@ class Invocation:
         return loaded
 
     def key(self, loaded: Config) -> Secret:
-        """The key of the configuration's provider. Raises BadCredentials."""
-        key = config.provider_key(loaded.common.backend, self.environ)
+        """The key of the configuration's providers. Raises BadCredentials."""
+        key = config.provider_key(loaded.backends, self.environ)
         self.veil.learn(key)
         return key
 

@@ -9,7 +9,7 @@ from llmpod.backends.runpod_serverless import ServerlessEndpoint
 from llmpod.backends.runpod_serverless_probe import ServerlessProber
 from llmpod.backends.several import Several
 from llmpod.config import Config, needs_key, provider_key
-from llmpod.errors import BadCredentials, StateError
+from llmpod.errors import StateError
 from llmpod.lifecycle import match
 from llmpod.lifecycle.act import Prober
 from llmpod.lifecycle.probe import HttpProber
@@ -33,12 +33,8 @@ def with_removed(
         if name not in config.models and record.phase not in (Phase.STOPPED, Phase.FAILED)
     }
     whole = config.with_removed(there)
-    kinds = {model.backend for model in whole.models.values()}
-    if any(map(needs_key, kinds)) and not needs_key(config.common.backend):
-        try:
-            key = provider_key("runpod", environ)
-        except BadCredentials:  # a pass says that they are out of reach
-            return config, key
+    if not any(map(needs_key, config.backends)):
+        key = provider_key(whole.backends, environ)
     return whole, key
 
 

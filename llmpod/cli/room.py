@@ -71,7 +71,7 @@ def end(
     Returns:
         False when its end could not be seen: the room stays, for the next run on this port.
     """
-    key = configuration.provider_key(config.common.backend, environ)
+    key = configuration.provider_key(config.backends, environ)
     try:
         with open_plane(config, key, environ=environ, with_proxy=False) as plane:
             gone = _gone(plane, console, armed)

@@ -109,7 +109,7 @@ def _run(
 ) -> int:
     if not options.demo and (configuration.has_runpod_key(environ) or _needs_no_key(path, environ)):
         config = configuration.load(path, environ)
-        key = configuration.provider_key(config.common.backend, environ)
+        key = configuration.provider_key(config.backends, environ)
     else:
         demo_host, demo_port = (PodConfig.model_fields[name].default for name in ("proxy_host", "proxy_port"))
         _check_port(path, demo_host, options.port or demo_port)

@@ -127,6 +127,11 @@ class Config:
         billed = (model for model in self.models.values() if model.is_billed)
         return next(rented, None) or next(billed, self.models[self.default])
 
+    @property
+    def backends(self) -> set[str]:
+        """The ways in which its models run."""
+        return {model.backend for model in self.models.values()}
+
     def group_of(self, model: str) -> str:
         """The group that a model is a member of; empty: none."""
         return next((group for group, members in self.groups.items() if model in members), "")

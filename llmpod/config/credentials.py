@@ -6,7 +6,7 @@ Order: $RUNPOD_API_KEY_FILE, $CREDENTIALS_DIRECTORY/runpod_api_key (systemd Load
 
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from llmpod.errors import BadCredentials, ConfigError
@@ -39,13 +39,23 @@ def runpod_key(environ: Mapping[str, str]) -> Secret:
     )
 
 
-def provider_key(backend: str, environ: Mapping[str, str]) -> Secret:
-    """The key that a backend's provider wants; an empty one for those that want none.
+def provider_key(backends: Collection[str], environ: Mapping[str, str]) -> Secret:
+    """The key that the providers of an installation's models want.
+
+    An empty one where none wants any, and where it is missing but some can do without: theirs go on, and every call
+    for one of the others says why it has no key.
 
     Raises:
-        BadCredentials: see :func:`runpod_key`.
+        BadCredentials: all of them want one; see :func:`runpod_key`.
     """
-    return runpod_key(environ) if needs_key(backend) else NO_KEY
+    if not any(map(needs_key, backends)):
+        return NO_KEY
+    try:
+        return runpod_key(environ)
+    except BadCredentials as e:
+        if all(map(needs_key, backends)):
+            raise
+        return Secret("", str(e))
 
 
 def needs_key(backend: str) -> bool:

@@ -98,6 +98,26 @@ def test_a_key_that_is_refused_is_told_though_other_models_go_on(install: Instal
     eventually(told, within=20)
 
 
+def test_a_key_that_is_missing_keeps_no_local_model_down(install: Install) -> None:
+    """As in the passes of a proxy that was started where the key is exported: they know the files alone."""
+    words = [sys.executable, "-m", "llmpod.sim.vllm", "--model", "org/local"]
+    local = {"backend": "process", "process": {"command": words, "cwd": str(ROOT), "stop_seconds": 5}}
+    models = {"chat": {"model": "org/tiny-chat"}, "local": {"model": "org/local", **local}}
+    install.write(model=None, models=models, default_model="chat")
+
+    def refused() -> str:
+        """What a pass says that has no key."""
+        return install.start(install.argv(), env=install.env, within=60).expect(75).out
+
+    refused()
+    eventually(lambda: refused() and records(install)["local"]["phase"] == "ready", within=60)
+    said = refused()
+    assert "Nothing is known of chat: There is no RunPod API key." in said
+    assert "chmod 600" in said
+    assert install.sim.requests() == [], "nothing is asked without a key"
+    install.manage("--shutdown", within=90).expect()
+
+
 def test_panic_ends_what_is_in_reach(install: Install) -> None:
     """And goes on until it knows of the rest."""
     words = [sys.executable, "-m", "llmpod.sim.vllm", "--model", "org/local"]
