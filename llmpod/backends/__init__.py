@@ -19,7 +19,7 @@ from llmpod.config import (
     base_url,
     environment,
 )
-from llmpod.errors import ProviderError, ProviderUnavailable
+from llmpod.errors import BadCredentials, ProviderError, ProviderUnavailable, RetiredApi
 from llmpod.model import Instance, Listing, Offer, Spec
 from llmpod.secret import Secret
 
@@ -44,6 +44,12 @@ class SomeAway(ProviderUnavailable):
         self.listing = listing
         self.models = models
         self.causes = causes
+
+    @property
+    def final(self) -> ProviderError | None:
+        """Why asking again will not help; None: with one of them it may."""
+        known = [cause for cause in self.causes if isinstance(cause, BadCredentials | RetiredApi)]
+        return known[0] if len(known) == len(self.causes) else None
 
 
 class Backend(Protocol):

@@ -24,12 +24,13 @@ def print_figures(document: Figures, console: Console) -> None:
         console.print(_by_model(document["models"]))
     if document["live"]:
         console.print(_live(document["live"], document["at"]))
-    if document["ledger"]["machines"]:
+    if not document["ledger"]["machines"]:
+        text = "Nothing was started from here yet, so there are no days to show. Demos are not counted."
+        console.print(text)
+    elif any(day["usd"] or day["unknown_hours"] for day in document["days"]):
         console.print(_chart(document["days"], console))
     else:
-        console.print(
-            "Nothing was started from here yet, so there are no days to show. Demos are not counted."
-        )
+        console.print("Nothing cost anything in the last 14 days.", highlight=False)
     for text in _notes(document):
         console.print(text, style="bold red", highlight=False, markup=False)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.markup import escape
 
+from llmpod.backends import SomeAway
 from llmpod.backends.runpod_logs import PodLog
 from llmpod.cli.show import ALIVE, duration, money
 from llmpod.cli.wiring import Plane
@@ -88,8 +89,7 @@ class Follower:
             self.foreign = report.foreign
             self._lines(report)
             self._tell(report.error)
-            if isinstance(report.error, BadCredentials | RetiredApi):
-                raise report.error
+            self._give_up(report)
             if report.remaining == 0 and not ALIVE.intersection(report.phases.values()):
                 return True
             if self.plane.clock() > limit:
@@ -101,6 +101,16 @@ class Follower:
                 self.console.print(text, highlight=False)
                 said = True
             self.sleep(min(2.0, self.plane.config.common.poll_interval_seconds))
+
+    @staticmethod
+    def _give_up(report: Report) -> None:
+        """Raises BadCredentials, RetiredApi: of what is left, asking again will not tell anything."""
+        error = report.error
+        if isinstance(error, SomeAway):
+            in_reach = (phase for model, phase in report.phases.items() if model not in error.models)
+            error = error.final if ALIVE.isdisjoint(in_reach) else None
+        if isinstance(error, BadCredentials | RetiredApi):
+            raise error
 
     def _tell(self, error: LlmpodError | None) -> None:
         """Why it takes so long, once for each reason."""

@@ -18,12 +18,13 @@ from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import ended
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.store import Store
+from llmpod.lifecycle.want import BY_HAND
 from llmpod.model import Direction, Instance, Phase, Want
 
 LIMIT_SECONDS = 300.0
 LOCK_SECONDS = 100.0  # a pass that hangs in a call to RunPod gives up within that
 PAUSE_SECONDS = 2.0
-BY_HAND = "end the pods whose names begin with `llmpod-` by hand at https://console.runpod.io/pods."
+IN_CONSOLE = "end the pods whose names begin with `llmpod-` by hand at https://console.runpod.io/pods."
 
 
 @dataclass(slots=True)
@@ -63,15 +64,16 @@ class _Sweep:
     def _once(self) -> int | None:
         """How many there were; None when nobody knows."""
         try:
-            there = self.backend.list(self.expect).instances
+            return self._end_all(self.backend.list(self.expect).instances)
         except (BadCredentials, RetiredApi) as e:
-            raise type(e)(e.message, hint=f"{e.hint} Until then: {BY_HAND}") from None
+            raise _in_console(e) from None
+        except SomeAway as e:  # what is in reach ends; of the rest nobody knows
+            self.say(str(e))
+            if self._end_all(e.listing.instances) == 0 and e.final is not None:
+                raise _in_console(e.final) from None
         except ProviderError as e:
             self.say(str(e))
-            if isinstance(e, SomeAway):  # what is in reach ends; of the rest nobody knows
-                self._end_all(e.listing.instances)
-            return None
-        return self._end_all(there)
+        return None
 
     def _end_all(self, there: Sequence[Instance]) -> int:
         """How many of them are ours."""
@@ -92,6 +94,11 @@ class _Sweep:
             self.say(f"{pod_id}: {e}")
 
 
+def _in_console(error: ProviderError) -> ProviderError:
+    """One that asking again does not mend, with what is left to do."""
+    return type(error)(error.message, hint=f"{error.hint} Until then: {IN_CONSOLE}".lstrip())
+
+
 def panic(call: Invocation) -> int:
     """End all of ours.
 
@@ -103,7 +110,7 @@ def panic(call: Invocation) -> int:
     try:
         key = call.key(loaded)
     except BadCredentials as e:
-        raise BadCredentials(e.message, hint=f"Without one, {BY_HAND}") from None
+        raise BadCredentials(e.message, hint=f"Without one, {IN_CONSOLE}") from None
     store = _store(loaded, call)
     every = bool(call.options.every_installation)
     if every:
@@ -145,7 +152,7 @@ def _store(loaded: Config, call: Invocation) -> Store | None:
 
 def _order_down(store: Store, loaded: Config, call: Invocation) -> None:
     """Cron and the proxy must not start again what is ended here."""
-    want = Want(Direction.DOWN, at=time.time(), by="panic", reason="ordered by hand")
+    want = Want(Direction.DOWN, at=time.time(), by="panic", reason=BY_HAND)
     try:
         store.order(dict.fromkeys((*loaded.models, PROXY), want))
     except (StateError, Busy) as e:

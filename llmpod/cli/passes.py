@@ -24,6 +24,7 @@ from llmpod.lifecycle.nouns import thing, thing_of
 from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import SUSPECT_SECONDS
 from llmpod.lifecycle.report import Report
+from llmpod.lifecycle.want import BY_HAND
 from llmpod.model import Direction, Phase, Want
 
 SHUTDOWN = "--shutdown"
@@ -60,7 +61,7 @@ def up(call: Invocation) -> int:
     """
     with call.plane() as plane:
         chosen = meant(plane.config, call.options.model)
-        plane.order(Direction.UP, by="up", reason="ordered by hand", proxy=True, models=chosen)
+        plane.order(Direction.UP, by="up", reason=BY_HAND, proxy=True, models=chosen)
         if not call.options.model:
             leave_to_requests(plane, plane.config.models)
         if interactive():
@@ -84,7 +85,7 @@ def down(call: Invocation) -> int:
         return _end(call, everything=False)
     with call.plane() as plane:
         chosen = meant(plane.config, call.options.model)
-        plane.order(Direction.DOWN, by="down", reason="ordered by hand", proxy=False, models=chosen)
+        plane.order(Direction.DOWN, by="down", reason=BY_HAND, proxy=False, models=chosen)
         await_end(plane, chosen, SHUTDOWN_SECONDS)
         call.say(f"down: {', '.join(chosen)}")
     return 0
@@ -136,11 +137,15 @@ def _end(call: Invocation, *, everything: bool) -> int:
     except BadCredentials as e:
         raise _ordered_without_key(call, e, by=by, loaded=loaded) from None
     with call.plane(loaded=loaded) as plane:
-        forced = plane.order(Direction.DOWN, by=by, reason="ordered by hand", proxy=everything)
+        forced = plane.order(Direction.DOWN, by=by, reason=BY_HAND, proxy=everything)
         if forced:
             call.say("The order cannot be written down (disk full?): keep cron from running until it can.")
         follower = Follower(plane, call.console, verbose=call.verbose)
-        if follower.until_gone(limit_seconds=SHUTDOWN_SECONDS, forced=forced):
+        try:
+            gone = follower.until_gone(limit_seconds=SHUTDOWN_SECONDS, forced=forced)
+        except BadCredentials as e:
+            raise _without_key(e, plane) from None
+        if gone:
             stopped = ", the proxy is stopped" if everything and plane.proxy else ""
             call.say(f"down: no {thing_of(loaded.common.backend)} of this installation exists{stopped}")
             others = [pod.name for pod in follower.foreign if match.of_any_installation(pod)]
@@ -157,9 +162,13 @@ def _ordered_without_key(
 ) -> BadCredentials:
     """The order counts all the same: whoever has the key carries it out. What goes on costing is said."""
     with call.plane(offline=True, loaded=loaded) as plane:
-        plane.order(Direction.DOWN, by=by, reason="ordered by hand", proxy=by == SHUTDOWN)
-        left = _running(plane)
-    text = f"{error.message} The order is written down and the next pass with a key carries it out; {left}."
+        plane.order(Direction.DOWN, by=by, reason=BY_HAND, proxy=by == SHUTDOWN)
+        return _without_key(error, plane)
+
+
+def _without_key(error: BadCredentials, plane: Plane) -> BadCredentials:
+    """What is to be said of an order that only the key can carry out."""
+    text = f"{error.message} The order is written down and the next pass with a key carries it out; {_running(plane)}."
     return BadCredentials(text, hint=error.hint)
 
 

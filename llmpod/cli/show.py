@@ -20,6 +20,7 @@ from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.records import SUSPECT_SECONDS, end_of
 from llmpod.lifecycle.state import State
 from llmpod.lifecycle.supervision import Notes, read_notes
+from llmpod.lifecycle.want import BY_HAND
 from llmpod.model import Phase, Record, Want
 
 STALE_SECONDS = 900.0
@@ -186,8 +187,10 @@ def print_status(plane: Plane, console: Console, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(document, indent=2))
         return
-    for name, model in document["models"].items():
-        _print_model(console, name, model, document["now"])
+    models = document["models"]
+    names, phases = max(map(len, models)), max(len(model["phase"]) for model in models.values())
+    for name, model in models.items():
+        _print_model(console, f"{name:{names}}  {model['phase']:{phases}}", model, document["now"])
     proxy = document["proxy"]
     running = f"runs at {proxy['url']} (pid {proxy['pid']})" if proxy["running"] else "does not run"
     console.print(f"proxy    {running}")
@@ -198,7 +201,7 @@ def print_status(plane: Plane, console: Console, *, as_json: bool) -> None:
     age = document["last_pass_age_seconds"]
     never = "never ran: nothing was started from here yet (`up` starts it)"
     console.print(f"watchdog {f'last pass {duration(age)} ago' if age is not None else never}")
-    if age is not None and age > STALE_SECONDS and any(m["pod_id"] for m in document["models"].values()):
+    if age is not None and age > STALE_SECONDS and any(m["pod_id"] for m in models.values()):
         console.print("         what stands above may be out of date; see `doctor`", style="yellow")
     for pod_id, text in document["foreign_pods"].items():
         console.print(f"other    {pod_id} ({text}): not of this installation, left alone", markup=False)
@@ -212,18 +215,25 @@ def print_status(plane: Plane, console: Console, *, as_json: bool) -> None:
         console.print(document["error"], style="red", highlight=False, markup=False)
 
 
-def _print_model(console: Console, name: str, model: dict[str, Any], now: float) -> None:
-    order = model["order"]
-    why = f"ordered {order['direction']} by {order['by']} {moment(order['at'])}" if order else "no orders"
-    gone = ", removed from the configuration: ends when it has answered" if model["removed"] else ""
-    line = f"{name}  {model['phase']}  {model['model']}  ({why}{gone})"
+def _ordered(order: dict[str, Any] | None) -> str:
+    """The order in force, and why it was given where that is more than somebody's word."""
+    if order is None:
+        return "no orders"
+    because = "" if order["reason"] == BY_HAND else f": {order['reason']}"
+    return f"ordered {order['direction']} by {order['by']} {moment(order['at'])}{because}"
+
+
+def _print_model(console: Console, head: str, model: dict[str, Any], now: float) -> None:
+    gone = "; removed from the configuration: ends when it has answered" if model["removed"] else ""
+    line = f"{head}  {model['model']}  ({_ordered(model['order'])}{gone})"
     console.print(line, style="bold", highlight=False, markup=False)
+    free = model["usd_per_hour"] == 0
     if model["pod_id"]:
-        pod = f"{model['thing']:<8} {model['pod_id']} on {model['gpu']}, {dollars(model['usd_per_hour'])}/h"
-        console.print(pod, markup=False)
+        price = "" if free else f", {dollars(model['usd_per_hour'])}/h"
+        console.print(f"{model['thing']:<8} {model['pod_id']} on {model['gpu']}{price}", markup=False)
     if load := model["load"]:
         console.print(f"load     {load['said']} ({duration(now - load['at'])} ago)", highlight=False)
-    if model["created_at"]:
+    if model["created_at"] and not free:
         console.print(
             f"cost     {dollars(model['spent_usd'])} so far, at most {dollars(model['worst_case_usd'])}"
         )

@@ -17,6 +17,7 @@ from llmpod.cli.show import ALIVE
 from llmpod.cli.wiring import Plane
 from llmpod.config import Config
 from llmpod.errors import Busy, LlmpodError, NotRouted
+from llmpod.lifecycle.want import BY_HAND
 from llmpod.lifecycle.wish import IDLE, SILENT_SECONDS, latest
 from llmpod.model import Direction, Phase, Usage, Want
 
@@ -80,7 +81,7 @@ def rivals(config: Config, name: str) -> list[str]:
 def _order(plane: Plane, name: str, others: Collection[str]) -> None:
     now, usage, models = plane.clock(), plane.store.usage(), plane.config.models
     reason = f"switched to {name}"
-    orders = {name: Want(Direction.UP, at=now, by="switch", reason="ordered by hand")}
+    orders = {name: Want(Direction.UP, at=now, by="switch", reason=BY_HAND)}
     for other in others:
         by = IDLE if models[other].on_request else "switch"
         orders[other] = Want(Direction.DOWN, at=now, by=by, reason=reason)

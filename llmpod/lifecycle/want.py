@@ -6,6 +6,7 @@ from llmpod.lifecycle.money import Allowance, dollars
 from llmpod.model import Direction, Record, Want
 
 FIRST_RUN = "first run"
+BY_HAND = "ordered by hand"  # the reason of a person's word: there is no other
 
 
 def first_order(now: float) -> Want:

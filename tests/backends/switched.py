@@ -22,6 +22,8 @@ from tests.support.wait import eventually
 
 KEY = "sk-of-the-pod"
 MODEL = "org/tiny-chat"
+EARLY = 2.0
+"""Seconds: the deadline in the pod, its clock and the uptime that it goes by are whole ones."""
 LATE = 6.0
 """Seconds that two busy cores may add to whatever is measured."""
 TOOLS = ("cat", "date", "grep", "sed", "sleep", "sort", "tr")

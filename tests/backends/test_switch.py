@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from tests.backends.switched import KEY, LATE, MODEL, Account, Pod, account
+from tests.backends.switched import EARLY, KEY, LATE, MODEL, Account, Pod, account
 from tests.support import procfs
 from tests.support.wait import eventually
 
@@ -24,7 +24,7 @@ def runpod() -> Iterator[Account]:
 # --- the deadline
 def test_a_pod_nobody_manages_ends_at_its_deadline(runpod: Account) -> None:
     pod = runpod.pod(lasts=4).served()
-    assert -1 <= pod.ends(within=5) - pod.deadline <= EVERY + LATE
+    assert -EARLY <= pod.ends(within=5) - pod.deadline <= EVERY + LATE
     assert pod.calls("DELETE") == [204]
     eventually(lambda: not pod.processes())
 
@@ -32,13 +32,13 @@ def test_a_pod_nobody_manages_ends_at_its_deadline(runpod: Account) -> None:
 def test_a_used_pod_ends_at_its_deadline_too(runpod: Account) -> None:
     pod = runpod.pod(lasts=4, heartbeat=60).served()
     eventually(lambda: pod.ask() != 200, within=10 + LATE)
-    assert -1 <= pod.ends(within=1) - pod.deadline <= EVERY + LATE
+    assert -EARLY <= pod.ends(within=1) - pod.deadline <= EVERY + LATE
 
 
 def test_a_container_that_crashes_for_ever_ends_at_the_deadline() -> None:
     with account(crash_loop=True, crash_seconds=1.5) as runpod:
         pod = runpod.pod(lasts=5, heartbeat=60)  # silence is not what ends it, however long a life takes
-        assert -1 <= pod.ends(within=6) - pod.deadline <= EVERY + LATE
+        assert -EARLY <= pod.ends(within=6) - pod.deadline <= EVERY + LATE
 
 
 def test_a_container_restarted_after_its_deadline_starts_no_model(runpod: Account) -> None:
@@ -146,7 +146,7 @@ def _break(pod: Pod, path: str) -> None:
 def test_a_server_that_serves_but_cannot_be_counted_has_its_deadline_only(runpod: Account) -> None:
     pod = runpod.pod(lasts=10, heartbeat=3, startup_seconds=4).served()
     _break(pod, "/metrics")
-    assert -1 <= pod.ends(within=10) - pod.deadline <= EVERY + LATE
+    assert -EARLY <= pod.ends(within=10) - pod.deadline <= EVERY + LATE
 
 
 def test_a_server_that_serves_nobody_is_silent(runpod: Account) -> None:

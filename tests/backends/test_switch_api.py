@@ -12,7 +12,7 @@ import requests
 from llmpod.backends import runpod_switch
 from llmpod.backends.runpod_switch import Switch
 from llmpod.model import Spec
-from tests.backends.switched import KEY, LATE, Account, Pod, account, environ, tool, tools
+from tests.backends.switched import EARLY, KEY, LATE, Account, Pod, account, environ, tool, tools
 from tests.support import procfs
 from tests.support.wait import eventually
 
@@ -82,7 +82,7 @@ def test_a_tool_that_fails_is_followed_by_the_other(runpod: Account, tmp_path: P
     path = tools(tmp_path / "bin", "python3")
     tool(tmp_path / "bin", "curl", 'echo "curl: (60) no certificates" >&2; exit 60')
     pod = runpod.pod(lasts=3, env={"PATH": path})
-    assert -1 <= pod.ends(within=4) - pod.deadline <= EVERY + LATE
+    assert -EARLY <= pod.ends(within=4) - pod.deadline <= EVERY + LATE
 
 
 def test_a_stop_by_python_has_its_body(runpod: Account, tmp_path: Path) -> None:
@@ -99,14 +99,14 @@ def test_a_wrong_clock_ends_no_pod_early_and_none_late(
     path, real = tools(tmp_path / "bin", *names), shutil.which("date")
     tool(tmp_path / "bin", "date", f'[ "$*" = +%s ] && exec {real} -d "{days} day" +%s; exec {real} "$@"')
     pod = runpod.pod(lasts=4, env={"PATH": path})
-    assert -1 <= pod.ends(within=5) - pod.deadline <= EVERY + LATE
+    assert -EARLY <= pod.ends(within=5) - pod.deadline <= EVERY + LATE
 
 
 def test_servers_of_before_september_know_the_command_in_its_stored_form() -> None:
     with account(old_payload=True) as runpod:
         pod = runpod.pod(lasts=3).served()
         assert [call["status"] for call in runpod.sim.requests() if call["method"] == "POST"] == [422, 201]
-        assert -1 <= pod.ends(within=4) - pod.deadline <= EVERY + LATE
+        assert -EARLY <= pod.ends(within=4) - pod.deadline <= EVERY + LATE
 
 
 def test_a_template_has_its_own_command_and_no_switch(runpod: Account) -> None:

@@ -10,6 +10,14 @@ from tests.support.source import ROOT
 from tests.support.wait import eventually
 
 
+def mixed(install: Install, **keys: object) -> None:
+    """A rented model, chat, and one on this machine, local."""
+    words = [sys.executable, "-m", "llmpod.sim.vllm", "--model", "org/local"]
+    local = {"backend": "process", "process": {"command": words, "cwd": str(ROOT), "stop_seconds": 5}}
+    models = {"chat": {"model": "org/tiny-chat"}, "local": {"model": "org/local", **local, **keys}}
+    install.write(model=None, models=models, default_model="chat")
+
+
 def records(install: Install) -> dict[str, Any]:
     document = json.loads((install.directory / "pod_state.json").read_text(encoding="utf-8"))
     found: dict[str, Any] = document["models"]
@@ -35,13 +43,7 @@ def entries(install: Install) -> list[str]:
 
 
 def test_the_models_of_another_provider_go_on(install: Install) -> None:
-    words = [sys.executable, "-m", "llmpod.sim.vllm", "--model", "org/local"]
-    local = {"backend": "process", "process": {"command": words, "cwd": str(ROOT), "stop_seconds": 5}}
-    install.write(
-        model=None,
-        models={"chat": {"model": "org/tiny-chat"}, "local": {"model": "org/local", **local}},
-        default_model="chat",
-    )
+    mixed(install)
     eventually(lambda: ready(install), within=60)
     install.manage("down", "local").expect()
     comes_to(install, "local", "stopped")
@@ -83,10 +85,7 @@ def test_a_removed_model_is_ended_although_nothing_can_be_listed(install: Instal
 
 def test_a_key_that_is_refused_is_told_though_other_models_go_on(install: Install) -> None:
     """Only a person can mend it, and what runs with that account goes on costing."""
-    words = [sys.executable, "-m", "llmpod.sim.vllm", "--model", "org/local"]
-    local = {"backend": "process", "process": {"command": words, "cwd": str(ROOT)}, "start": "on_request"}
-    models = {"chat": {"model": "org/tiny-chat"}, "local": {"model": "org/local", **local}}
-    install.write(model=None, models=models, default_model="chat")
+    mixed(install, start="on_request")
     comes_to(install, "chat", "ready")
     install.sim.fault("list", "401", times=10**6)
 
@@ -100,30 +99,38 @@ def test_a_key_that_is_refused_is_told_though_other_models_go_on(install: Instal
 
 def test_a_key_that_is_missing_keeps_no_local_model_down(install: Install) -> None:
     """As in the passes of a proxy that was started where the key is exported: they know the files alone."""
-    words = [sys.executable, "-m", "llmpod.sim.vllm", "--model", "org/local"]
-    local = {"backend": "process", "process": {"command": words, "cwd": str(ROOT), "stop_seconds": 5}}
-    models = {"chat": {"model": "org/tiny-chat"}, "local": {"model": "org/local", **local}}
-    install.write(model=None, models=models, default_model="chat")
+    mixed(install)
 
-    def refused() -> str:
-        """What a pass says that has no key."""
-        return install.start(install.argv(), env=install.env, within=60).expect(75).out
+    def said_without(*words: str, code: int = 75) -> str:
+        """What a command says that has no key."""
+        done = install.start(install.argv(*words), env=install.env, within=60).expect(code)
+        return done.out + done.err
 
-    refused()
-    eventually(lambda: refused() and records(install)["local"]["phase"] == "ready", within=60)
-    said = refused()
+    said_without()
+    eventually(lambda: said_without() and records(install)["local"]["phase"] == "ready", within=60)
+    said = said_without()
     assert "Nothing is known of chat: There is no RunPod API key." in said
     assert "chmod 600" in said
     assert install.sim.requests() == [], "nothing is asked without a key"
-    install.manage("--shutdown", within=90).expect()
+    assert "the next pass with a key carries it out; nothing is known to run" in said_without("down", code=77)
+    assert records(install)["local"]["phase"] == "stopped"
+
+
+def test_panic_without_a_key_ends_what_needs_none(install: Install) -> None:
+    """And says at once what is left to do, not after five minutes."""
+    mixed(install)
+    eventually(lambda: ready(install), within=60)
+    (pod,) = install.sim.alive()
+    panic = install.start(install.argv("panic"), env=install.env, within=60).expect(77)
+    assert "terminating" in panic.out
+    assert "by hand at https://console.runpod.io/pods" in panic.err
+    assert [alive["id"] for alive in install.sim.alive()] == [pod["id"]]
+    install.manage("panic").expect()
 
 
 def test_panic_ends_what_is_in_reach(install: Install) -> None:
     """And goes on until it knows of the rest."""
-    words = [sys.executable, "-m", "llmpod.sim.vllm", "--model", "org/local"]
-    local = {"backend": "process", "process": {"command": words, "cwd": str(ROOT), "stop_seconds": 5}}
-    models = {"chat": {"model": "org/tiny-chat"}, "local": {"model": "org/local", **local}}
-    install.write(model=None, models=models, default_model="chat")
+    mixed(install)
     eventually(lambda: ready(install), within=60)
     server = records(install)["local"]["instance_id"]
     install.sim.fault("list", "500", times=10**6)
@@ -136,11 +143,9 @@ def test_panic_ends_what_is_in_reach(install: Install) -> None:
 
 
 def test_panic_ends_a_removed_model_of_a_provider_that_no_other_one_needs(install: Install) -> None:
-    words = [sys.executable, "-m", "llmpod.sim.vllm", "--model", "org/local"]
-    local = {"backend": "process", "process": {"command": words, "cwd": str(ROOT)}, "start": "on_request"}
-    models = {"chat": {"model": "org/tiny-chat"}, "local": {"model": "org/local", **local}}
-    install.write(model=None, models=models, default_model="chat")
+    mixed(install, start="on_request")
     comes_to(install, "chat", "ready")
-    install.write(model=None, models={"local": models["local"]}, default_model="local")
+    models = install.config["models"]
+    install.write(models={"local": models["local"]}, default_model="local")
     assert "1 terminated" in install.manage("panic").expect().out
     assert not install.sim.alive()

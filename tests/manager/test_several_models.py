@@ -208,3 +208,19 @@ def test_a_person_switches(desk: Desk) -> None:
     assert "down: b" in desk.manage("--no-proxy", "down", "b").expect().out
     assert ask(desk, "b", "hello").status == 503
     assert ask(desk, "a", "third").status == 200
+
+
+def test_status_says_why_and_stands_in_columns(desk: Desk) -> None:
+    begin(desk)
+    assert ask(desk, "a", "one").status == 200
+    assert ask(desk, "b", "one").status == 200
+    desk.manage("down", "c").expect()
+    lines = desk.manage("status").expect().out.splitlines()
+    a, b, c = (next(line for line in lines if line.startswith(name)) for name in ("a ", "b ", "c "))
+    assert a.index("org/a") == b.index("org/b") == c.index("org/c")
+    assert a.endswith(": its place was needed for b)")
+    assert ": a request needs it)" in b
+    assert "ordered down by down" in c
+    assert ": " not in c
+    assert not any("$" in line for line in lines), "nothing here costs anything"
+    assert "Nothing cost anything in the last 14 days." in desk.manage("cost").expect().out

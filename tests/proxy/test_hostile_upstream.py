@@ -1,6 +1,7 @@
 """A model server that is an enemy, or broken: what it may say, and how much of it (T12 to T18)."""
 
 import json
+import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 
@@ -243,13 +244,18 @@ def test_half_a_pair_of_surrogates_is_put_together(front: Proxy, server: Stub) -
 def test_a_flood_after_the_answer_ends_the_connection(front: Proxy, server: Stub) -> None:
     """What comes when nobody asked belongs to nobody; the next question goes over a new connection."""
 
+    sent = threading.Event()
+
     def script(turn: Turn) -> None:
         plain(turn)
         turn.send(hostile.framed(hostile.JSON, body=b'{"poison": 1}'))
+        sent.set()
 
     server.script = script
     first = front.ask(chat_body("before the poison"))
     assert first.body == chat("you said before the poison")
+    assert sent.wait(10)
+    front.get("/livez")  # the proxy's loop has turned since
     server.script = plain
     before = server.connections
     assert front.ask(chat_body("drink")).body == chat("you said drink")
