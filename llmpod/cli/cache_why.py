@@ -200,8 +200,8 @@ def _same_but(place: Place, question: Question, found: Stored, identities: list[
         else "by a proxy without the manager (name its server: --endpoint URL), "
     )
     return (
-        f"the same question is stored {managed}for another caller's API key (see --caller-key-env), for another"
-        " model or revision, or by an older version of llmpod"
+        f"the same question is stored {managed}for another caller's API key (see --caller-key-env), for a model"
+        " that was served in another way (name, revision, `vllm_args`, `command`), or by an older version of llmpod"
     )
 
 

@@ -49,6 +49,7 @@ def switch(call: Invocation) -> int:
     with call.plane() as plane:
         name = named(plane.config, call.options.model)
         others = rivals(plane.config, name)
+        ran = [other for other in others if plane.store.load().record(other).phase in ALIVE]
         if call.options.wait:
             await_silence(plane, others, call.options.wait)
         _order(plane, name, others)
@@ -57,7 +58,7 @@ def switch(call: Invocation) -> int:
         record = follower.until_ready(name)
         if record.phase is not Phase.READY:
             raise LlmpodError(f"{name} is {record.phase}: {record.error or record.down_reason}")
-        call.say(f"{name} runs" + (f"; {', '.join(others)} stopped" if others else ""))
+        call.say(f"{name} runs" + (f"; {', '.join(ran)} stopped" if ran else ""))
         return 0
 
 
@@ -79,10 +80,13 @@ def rivals(config: Config, name: str) -> list[str]:
 
 
 def _order(plane: Plane, name: str, others: Collection[str]) -> None:
-    now, usage, models = plane.clock(), plane.store.usage(), plane.config.models
+    """One up, the others down; what was ordered down already stays so by the word that it was."""
+    now, usage, models, before = plane.clock(), plane.store.usage(), plane.config.models, plane.store.orders()
     reason = f"switched to {name}"
     orders = {name: Want(Direction.UP, at=now, by="switch", reason=BY_HAND)}
     for other in others:
+        if other in before and before[other].direction is Direction.DOWN:
+            continue
         by = IDLE if models[other].on_request else "switch"
         orders[other] = Want(Direction.DOWN, at=now, by=by, reason=reason)
     plane.store.order(

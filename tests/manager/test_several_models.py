@@ -196,7 +196,7 @@ def test_an_operator_restarts_one(desk: Desk) -> None:
 def test_a_person_switches(desk: Desk) -> None:
     begin(desk)
     assert ask(desk, "a", "hello").status == 200
-    assert "c runs; a, b stopped" in desk.manage("--no-proxy", "switch", "org/c").expect().out
+    assert "c runs; a stopped" in desk.manage("--no-proxy", "switch", "org/c").expect().out
     assert desk.starts(2) == {"org/a": 1, "org/c": 1}
     assert ask(desk, "c", "hello").status == 200
     assert ask(desk, "a", "again").status == 200, "a request may change it again"
@@ -208,6 +208,16 @@ def test_a_person_switches(desk: Desk) -> None:
     assert "down: b" in desk.manage("--no-proxy", "down", "b").expect().out
     assert ask(desk, "b", "hello").status == 503
     assert ask(desk, "a", "third").status == 200
+
+
+def test_a_switch_leaves_a_persons_word_about_the_others(desk: Desk) -> None:
+    """One that was ordered down stays down; what was stopped for the switch starts with its next request."""
+    begin(desk)
+    assert ask(desk, "b", "one").status == 200
+    desk.manage("down", "c").expect()
+    assert "b stopped" in desk.manage("switch", "a").expect().out
+    assert ask(desk, "c", "one").status == 503
+    assert ask(desk, "b", "two").status == 200
 
 
 def test_status_says_why_and_stands_in_columns(desk: Desk) -> None:
