@@ -1,4 +1,4 @@
-"""Not Python's ``logging``: one line of JSON per event, never a body, never a credential.
+"""Not Python's ``logging``: one line of JSON per event (in words at a terminal), no body, no credential.
 
 Lines are put into a bounded buffer on the event loop and written by one thread, so that a slow or full disk
 or a closed pipe never holds up an answer (F51). Lines are dropped and counted when the writer cannot keep up.
@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+from llmpod.observe.words import in_words
 from llmpod.veil import Veil
 
 FIELD_CHARS: Final = 1024  # per field; longer values are cut and end in an ellipsis
@@ -162,7 +163,7 @@ class _Bridge(logging.Handler):
 
 def _to_stderr(block: bytes) -> None:
     fd = sys.stderr.fileno()
-    view = memoryview(block)
+    view = memoryview(in_words(block) if os.isatty(fd) else block)
     while view:
         view = view[os.write(fd, view) :]
 

@@ -3,10 +3,10 @@
 import json
 
 from tests.manager.cache_kit import Kit, eventually_stored, filled, front, kit, server
-from tests.manager.screen import terminal
 from tests.proxy.front import Proxy, chat_body
 from tests.proxy.stub import CHAT, Stub, chat
 from tests.support.process import PYTHON
+from tests.support.screen import terminal
 from tests.support.source import ROOT
 
 __all__ = ["front", "kit", "server"]

@@ -11,8 +11,8 @@ from llmpod.cli.commands import NAMES
 from llmpod.cli.levels import levels
 from llmpod.cli.main import parser
 from llmpod.cli.shells import SCRIPTS
-from tests.manager.screen import terminal
 from tests.support.process import PYTHON, run
+from tests.support.screen import terminal
 from tests.support.source import ROOT
 
 ALL = list(NAMES)

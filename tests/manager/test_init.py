@@ -12,8 +12,8 @@ import pytest
 
 from llmpod import config
 from llmpod.config import jsonc
-from tests.manager.screen import Screen, terminal
 from tests.support.process import PYTHON, Finished, run
+from tests.support.screen import Screen, terminal
 from tests.support.source import ROOT
 
 
