@@ -39,3 +39,12 @@ def ending(code: object) -> str:
         with suppress(ValueError):
             return f"it was ended by {Signals(-code).name}"
     return f"it ended with exit code {code}"
+
+
+def duration(seconds: float) -> str:
+    """``75`` → ``1 m 15 s``."""
+    minutes, rest = divmod(int(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} m"
+    return f"{minutes} m {rest:02d} s" if minutes else f"{rest} s"

@@ -16,12 +16,12 @@ from llmpod.cli.ask import await_proxy, name_of
 from llmpod.cli.bench_run import Run, run_once
 from llmpod.cli.bench_starts import COLD, WARM, agree, restarted, start_seconds, starts
 from llmpod.cli.command import Command, Invocation, json_flag
-from llmpod.cli.show import duration
 from llmpod.cli.switch import named
 from llmpod.cli.wiring import Plane
 from llmpod.errors import ModelNotReady, StateError
 from llmpod.lifecycle import files
 from llmpod.model import Phase, Record
+from llmpod.text import duration
 
 FILE_NAME = "bench.jsonl"
 LAST_RUNS = 9

@@ -17,7 +17,7 @@ from llmpod.backends.hub_cache import HubCache
 from llmpod.cli.command import Invocation
 from llmpod.cli.download_place import place_of
 from llmpod.cli.follow import Follower
-from llmpod.cli.show import ALIVE, duration
+from llmpod.cli.show import ALIVE
 from llmpod.cli.switch import await_end, await_silence
 from llmpod.cli.wiring import Plane
 from llmpod.config import Config, PodConfig
@@ -25,6 +25,7 @@ from llmpod.errors import BadSpec, Declined, LlmpodError, ModelNotReady, NoCapac
 from llmpod.lifecycle.money import dollars, rate
 from llmpod.lifecycle.wish import IDLE, REQUEST
 from llmpod.model import Direction, Phase, Record, Want
+from llmpod.text import duration
 
 COLD, WARM = "cold", "warm"
 BENCH = "bench"

@@ -15,9 +15,9 @@ from llmpod.cache import USES_SECONDS, Contents, Stored
 from llmpod.cli import demos
 from llmpod.cli.cache_place import Place, now
 from llmpod.cli.command import WHOLE_LINES, Invocation
-from llmpod.cli.show import duration, moment
+from llmpod.cli.show import moment
 from llmpod.errors import LlmpodError
-from llmpod.text import one_line
+from llmpod.text import duration, one_line
 
 KEY_DIGITS = 15
 _SHOWN_CHARS = 4000

@@ -11,14 +11,13 @@ from llmpod.cli.cache_diff import Difference, differences
 from llmpod.cli.cache_place import Place, now, read_input
 from llmpod.cli.cache_show import KEY_DIGITS, document
 from llmpod.cli.command import Invocation
-from llmpod.cli.show import duration
 from llmpod.config import Auth, CallerKey, ProxySettings, digest_of, read_keys
 from llmpod.errors import LlmpodError
 from llmpod.proxy.ask import Ask, Leave, partition
 from llmpod.proxy.hits import can_serve
 from llmpod.proxy.route import Destination
 from llmpod.proxy.ways_in import find_way
-from llmpod.text import one_line
+from llmpod.text import duration, one_line
 
 _MOST_SHOWN: Final = 10
 _MOST_COMPARED: Final = 5000  # those used last; about a millisecond each where questions are long

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from llmpod.cli import demos, own
 from llmpod.cli.checks import Check, Site, ok, problem, warning
-from llmpod.cli.show import duration, moment
+from llmpod.cli.show import moment
 from llmpod.cli.wiring import HOME
 from llmpod.config import reached_at
 from llmpod.errors import StateError
@@ -24,6 +24,7 @@ from llmpod.lifecycle.orders import PROXY
 from llmpod.lifecycle.ports import is_taken, listener
 from llmpod.lifecycle.supervision import read_notes
 from llmpod.model import Direction, Record
+from llmpod.text import duration
 
 LONG_PASS_SECONDS = 600.0
 LATE_SECONDS = 900.0

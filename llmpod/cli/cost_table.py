@@ -9,8 +9,9 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from llmpod.cli.show import duration, moment
+from llmpod.cli.show import moment
 from llmpod.lifecycle.money import dollars
+from llmpod.text import duration
 
 BAR_CELLS = 40
 Figures = dict[str, Any]

@@ -27,10 +27,10 @@ from llmpod.backends.hub_download import Download
 from llmpod.backends.hub_files import needed, snapshot
 from llmpod.cli.command import Command, Invocation
 from llmpod.cli.download_place import place_of
-from llmpod.cli.show import duration
 from llmpod.cli.switch import named
 from llmpod.config import Config, PodConfig
 from llmpod.errors import BadSpec, StateError
+from llmpod.text import duration
 
 RESERVE_BYTES = 512 * 2**20  # a disk that is full to the last byte is everybody's trouble
 LINE_SECONDS = 10.0

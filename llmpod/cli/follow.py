@@ -9,13 +9,14 @@ from rich.markup import escape
 
 from llmpod.backends import SomeAway
 from llmpod.backends.runpod_logs import PodLog
-from llmpod.cli.show import ALIVE, duration, money
+from llmpod.cli.show import ALIVE, money
 from llmpod.cli.wiring import Plane
 from llmpod.config.schema import PodConfig
 from llmpod.errors import BadCredentials, LlmpodError, ProviderError, RetiredApi
 from llmpod.lifecycle.money import dollars
 from llmpod.lifecycle.report import Report
 from llmpod.model import Instance, Phase, Record, Want
+from llmpod.text import duration
 
 LOCK_SECONDS = 90.0
 _STEPS: dict[Phase, str] = {
@@ -145,7 +146,9 @@ class Follower:
         """Print a line when the phase changed; return the same line for the live display."""
         step = self._step(record)
         elapsed = duration(now - record.created_at) if record.created_at else "0 s"
-        details = [f"after {elapsed}", f"{dollars(money(record, now).spent)} so far"]
+        details = [f"after {elapsed}"]
+        if record.usd_per_hour != 0:
+            details.append(f"{dollars(money(record, now).spent)} so far")
         if record.phase is Phase.CREATED:
             details.append(self._typical(record))
         line = f"  [bold]{escape(step)}[/bold]  ({escape(', '.join(details))})"
@@ -162,7 +165,9 @@ class Follower:
             return "no start measured yet"
         if typical is None:
             return "no start measured yet; a first one often takes 3 to 15 minutes"
-        return f"typically ready after {duration(typical[0])} (last {typical[1]} starts)"
+        seconds, starts = typical
+        of = f"the last {starts} starts" if starts > 1 else "its last start"
+        return f"typically ready after {duration(max(seconds, 1.0))} ({of})"
 
     def _step(self, record: Record) -> str:
         if record.phase is Phase.CREATED:

@@ -6,13 +6,14 @@ from rich.table import Table
 from llmpod.backends.runpod_catalog import Catalog, mistakes
 from llmpod.backends.runpod_switch import describe
 from llmpod.cli.draw import Drawn
-from llmpod.cli.show import duration, moment
+from llmpod.cli.show import moment
 from llmpod.cli.wiring import Plane
 from llmpod.config import PodConfig
 from llmpod.errors import StateError
 from llmpod.lifecycle.money import dollars
 from llmpod.lifecycle.store import Store
 from llmpod.model import Offer
+from llmpod.text import duration
 
 NEAREST = 5
 # What a start takes when none was measured yet: assumptions, said as such wherever they are shown.

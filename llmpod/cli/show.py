@@ -22,18 +22,10 @@ from llmpod.lifecycle.state import State
 from llmpod.lifecycle.supervision import Notes, read_notes
 from llmpod.lifecycle.want import BY_HAND
 from llmpod.model import Phase, Record, Want
+from llmpod.text import duration
 
 STALE_SECONDS = 900.0
 ALIVE = frozenset(Phase) - {Phase.STOPPED, Phase.FAILED}
-
-
-def duration(seconds: float) -> str:
-    """``75`` → ``1 m 15 s``."""
-    minutes, rest = divmod(int(max(seconds, 0)), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} m"
-    return f"{minutes} m {rest:02d} s" if minutes else f"{rest} s"
 
 
 def moment(at: float | None) -> str:

@@ -33,6 +33,7 @@ from llmpod.proxy.prewarm import Warmth
 from llmpod.proxy.replies import SSE_TYPE, STREAM_FIELDS
 from llmpod.proxy.route import Destination
 from llmpod.proxy.states import Ticket
+from llmpod.text import duration
 
 SILENCE_SECONDS: Final = (
     240.0  # Node's fetch gives up on 300 s without a byte (measured, clients' behaviour, 4)
@@ -219,7 +220,7 @@ class _Wait:
     def _go_there(self) -> None:
         self._stop()
         if self._texts:
-            self._think(f"\nReady after {_duration(self._lobby.clock() - self._began)}.\n\n")
+            self._think(f"\nReady after {duration(max(self._lobby.clock() - self._began, 1.0))}.\n\n")
         try:
             self._go_on()
         except Exception as error:  # as in Relay.serve: whatever happens leaves in OpenAI's shape
@@ -271,12 +272,7 @@ def _typically(destination: Destination) -> str:
     if destination.typical_start is None:
         return ""
     seconds, starts = destination.typical_start
-    return f", about {_duration(seconds)} (last {starts} start{'s' if starts > 1 else ''})"
-
-
-def _duration(seconds: float) -> str:
-    whole = max(1, round(seconds))
-    return f"{whole // 60} m {whole % 60} s" if whole >= 60 else f"{whole} s"
+    return f", about {duration(max(seconds, 1.0))} (last {starts} start{'s' if starts > 1 else ''})"
 
 
 def _of_client(ways: Mapping[str, str], ask: Ask) -> str:
