@@ -11,7 +11,7 @@ class Secret:
 
     Args:
         value: the credential itself.
-        source: where it came from, or why there is none, for messages.
+        source: where it came from, for messages.
     """
 
     __slots__ = ("_value", "source")

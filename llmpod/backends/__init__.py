@@ -40,7 +40,7 @@ class SomeAway(ProviderUnavailable):
     def __init__(
         self, message: str, listing: Listing, models: frozenset[str], *, causes: Sequence[ProviderError]
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, hint=" ".join(dict.fromkeys(cause.hint for cause in causes if cause.hint)))
         self.listing = listing
         self.models = models
         self.causes = causes

@@ -14,6 +14,7 @@ import requests
 import urllib3.exceptions
 
 from llmpod import __version__
+from llmpod.config.credentials import Missing
 from llmpod.errors import (
     BadCredentials,
     BadSpec,
@@ -65,8 +66,8 @@ class RunpodApi:
 
     def _signed(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """A request with the key. Raises BadCredentials: there is none."""
-        if not self._key:
-            raise BadCredentials(self._key.source)
+        if isinstance(self._key, Missing):
+            raise BadCredentials(self._key.why.message, hint=self._key.why.hint)
         request.headers["Authorization"] = f"Bearer {self._key.reveal().strip()}"
         return request
 

@@ -50,7 +50,7 @@ class Several:
         if failed:
             away = [backend for backend, _ in failed]
             models = frozenset(name for name, backend in self._of_model.items() if backend in away)
-            why = " ".join(str(e) for _, e in failed)
+            why = " ".join(e.message for _, e in failed)
             said = f"Nothing is known of {', '.join(sorted(models))}: {why}"
             raise SomeAway(said, whole, models, causes=[e for _, e in failed])
         return whole

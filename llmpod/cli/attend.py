@@ -5,7 +5,8 @@ second to start, which nobody should wait for, so one is started beforehand: thi
 a line on its standard input, and passes then, again while something is on its way, and sooner at another line or when
 a server on this machine begins to listen or answers otherwise than before; then it waits again. It remembers nothing
 from one pass to the next. Its standard input closes when the proxy ends; then it ends, too. After each pass it writes
-a line of JSON: ``began`` (monotonic seconds, before it read anything) and ``error`` (why it failed, or empty).
+a line of JSON: ``began`` (monotonic seconds, before it read anything) and ``error`` (why it failed, or empty; what to
+do about it is not for those who call the proxy).
 """
 
 import http.client
@@ -71,9 +72,9 @@ def _pass(call: Invocation) -> tuple[float, str]:
         loaded, _ = call.config_or_last()
         with call.plane(loaded=loaded) as plane:
             report = plane.run_pass(wait_seconds=LOCK_SECONDS)
-        return began, str(report.error or "")
+        return began, report.error.message if report.error else ""
     except LlmpodError as e:
-        return began, str(e)
+        return began, e.message
 
 
 def _say(began: float, error: str) -> None:

@@ -12,6 +12,21 @@ from pathlib import Path
 from llmpod.errors import BadCredentials, ConfigError
 from llmpod.secret import Secret
 
+
+class Missing(Secret):
+    """No key where one is wanted.
+
+    Args:
+        why: raised by who would have to send it.
+    """
+
+    __slots__ = ("why",)
+
+    def __init__(self, why: BadCredentials) -> None:
+        super().__init__("", "nowhere")
+        self.why = why
+
+
 NO_KEY = Secret("", "nowhere: none is needed")
 SECRET_VARIABLES = ("RUNPOD_API_KEY", "HF_TOKEN")
 """Environment variables whose values are secret."""
@@ -55,7 +70,7 @@ def provider_key(backends: Collection[str], environ: Mapping[str, str]) -> Secre
     except BadCredentials as e:
         if all(map(needs_key, backends)):
             raise
-        return Secret("", str(e))
+        return Missing(e)
 
 
 def needs_key(backend: str) -> bool:

@@ -116,8 +116,8 @@ def test_warming_up_another_model_starts_no_worker_of_it(sim: Simulator, desk: D
 
     eventually(ready, within=60)
     eventually(lambda: listens(desk.port), within=20)
-    refused = requests.post(url, json={"model": "org/local", **asked}, timeout=60)
-    assert "There is no RunPod API key" in refused.text, "a pass of the proxy's takes it from its file only"
+    other = requests.post(url, json={"model": "org/local", **asked}, timeout=60)
+    assert other.status_code == 200, "the proxy's passes have no key yet, and this one needs none"
     account_key(desk, sim)
     eventually(lambda: not sim.state()["endpoints"][0]["list"], within=20)
     done = sim.state()["endpoints"][0]["jobs"]["completed"]
