@@ -187,3 +187,10 @@ class Follower:
         except ProviderError:
             return ""
         return "pulling the image" if any("pull" in line.text.lower() for line in lines) else ""
+
+
+def not_ready(model: str, record: Record) -> LlmpodError:
+    """The error for a start that is over without a model that answers."""
+    why = record.error or record.down_reason or "it was stopped before it answered"
+    hint = f"`logs {model}` shows more, `up {model}` tries again. The proxy goes on; `--shutdown` ends it."
+    return LlmpodError(f"{model} is {record.phase}: {why.rstrip('.')}.", hint=hint)

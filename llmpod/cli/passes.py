@@ -11,7 +11,7 @@ from rich.console import Console
 from llmpod.cli import linger, show
 from llmpod.cli.choice import leave_to_requests, meant
 from llmpod.cli.command import Command, Invocation, json_flag
-from llmpod.cli.follow import Follower
+from llmpod.cli.follow import Follower, not_ready
 from llmpod.cli.plan import print_plans
 from llmpod.cli.switch import await_end
 from llmpod.cli.wiring import Plane, interactive
@@ -210,7 +210,7 @@ def _follow(plane: Plane, call: Invocation, models: Sequence[str]) -> int:
             call.say("The order stands, so the next pass tries again; `down` withdraws it.")
             raise
         if record.phase is not Phase.READY:
-            raise LlmpodError(f"{model} is {record.phase}: {record.error or record.down_reason}")
+            raise not_ready(model, record)
     show.print_status(plane, call.console, as_json=False)
     return 0
 

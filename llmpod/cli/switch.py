@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import ClassVar
 
 from llmpod.cli.command import Command, Invocation
-from llmpod.cli.follow import LOCK_SECONDS, Follower
+from llmpod.cli.follow import LOCK_SECONDS, Follower, not_ready
 from llmpod.cli.show import ALIVE
 from llmpod.cli.wiring import Plane
 from llmpod.config import Config
-from llmpod.errors import Busy, LlmpodError, NotRouted
+from llmpod.errors import Busy, NotRouted
 from llmpod.lifecycle.want import BY_HAND
 from llmpod.lifecycle.wish import IDLE, SILENT_SECONDS, latest
 from llmpod.model import Direction, Phase, Usage, Want
@@ -57,7 +57,7 @@ def switch(call: Invocation) -> int:
         await_end(plane, others, call.options.wait)
         record = follower.until_ready(name)
         if record.phase is not Phase.READY:
-            raise LlmpodError(f"{name} is {record.phase}: {record.error or record.down_reason}")
+            raise not_ready(name, record)
         call.say(f"{name} runs" + (f"; {', '.join(ran)} stopped" if ran else ""))
         return 0
 

@@ -202,9 +202,8 @@ class Actor:
             retry_at = now + ACCOUNT_SECONDS
         self.memory.keep(model, records.not_created(record, str(error), retry_at=retry_at))
 
-    def keep_last_words(self, model: str) -> None:
-        """Before a machine that never became ready is ended: why, in its own words."""
-        record = self.memory.record(model)
+    def keep_last_words(self, model: str, record: Record) -> None:
+        """Before a machine that never became ready is ended: why, in its own words. ``record``: as it is to be."""
         if record.instance_id and record.ready_at is None and (where := self._last_words(record)):
             self.report.say(f"{model}: its last log lines are in {where}")
 

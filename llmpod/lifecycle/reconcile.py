@@ -222,7 +222,7 @@ class Reconciler:
             free, now = self._orders.free(model), actor.memory.now()
             step = decide.decide(before, want, seen, policy=policy, now=now, free=free)
             if before.ending_at is None and step.record.ending_at is not None and step.record.attempts:
-                actor.keep_last_words(model)
+                actor.keep_last_words(model, step.record)
             if not self._keep(model, step):
                 return
             actor.report.say(f"{model}: {step.why}")
