@@ -5,8 +5,8 @@ second to start, which nobody should wait for, so one is started beforehand: thi
 a line on its standard input, and passes then, again while something is on its way, and sooner at another line or when
 a server on this machine begins to listen or answers otherwise than before; then it waits again. It remembers nothing
 from one pass to the next. Its standard input closes when the proxy ends; then it ends, too. After each pass it writes
-a line of JSON: ``began`` (monotonic seconds, before it read anything) and ``error`` (why it failed, or empty; what to
-do about it is not for those who call the proxy).
+a line of JSON: ``began`` (monotonic seconds, before it read anything), ``error`` (why it failed, or empty), and
+``hint`` (what an operator can do about it; it is not for those who call the proxy).
 """
 
 import http.client
@@ -65,20 +65,21 @@ def _load(call: Invocation) -> None:
         pass
 
 
-def _pass(call: Invocation) -> tuple[float, str]:
+def _pass(call: Invocation) -> tuple[float, LlmpodError | None]:
     """When it began, and why it failed. The configuration is read anew: it may have been edited."""
     began = time.monotonic()
     try:
         loaded, _ = call.config_or_last()
         with call.plane(loaded=loaded) as plane:
             report = plane.run_pass(wait_seconds=LOCK_SECONDS)
-        return began, report.error.message if report.error else ""
+        return began, report.error
     except LlmpodError as e:
-        return began, e.message
+        return began, e
 
 
-def _say(began: float, error: str) -> None:
-    sys.stdout.write(json.dumps({"began": began, "error": error}) + "\n")
+def _say(began: float, error: LlmpodError | None) -> None:
+    why, hint = (error.message, error.hint) if error else ("", "")
+    sys.stdout.write(json.dumps({"began": began, "error": why, "hint": hint}) + "\n")
     sys.stdout.flush()
 
 

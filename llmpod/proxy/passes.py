@@ -37,6 +37,7 @@ class Passes:
         self._said = said
         self._needed = 0.0
         self._began = 0.0
+        self._failure = ""
         self._process: Process | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -102,12 +103,19 @@ class Passes:
                 return
             try:
                 report = json.loads(line)
-                began, error = float(report["began"]), str(report["error"])
+                began, error, hint = float(report["began"]), str(report["error"]), str(report["hint"])
             except (ValueError, TypeError, KeyError):
                 self._log.warning("manager", reason=line.decode(errors="replace").strip())
                 continue
             self._began = max(self._began, began)
+            self._advise(error, hint)
             self._said(began, error)
+
+    def _advise(self, error: str, hint: str) -> None:
+        """What an operator can do about a failure, once while it lasts; callers are told the failure alone."""
+        if hint and error != self._failure:
+            self._log.warning("manager", reason=error, hint=hint)
+        self._failure = error
 
     def _nudge(self) -> None:
         process = self._process

@@ -8,6 +8,7 @@ import requests
 from tests.manager.test_on_request import ask, begin, begun, request
 from tests.support.desk import Desk
 from tests.support.install import Install
+from tests.support.net import listens
 from tests.support.wait import eventually
 
 
@@ -55,3 +56,17 @@ def test_an_operator_does_not_stop_what_only_a_person_may_start(
     install.manage("--no-proxy").expect()
     assert [alive["id"] for alive in install.sim.alive()] == [pod["id"]]
     assert request(install, "more").status_code == 200
+
+
+def test_a_key_that_only_the_manager_had_is_missed_without_our_paths(install: Install) -> None:
+    """The passes of the proxy know the key's file alone; what to do is in the log, for the operator."""
+    install.proxy = True
+    install.write(start="on_request", budget={"per_day_usd": 5}, wake_on_request=True)
+    install.manage().expect()
+    eventually(lambda: listens(install.port), within=20)
+    refused = request(install, "hi")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_not_ready")
+    assert "There is no RunPod API key." in refused.json()["error"]["message"]
+    assert ".config" not in refused.text
+    log = install.directory / ".llmpod" / "pod_state" / "proxy.log"
+    eventually(lambda: "chmod 600" in log.read_text(), within=20)
