@@ -2,12 +2,14 @@
 
 import shlex
 from collections.abc import Iterator
+from contextlib import closing
 
-from llmpod.backends import Backend, Checking
+from llmpod.backends import Backend, Checking, SomeAway
 from llmpod.backends.several import Several
 from llmpod.cli.checks import UPDATE, Check, Site, ok, problem, warning
 from llmpod.cli.providers import backend_of
 from llmpod.cli.scheduled import key_mend
+from llmpod.config.credentials import Missing
 from llmpod.errors import (
     BadCredentials,
     BadSpec,
@@ -34,6 +36,11 @@ def provider(site: Site) -> Iterator[Check]:
         key = site.call.key(site.config)
     except LlmpodError as e:
         yield problem("key", e.message, key_mend(e, site.call.environ))
+        return
+    if isinstance(key, Missing):
+        yield problem("key", f"{key.why.message} Some models need one.", key_mend(key.why, site.call.environ))
+        with closing(backend_of(site.config, key)) as backend:
+            yield from _startable(site, backend)
         return
     billed = site.config.common.is_billed
     yield ok("key", f"from {key.source}" if key.reveal() else f"{site.config.common.backend} needs none")
@@ -78,6 +85,7 @@ def _startable(site: Site, backend: Backend) -> Iterator[Check]:
 
 def _refused(site: Site, key: Secret, error: ProviderError) -> Check:
     """Each way to be refused has its own mend."""
+    error = (isinstance(error, SomeAway) and error.final) or error
     url = shlex.quote(site.config.common.runpod_api_url)
     if error.retry_after is not None:
         return warning("api", error.message, f"sleep {error.retry_after:.0f} && {site.manage('doctor')}")

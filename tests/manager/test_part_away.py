@@ -112,6 +112,9 @@ def test_a_key_that_is_missing_keeps_no_local_model_down(install: Install) -> No
     assert "Nothing is known of chat: There is no RunPod API key." in said
     assert "chmod 600" in said
     assert install.sim.requests() == [], "nothing is asked without a key"
+    assert "problem  key         There is no RunPod API key. Some models need one." in said_without(
+        "doctor", code=1
+    )
     assert "the next pass with a key carries it out; nothing is known to run" in said_without("down", code=77)
     assert records(install)["local"]["phase"] == "stopped"
 
