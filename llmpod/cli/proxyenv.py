@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from llmpod.config import KEYS_FILE, Auth, Config, PodConfig, caching, digest_of
+from llmpod.config import DEFAULT_MODEL, KEYS_FILE, Auth, Config, PodConfig, caching, digest_of
 from llmpod.config.demand import Demand, demand_text, loading_text
 from llmpod.config.names import has_more_names
 from llmpod.config.rates import rates_text
@@ -118,16 +118,17 @@ def _model_environ(config: Config) -> dict[str, str]:
 def routes_of(config: Config) -> tuple[Route, ...]:
     """The ways in to several models, or to one that has more than its name; the default one first."""
     names = sorted(config.models, key=lambda name: name != config.default)
-    routes = tuple(_route(name, config.models[name], several=len(names) > 1) for name in names)
+    named = names != [DEFAULT_MODEL]  # else the name is ours
+    routes = tuple(_route(name, config.models[name], named=named) for name in names)
     alone, limited = routes[0], config.models[config.default].rate_limit is not None
     needed = len(routes) > 1 or alone.filters or alone.path or len(alone.names) > 1 or limited
     return routes if needed else ()
 
 
-def _route(name: str, model: PodConfig, *, several: bool) -> Route:
+def _route(name: str, model: PodConfig, *, named: bool) -> Route:
     hub_id = model.hub_id.partition("@")[0]
     served = hub_id if model.served_model_name is None else model.served_model_name.replace(ANY_NAME, "")
-    own = (name,) if several else ()
+    own = (name,) if named else ()
     return Route(
         model_key=name,
         model=hub_id,

@@ -210,6 +210,20 @@ def test_a_person_switches(desk: Desk) -> None:
     assert ask(desk, "a", "third").status == 200
 
 
+def test_one_model_alone_has_the_name_that_it_is_given(desk: Desk) -> None:
+    config = {
+        "backend": "process",
+        "models": {"chat": model("org/a")},
+        "proxy_port": desk.port,
+        "cache_dir": "cache",
+    }
+    (desk.directory / "pod_config.json").write_text(json.dumps(config))
+    desk.manage("up").expect()
+    eventually(lambda: ": ready" in desk.manage("--no-proxy", "--verbose").out, within=30)
+    eventually(lambda: ask(desk, "chat", "one").status == 200, within=10)
+    assert ask(desk, "chat", "two", "/chat/v1/chat/completions").status == 200
+
+
 def test_a_switch_leaves_a_persons_word_about_the_others(desk: Desk) -> None:
     """One that was ordered down stays down; what was stopped for the switch starts with its next request."""
     begin(desk)
