@@ -3,7 +3,7 @@
 Lock, look, decide, act, save. Nothing here waits for a server to become ready; a later pass sees to that.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import filterfalse
@@ -11,9 +11,10 @@ from typing import Protocol
 
 from llmpod.backends import SomeAway
 from llmpod.errors import LlmpodError, NewerState, ProviderError, StateError
-from llmpod.lifecycle import decide, match, place, records, remembering, telling
+from llmpod.lifecycle import decide, match, place, remembering, telling
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.audit import Audit
+from llmpod.lifecycle.blind import Blind
 from llmpod.lifecycle.decide import Act, Step
 from llmpod.lifecycle.orders import PROXY, Orders
 from llmpod.lifecycle.report import Report
@@ -63,6 +64,7 @@ class Reconciler:
         self._proxy = proxy
         self._audit = Audit(actor, self._known)
         self._orders = Orders(actor, models, forced or {})
+        self._blind = Blind(actor, models, self._orders, self._audit)
         self._may_create = True
 
     @property
@@ -75,10 +77,12 @@ class Reconciler:
         report, actor = self._actor.report, self._actor
         try:
             actor.memory.load()
-            self._miss_no_state()
+            self._blind.miss_no_state()
         except StateError as e:
             report.fail(e)
-            self._without_state(newer=isinstance(e, NewerState))
+            orders = self._orders.read()
+            self._end_proxy(orders)
+            self._blind.without_state(orders, newer=isinstance(e, NewerState))
             return report
         orders = self._orders.read()
         self._tend_proxy(orders)
@@ -90,7 +94,7 @@ class Reconciler:
         except ProviderError as e:
             report.fail(e)
             self._count_money(None)
-            self._end_blindly(orders, self._known)
+            self._blind.end(orders, self._known)
         else:
             self._tend_all(instances, orders)
             self._audit.look_at_account(instances, actor.spend)
@@ -114,7 +118,7 @@ class Reconciler:
             self._may_create = False  # not two bills, not even for one pass
         for model in filterfalse(away.__contains__, self._models):
             self._tend(model, orders[model], match.find(memory.record(model), instances))
-        self._end_blindly(orders, away)
+        self._blind.end(orders, away)
         for model in filterfalse(away.__contains__, self._removed):
             self._end_removed(model, orders.get(model), match.find(memory.record(model), instances))
         gone = memory.state.records.keys() - self._models.keys()
@@ -151,12 +155,6 @@ class Reconciler:
         for key, event in self._actor.purse.alarms(now):
             memory.alarm(key, event)
 
-    def _miss_no_state(self) -> None:
-        """Where a machine was ever bought, a state file that is not there is lost, not new. Raises StateError."""
-        state_file = self._actor.store.state_file
-        if self._actor.purse.was_used and not state_file.exists():
-            raise StateError(f"{state_file} is gone, and what it knew of machines that may still run.")
-
     # --- looking ------------------------------------------------------------------------------------------------
     def _count_money(self, instances: Sequence[Instance] | None, *, complete: bool = True) -> None:
         """Write down what runs at what price; None: go by what was written before."""
@@ -178,9 +176,7 @@ class Reconciler:
         if self._proxy is None:
             return
         record = actor.memory.state.proxy
-        if orders[PROXY].direction is Direction.DOWN:
-            if self._proxy.end(record):
-                actor.report.say("proxy stopped")
+        if self._end_proxy(orders, record):
             if record:
                 with suppress(StateError):  # a dead process in the file is recognised as dead
                     actor.memory.save(replace(actor.memory.state, proxy=None))
@@ -197,6 +193,14 @@ class Reconciler:
             return
         if done:
             actor.report.say(done)
+
+    def _end_proxy(self, orders: Mapping[str, Want], record: ProxyRecord | None = None) -> bool:
+        """Where that is ordered; whether it is."""
+        if self._proxy is None or orders[PROXY].direction is Direction.UP:
+            return False
+        if self._proxy.end(record):
+            self._actor.report.say("proxy stopped")
+        return True
 
     def _tend(self, model: str, want: Want, seen: Instance | None) -> None:
         """One model's trouble with our own files is not another one's."""
@@ -266,35 +270,3 @@ class Reconciler:
             self._actor.create(model, self._models[model])
         except StateError as e:
             self._actor.report.fail(e)
-
-    # --- when things are not as they should be ------------------------------------------------------------------
-    def _end_blindly(self, orders: Mapping[str, Want], models: Iterable[str]) -> None:
-        """The listing failed: a deadline or a "down" is still carried out on the id that we know."""
-        actor, now = self._actor, self._actor.memory.now()
-        for model in models:
-            want, record = self._orders.to_end(model, orders.get(model)), actor.memory.record(model)
-            if want is not None and record.instance_id and not record.delete_accepted:
-                ending = records.ending(replace(record, down_reason=want.reason), now)
-                actor.memory.keep_if_possible(model, ending)
-                actor.destroy(model, (record.instance_id,))
-
-    def _without_state(self, *, newer: bool) -> None:
-        """The state is unreadable: adopt or end what the provider shows of ours, and create nothing for a while.
-
-        A state file of a newer version is left alone; there a "down" still ends everything of ours.
-        """
-        actor = self._actor
-        orders = self._orders.read()
-        if self._proxy is not None and orders[PROXY].direction is Direction.DOWN and self._proxy.end(None):
-            actor.report.say("proxy stopped")
-        try:
-            instances = self._audit.ours()
-        except ProviderError as e:
-            actor.report.fail(e)
-            return
-        if newer:
-            down = all(orders[model].direction is Direction.DOWN for model in self._models)
-            for instance in instances if down else ():
-                self._audit.destroy(instance)
-            return
-        self._audit.rebuild(instances, orders)

@@ -68,6 +68,21 @@ def test_the_models_of_another_provider_go_on(install: Install) -> None:
         assert "down: no pod of this installation exists" in ending.result().expect().out
 
 
+def test_a_lost_state_is_rebuilt_from_what_is_in_reach(install: Install) -> None:
+    """What nobody can see is found when it shows up again; until then nothing is made in its place."""
+    mixed(install)
+    eventually(lambda: ready(install), within=60)
+    before, (pod,) = records(install), install.sim.alive()
+    (install.directory / "pod_state.json").write_text("{")
+    install.sim.fault("list", "500", times=10**6)
+    install.manage().expect(78)
+    assert records(install)["local"]["instance_id"] == before["local"]["instance_id"]
+    comes_to(install, "local", "ready")
+    assert [alive["id"] for alive in install.sim.alive()] == [pod["id"]]
+    install.sim.reset()
+    install.manage("--shutdown").expect()
+
+
 def test_a_removed_model_is_ended_although_nothing_can_be_listed(install: Install) -> None:
     """By the id that is known of it, as one that was ordered down is."""
     models = {"chat": {"model": "org/tiny-chat"}, "other": {"model": "org/other", "start": "on_request"}}
