@@ -94,7 +94,15 @@ PARTS: Mapping[str, Part] = {
         libraries=("aiofiles", "redis"),
     ),
     "llmpod.observe*": Part(
-        ours=("llmpod", "llmpod.errors", "llmpod.memo", "llmpod.veil", "llmpod.observe", "llmpod.observe.*"),
+        ours=(
+            "llmpod",
+            "llmpod.errors",
+            "llmpod.memo",
+            "llmpod.text",
+            "llmpod.veil",
+            "llmpod.observe",
+            "llmpod.observe.*",
+        ),
         libraries=("prometheus_client",),
     ),
     "llmpod.proxy*": Part(
