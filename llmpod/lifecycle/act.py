@@ -224,9 +224,9 @@ class Actor:
                 f"{model}: terminating {target}" if accepted else f"{model}: {target} is not known"
             )
 
-    def adopt(self, model: str, orphan: Instance, managed: Managed, *, run_at: float) -> None:
-        """Make a machine of ours, found without a record, the model's machine."""
-        blank = _described(Record(run_at=run_at), managed)
+    def adopt(self, model: str, orphan: Instance, managed: Managed, *, run: Record) -> None:
+        """Make a machine of ours, found without a record, the model's machine in a ``run``."""
+        blank = _described(run, managed)
         self.memory.keep_if_possible(
             model,
             records.adopt(
