@@ -206,7 +206,9 @@ class Scheduler:
     def _open(self, model: Model, now: float) -> None:
         model.used_at = now
         waiting, model.line = model.line, deque()
+        model.boarding.update(waiting)  # one that fails on its way must not free the place of those behind it
         for ticket in waiting:
+            model.boarding.discard(ticket)
             ticket.go()
 
     def _refuse(self, model: Model, now: float) -> None:

@@ -28,6 +28,24 @@ def test_who_was_let_go_on_and_has_not_got_there_keeps_the_model() -> None:
     assert house.wishes == ["wake a", "rest a"]
 
 
+def test_one_who_fails_on_his_way_takes_the_model_from_nobody_behind_him() -> None:
+    house = House(group="gpu", names=("a", "b"))
+
+    def fails() -> None:
+        house.scheduler.board("a", first)
+        house.scheduler.leave("a", first, house.now)
+
+    first = Ticket(fails, house.refused.append, house.now + 300)
+    assert not house.scheduler.ask("a", first, house.now)
+    house.ask("a", 1)
+    house.now += 1.0
+    house.ask("b", 2)
+    house.seen(Sight.READY)
+    assert (house.wishes, house.went, house.state()) == (["wake a"], [1], State.AWAKE)
+    house.end()
+    assert house.wishes == ["wake a", "rest a"]
+
+
 def test_models_come_and_go_and_the_others_stay_as_they_are() -> None:
     house = House(names=("a", "b"))
     house.ask("a")
