@@ -183,7 +183,7 @@ class Audit:
         return idle and up and current and not outdated
 
     def _run_of(self, model: str, orphan: Instance, want: Want) -> Record:
-        """The run of a machine, as far as it shows: its own deadline binds, or that of an order given after its making.
+        """The run of a machine, as far as it shows: its own deadline binds, or that of an order that was given later.
 
         What is past then ends the run, as it would have; else each lost state would begin another one.
         """
