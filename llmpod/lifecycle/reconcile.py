@@ -246,7 +246,7 @@ class Reconciler:
         if step.act is Act.DESTROY:
             self._actor.destroy(model, step.targets)
         elif step.act is Act.PROBE and seen is not None:
-            self._actor.probe(model, seen, self._models[model])
+            self._actor.probe(model, seen, self._models[model], answering=self._orders.answers(model))
         elif step.act is Act.CREATE and self._may_create and self._orders.intact and self._has_place(model):
             self._create(model)
 
