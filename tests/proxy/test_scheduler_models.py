@@ -60,6 +60,23 @@ def test_models_come_and_go_and_the_others_stay_as_they_are() -> None:
     assert house.refused == [WHY]
 
 
+def test_two_that_a_changed_configuration_puts_into_one_group_do_not_both_stay() -> None:
+    house = House(idle_seconds=600.0, names=("a", "b"))
+    for name in "ab":
+        house.ask(name)
+        house.seen(Sight.READY, name)
+        house.now += 1.0
+    for name in "ab":
+        house.scheduler.have(Model(name, house.loads[name], 600.0, group="gpu"))
+    house.passes(1.0)
+    assert house.wishes == ["wake a", "wake b"], "both are at work"
+    house.end("b")
+    house.now += 1.0
+    house.end("a")
+    house.passes(1.0)
+    assert house.wishes == ["wake a", "wake b", "rest b"], "the one that was used last stays"
+
+
 def test_nobody_waits_for_ever_behind_a_model_that_is_always_asked() -> None:
     house = House(names=("a", "b"), group="gpu", idle_seconds=1000.0)
     house.ask("a", 0)
