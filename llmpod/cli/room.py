@@ -105,12 +105,16 @@ def end_leftovers(path: Path, environ: Mapping[str, str], console: Console) -> N
 
     Raises:
         Busy: that cannot be done now; another one beside it would be one too many.
+        ConfigError: the environment does not let it be read; what runs would be forgotten with the room.
     """
-    try:
-        left = configuration.load(path / "pod_config.json", environ)
-    except ConfigError:  # it was killed before it could start anything
+    file = path / "pod_config.json"
+    if not file.exists():  # it was killed before it could start anything
         shutil.rmtree(path, ignore_errors=True)
         return
+    try:
+        left = configuration.load(file, environ)
+    except ConfigError:  # another version of this program wrote it
+        left = configuration.salvage(file, environ)
     if not end(left, environ, console):
         raise Busy("What an earlier run on this port left could not be ended.", hint="Try again in a moment.")
 

@@ -223,9 +223,9 @@ class Actor:
                 f"{model}: terminating {target}" if accepted else f"{model}: {target} is not known"
             )
 
-    def adopt(self, model: str, orphan: Instance, managed: Managed, *, run_at: float) -> None:
-        """Make a machine of ours, found without a record, the model's machine."""
-        blank = _described(Record(run_at=run_at), managed)
+    def adopt(self, model: str, orphan: Instance, managed: Managed, *, run: Record) -> None:
+        """Make a machine of ours, found without a record, the model's machine in a ``run``."""
+        blank = _described(run, managed)
         self.memory.keep_if_possible(
             model,
             records.adopt(
@@ -234,8 +234,8 @@ class Actor:
         )
         self.report.say(f"{model}: adopted {orphan.id} ({orphan.name})")
 
-    def probe(self, model: str, seen: Instance, managed: Managed) -> None:
-        """Ask the model server and act on what the answer means."""
+    def probe(self, model: str, seen: Instance, managed: Managed, *, answering: bool) -> None:
+        """Ask the model server and act on what the answer means; ``answering``: see ``decide.after_probe``."""
         before = self.memory.record(model)
         health = self._prober.check(
             seen,
@@ -243,7 +243,9 @@ class Actor:
             managed.served_name,
             was_ready=before.ready_at is not None,
         )
-        step = decide.after_probe(before, health, policy=managed.policy, now=self.memory.now())
+        step = decide.after_probe(
+            before, health, policy=managed.policy, now=self.memory.now(), answering=answering
+        )
         self.memory.keep_if_possible(model, step.record)
         self.report.say(f"{model}: {step.why}")
         if health.ready:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from llmpod.backends import SomeAway
 from llmpod.errors import ProviderError, StateError
-from llmpod.lifecycle import decide, match
+from llmpod.lifecycle import match
 from llmpod.lifecycle.act import Actor, Managed
 from llmpod.lifecycle.book import Entry
 from llmpod.lifecycle.exposure import unexplained
@@ -132,7 +132,8 @@ class Audit:
         for orphan in match.orphans(known, instances):
             model = match.owner(orphan.name, self._models)
             if model is not None and model in orders and self._adoptable(model, orphan, orders[model]):
-                self._actor.adopt(model, orphan, self._models[model], run_at=_run_of(orphan, orders[model]))
+                run = self._run_of(model, orphan, orders[model])
+                self._actor.adopt(model, orphan, self._models[model], run=run)
                 continue
             made = self._models.get(model or "")
             called = thing_of(made.config.get("backend")) if made else "machine"
@@ -176,16 +177,18 @@ class Audit:
         record, now = self._memory.record(model), self._memory.now()
         current = match.made_by((self._memory.state.install_id,), orphan)  # else its key is lost
         idle = record.phase is Phase.STOPPED and record.attempts == 0
-        same_run = _run_of(orphan, want) == want.at  # then its deadline binds, however near or past it is
-        age = now - (orphan.created_at or now)
-        time_left = same_run or age + decide.MIN_RUN_SECONDS < self._models[model].policy.runtime_seconds
         wanted = self._models[model].policy.digest
         outdated = bool(wanted) and orphan.digest not in ("", wanted)  # it would only be replaced, at once
         up = want.direction is Direction.UP and not expired(record, want, now)
-        return idle and up and time_left and current and not outdated
+        return idle and up and current and not outdated
 
+    def _run_of(self, model: str, orphan: Instance, want: Want) -> Record:
+        """The run of a machine, as far as it shows: its own deadline binds, or that of an order that was given later.
 
-def _run_of(orphan: Instance, want: Want) -> float:
-    """The time of the order that a machine obeys, as far as it shows: one given after it was made began a new run."""
-    made = orphan.created_at
-    return want.at if made is None or want.at - made < SKEW_SECONDS else made
+        What is past then ends the run, as it would have; else each lost state would begin another one.
+        """
+        made, now = orphan.created_at, self._memory.now()
+        if made is None or want.at - made < SKEW_SECONDS:
+            return Record(run_at=want.at)
+        end = min(want.at, now) + self._models[model].policy.runtime_seconds
+        return Record(run_at=want.at, deadline=end)

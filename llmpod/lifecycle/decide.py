@@ -15,7 +15,7 @@ leaves the intention behind, never an unknown machine.
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from llmpod.lifecycle.nouns import POD, thing
+from llmpod.lifecycle.nouns import thing, vanished
 from llmpod.lifecycle.records import adopt, ended, ending, hopeless, suspect
 from llmpod.model import Direction, Health, Instance, Observed, Phase, Record, Want
 
@@ -91,8 +91,10 @@ def decide(
     return _watch(record, seen, policy=policy, now=now, free=free)
 
 
-def after_probe(record: Record, health: Health, *, policy: Policy, now: float) -> Step:
-    """What a probe's answer means for the model."""
+def after_probe(
+    record: Record, health: Health, *, policy: Policy, now: float, answering: bool = False
+) -> Step:
+    """What a probe's answer means for the model; ``answering``: somebody else hears from its server meanwhile."""
     if why := hopeless(record, health):
         return _destroy(replace(record, attempts=policy.max_restarts + 1, error=why), why, now)
     if health.ready:
@@ -102,6 +104,9 @@ def after_probe(record: Record, health: Health, *, policy: Policy, now: float) -
         return Step(Act.REST, "ready", ready)
     if record.ready_at is None:
         return Step(Act.REST, health.detail, replace(record, phase=health.phase, error=health.detail))
+    if answering:  # some do one thing at a time: to end it for its silence would cut what it says
+        well = replace(record, phase=Phase.READY, probe_failures=0, error="")
+        return Step(Act.REST, f"at work: {health.detail}", well)
     failures = record.probe_failures + 1
     sick = replace(record, phase=Phase.UNHEALTHY, probe_failures=failures, error=health.detail)
     if failures < policy.unhealthy_after:
@@ -184,12 +189,6 @@ def _how(record: Record, seen: Instance) -> str:
     return f"the {thing(record)} {'has exited' if seen.observed is Observed.EXITED else 'is broken'}: {seen.detail}"
 
 
-def _vanished(record: Record) -> str:
-    rented = thing(record) == POD
-    why = "terminated in the console, ended by its own switch, or lost by the provider"
-    return f"the {thing(record)} vanished: {why if rented else 'ended or removed by somebody else'}"
-
-
 def _too_dear(record: Record, policy: Policy) -> bool:
     """What is billed can differ from the catalog's price; disks are in it, hence the allowance."""
     cap, rate = policy.max_usd_per_hour, record.usd_per_hour
@@ -215,7 +214,7 @@ def _missing(record: Record, *, policy: Policy, now: float) -> Step:
     recent = _may_still_appear(record, grace=policy.create_grace_seconds, now=now)
     if recent or now - since < min(MISSING_GRACE_SECONDS, policy.create_grace_seconds):
         return Step(Act.REST, f"the {thing(record)} is not listed; looking again", marked)
-    why = _vanished(record)
+    why = vanished(record)
     attempts = record.attempts + 1
     again = policy.restart_vanished and attempts <= policy.max_restarts
     gone = replace(

@@ -32,3 +32,10 @@ def things_of(backend: object) -> str:
 def thing(record: Record) -> str:
     """The word for a record's machine, by the configuration that it was made from."""
     return thing_of(record.config.get("backend"))
+
+
+def vanished(record: Record) -> str:
+    """What is to be said of a machine that is gone without an order."""
+    why = "terminated in the console, ended by its own switch, or lost by the provider"
+    known = why if thing(record) == POD else "ended or removed by somebody else"
+    return f"the {thing(record)} vanished: {known}"

@@ -10,6 +10,7 @@ from llmpod.lifecycle.wish import SILENT_SECONDS, asleep, barred, forgotten, hea
 from llmpod.model import Direction, Phase, Usage, Want
 
 PROXY = "@proxy"  # the name under which the proxy's own order stands
+JUST_NOW_SECONDS = 30.0  # longer than between two tokens
 
 
 class Orders:
@@ -105,6 +106,11 @@ class Orders:
         record, usage = self._actor.memory.record(model), self._usage.get(model, Usage())
         silent = usage.at is None or abs(self._actor.memory.wall - usage.at) >= SILENT_SECONDS
         return silent or record.ready_at is None or usage.let_go == record.name
+
+    def answers(self, model: str) -> bool:
+        """Whether somebody is answered by a model's machine, and has heard from it just now, by the proxy's word."""
+        usage, now = self._usage.get(model, Usage()), self._actor.memory.wall
+        return usage.in_flight > 0 and abs(now - (usage.last_byte or 0.0)) < JUST_NOW_SECONDS
 
     def end_of(self, model: str, want: Want | None, *, alive: bool) -> Want | None:
         """The "down" for a model that is configured no more; None while its machine may finish what it answers.

@@ -158,8 +158,7 @@ class Reconciler:
     # --- looking ------------------------------------------------------------------------------------------------
     def _count_money(self, instances: Sequence[Instance] | None, *, complete: bool = True) -> None:
         """Write down what runs at what price; None: go by what was written before."""
-        actor = self._actor
-        memory = actor.memory
+        actor, memory = self._actor, self._actor.memory
         try:
             if instances is None:
                 actor.purse.recall()
@@ -250,7 +249,7 @@ class Reconciler:
         if step.act is Act.DESTROY:
             self._actor.destroy(model, step.targets)
         elif step.act is Act.PROBE and seen is not None:
-            self._actor.probe(model, seen, self._models[model])
+            self._actor.probe(model, seen, self._models[model], answering=self._orders.answers(model))
         elif step.act is Act.CREATE and self._may_create and self._orders.intact and self._has_place(model):
             self._create(model)
 
@@ -259,10 +258,11 @@ class Reconciler:
         memory = self._actor.memory
         if not (other := place.taken_by(model, self._known, memory.state.records)):
             return True
-        why, again = f"waits until {other} has ended", memory.now() + place.LOOK_SECONDS
+        why = f"waits until {other} has ended"
         self._actor.report.say(f"{model}: {why}")
-        if other in self._removed or memory.record(other).phase is Phase.TERMINATING:
-            memory.keep_if_possible(model, replace(memory.record(model), next_try_at=again, error=why))
+        ends = other in self._removed or memory.record(other).phase is Phase.TERMINATING
+        soon = memory.now() + place.LOOK_SECONDS if ends else None
+        memory.keep_if_possible(model, replace(memory.record(model), next_try_at=soon, error=why))
         return False
 
     def _create(self, model: str) -> None:

@@ -4,6 +4,7 @@ A start or a stop from here is a wish like a request's: money and a person's "do
 stopped. Who may ask is the table in access.py.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -221,8 +222,8 @@ async def _field(request: Request, name: str) -> str:
 
 
 def _id(answer: Answer) -> str:
-    """Names an answer while it is being given."""
-    return f"{id(answer):x}"
+    """Names an answer, and never another one: it may have ended before somebody ends it."""
+    return f"{os.getpid():x}-{answer.number:x}"
 
 
 def _json(value: Any) -> JSONResponse:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import lru_cache
 from http import HTTPStatus
+from itertools import count
 from time import perf_counter
 from typing import Final, Protocol
 
@@ -17,6 +18,7 @@ from llmpod.proxy.slots import Place
 BIG: Final = 65536  # a piece of a body from here on is not copied behind what stands before it
 LEFT: Final = 499  # the status of an answer whose client left before it began, as nginx has it
 _BODILESS: Final = frozenset({204, 304})
+_NUMBERS: Final = count(1)
 
 
 class Wire(Protocol):
@@ -45,6 +47,7 @@ class Answer:
     Attributes:
         ask: what it answers.
         meter: counts its tokens, where they count.
+        number: its own in this process, which no later one gets.
         place: the place it is worked on in; None: it needs none.
         cache: ``HIT``, ``MISS``, ``JOIN``, ``BYPASS`` or empty; sent as ``X-Cache``.
         reason: why; sent as ``X-Cache-Reason``.
@@ -68,7 +71,7 @@ class Answer:
             "ask",
             "blank",
         ),
-        *("bytes", "cache", "events", "meter", "model", "over", "place", "reason"),
+        *("bytes", "cache", "events", "meter", "model", "number", "over", "place", "reason"),
         *("started", "status", "when_clear", "when_over"),
     )
 
@@ -82,6 +85,7 @@ class Answer:
         self._length: int | None = None  # of the body, as it was announced
         self._pending = b""
         self._since = perf_counter()
+        self.number = next(_NUMBERS)
         self.status = 0
         self.bytes = 0
         self.started = False

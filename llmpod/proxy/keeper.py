@@ -228,10 +228,15 @@ class Keeper:
         self._show(destinations)
 
     async def _sign(self, destinations: Iterable[Destination]) -> None:
-        """Before anything is sent to a model, its use stands in the file: who is not there is taken for nobody."""
+        """Before anything is sent to a model, its use stands in the file: who is not there is taken for nobody, and
+        what was let go may be ended.
+        """
         unsigned = {d.model_key for d in destinations} - self._written.keys()
+        unsigned |= {
+            d.model_key for d in destinations if d.origin is not None and self.use(d.model_key).let_go
+        }
         for model_key in unsigned:
-            self.use(model_key)
+            self.use(model_key).let_go = ""
         if unsigned:
             await self.write()
 

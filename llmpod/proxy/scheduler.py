@@ -178,9 +178,11 @@ class Scheduler:
             for ticket in [ticket for ticket in model.line if ticket.until <= now]:
                 model.line.remove(ticket)
                 ticket.no(_too_long(now - ticket.since))
-            idle = not model.busy and not model.line and now - model.used_at >= model.idle_seconds
-            if model.state is State.AWAKE and idle:
+            free = model.state is State.AWAKE and not model.busy and not model.line
+            if free and now - model.used_at >= model.idle_seconds:
                 self._happen(model, Event.UNUSED, now)
+            elif free and (other := self._beside(model)):
+                self._happen(model, Event.UNUSED, now, why=f"{other} of its group runs, too")
             self._turn(model, now)
 
     # --- inside -------------------------------------------------------------------------------------------------
@@ -206,7 +208,9 @@ class Scheduler:
     def _open(self, model: Model, now: float) -> None:
         model.used_at = now
         waiting, model.line = model.line, deque()
+        model.boarding.update(waiting)  # one that fails on its way must not free the place of those behind it
         for ticket in waiting:
+            model.boarding.discard(ticket)
             ticket.go()
 
     def _refuse(self, model: Model, now: float) -> None:
@@ -245,6 +249,11 @@ class Scheduler:
             for peer in self._peers(model)
             if peer is not model and peer.line
         )
+
+    def _beside(self, model: Model) -> str:
+        """Who of its group runs, too, and was used later: they were put into it when both ran already."""
+        later = (peer for peer in self._peers(model) if peer is not model and peer.used_at >= model.used_at)
+        return next((peer.name for peer in later if peer.state is State.AWAKE), "")
 
     def _peers(self, model: Model) -> list[Model]:
         if not model.group:

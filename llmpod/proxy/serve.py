@@ -38,6 +38,7 @@ class _Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, front: Front, *, stopping: Callable[[], None]) -> None:
         super().__init__(config)
+        self.servers = []  # uvicorn has none yet, and we may be told to stop before it has
         self._front = front
         self._stopping = stopping
         self._asked_at = float("inf")

@@ -113,3 +113,24 @@ def test_a_lost_state_prolongs_no_run(tmp_path: Path, provider: type[Provider], 
         world.pass_()
         world.now += STEP_SECONDS
     assert world.is_down() or not seen, world.record
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("lost_after", [2400.0, 4400.0], ids=["in it", "after its end"])
+def test_a_lost_state_prolongs_no_run_that_was_ordered_anew(
+    tmp_path: Path, provider: type[Provider], lost_after: float
+) -> None:
+    """The order came while the machine ran: its run ends by that order, not a whole run after the loss."""
+    world = World(tmp_path, provider=provider.made)
+    reach(world, Phase.READY)
+    world.now += 600.0
+    world.order(Direction.UP)
+    world.pass_()
+    end = world.record.deadline or 0.0
+    world.now += lost_after
+    world.store.state_file.unlink()
+    for _ in range(10):
+        world.pass_()
+        assert (world.record.deadline or 0.0) <= end, world.record
+        world.now += 2 * STEP_SECONDS
+    assert world.is_up() if world.now < end else world.is_down()

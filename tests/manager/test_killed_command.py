@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.manager.test_one_command import KEY, QUESTION, SERVER, STUBBORN, is_deaf, rooms, servers, started
 from tests.proxy.front import SCRIPT, Client, Proxy
+from tests.support import procfs
 from tests.support.net import free_port
 from tests.support.process import PYTHON, run
 from tests.support.source import ROOT
@@ -60,3 +61,24 @@ def test_the_same_command_soon_after_the_kill_has_one_server(env: dict[str, str]
             assert "nothing is left running" in again.process.err
         assert servers() == []
         assert not list((ROOT / ".llmpod").glob(f"on-demand-{port}*"))
+
+
+def test_what_a_killed_run_left_is_not_forgotten_in_an_environment_that_is_wrong(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    port = free_port()
+    with started(env, tmp_path / "cache", "--port", str(port)) as front:
+        assert ask(front, "hello") == 200
+        (before,) = servers()
+        heirs = [p for p in procfs.descendants(os.getpid()) if "heir.py" in p.command]
+        for pid in (*(p.pid for p in heirs if f"on-demand-{port}" in p.command), front.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        wrong = {**env, "RUNPOD_API_BASE_URL": "nonsense"}
+        said = run([PYTHON, str(SCRIPT), "--port", str(port), "--", *SERVER], env=wrong)
+        assert "runpod_api_url" in said.err
+        assert [p.pid for p in servers()] == [before.pid], "nobody could end it"
+        with started(env, tmp_path / "cache", "--port", str(port)) as again:
+            assert (again.get("/livez").status, servers()) == (200, []), "it was known all the time"
+            os.kill(again.process.pid, signal.SIGTERM)
+            assert again.process.wait(within=40) == 0
+    assert not list((ROOT / ".llmpod").glob(f"on-demand-{port}*"))

@@ -205,6 +205,7 @@ def test_a_person_switches(desk: Desk) -> None:
     assert "Did you mean a? There are: a, b, c." in unknown.err
     said = desk.manage("--no-proxy", "--verbose", "up", "b").expect().out
     assert "b: waits until a has ended" in said, "never two of a group, whoever orders it"
+    assert "waits until a has ended" in desk.manage("status").expect().out
     assert "down: b" in desk.manage("--no-proxy", "down", "b").expect().out
     assert ask(desk, "b", "hello").status == 503
     assert ask(desk, "a", "third").status == 200

@@ -85,6 +85,19 @@ def test_pods_come_and_go_without_a_restart(following: Proxy, state_file: Path) 
         assert following.ask(chat_body("third")).status == 503
 
 
+def test_what_was_let_go_is_taken_back_before_anything_is_sent_to_it(
+    following: Proxy, state_file: Path
+) -> None:
+    """A configuration changed and changed back: the next change must not find a machine at work as one let go."""
+    with stub() as server:
+        there = replace(READY, base_url=server.url)
+        store = write(state_file, replace(there, outdated=True))
+        eventually(lambda: (use := store.usage().get("default")) and use.let_go == READY.name)
+        write(state_file, there)
+        eventually(lambda: running(following), every=0.005)
+        assert store.usage()["default"].let_go == ""
+
+
 def test_an_unreadable_state_changes_nothing(following: Proxy, state_file: Path) -> None:
     with stub() as server:
         write(state_file, replace(READY, base_url=server.url))

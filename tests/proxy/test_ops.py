@@ -2,7 +2,9 @@
 
 import base64
 import hashlib
+import json
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from tests.proxy.front import Proxy, chat_body, proxy, settings
-from tests.proxy.stub import Stub, stub
+from tests.proxy.stub import CHAT, Stub, halfway, stub
+from tests.support.wait import eventually
 
 HEALTH = {
     *("status", "timestamp", "endpoint", "cache_dir", "cache_entries", "cache_size_bytes", "max_cache_size"),
@@ -148,3 +151,19 @@ def test_a_model_whose_name_is_no_text(front: Proxy, server: Stub) -> None:
         assert front.get(path).status == 200
     assert front.get("/metrics", {"Accept": "text/plain"}).status == 200
     assert not server.turns
+
+
+def test_the_name_of_an_answer_is_never_anothers(cache_dir: Path, env: dict[str, str]) -> None:
+    """An operator looks, and cancels a moment later: by then another answer may stand where that one stood."""
+    names, go = list[str](), threading.Event()
+    with stub() as server, proxy(env | settings(cache_dir, server.url)) as front:
+        server.script = halfway(go)
+        for number in range(20):
+            with front.client() as client:
+                client.send("POST", CHAT, json.dumps(chat_body(f"{number}", stream=True)).encode())
+                client.open_reply()
+                (answer,) = front.get("/admin/inflight").json["in_flight"]
+                names.append(answer["id"])
+            eventually(lambda: not front.get("/admin/inflight").json["in_flight"])
+        go.set()
+    assert len(set(names)) == len(names), names

@@ -28,6 +28,24 @@ def test_who_was_let_go_on_and_has_not_got_there_keeps_the_model() -> None:
     assert house.wishes == ["wake a", "rest a"]
 
 
+def test_one_who_fails_on_his_way_takes_the_model_from_nobody_behind_him() -> None:
+    house = House(group="gpu", names=("a", "b"))
+
+    def fails() -> None:
+        house.scheduler.board("a", first)
+        house.scheduler.leave("a", first, house.now)
+
+    first = Ticket(fails, house.refused.append, house.now + 300)
+    assert not house.scheduler.ask("a", first, house.now)
+    house.ask("a", 1)
+    house.now += 1.0
+    house.ask("b", 2)
+    house.seen(Sight.READY)
+    assert (house.wishes, house.went, house.state()) == (["wake a"], [1], State.AWAKE)
+    house.end()
+    assert house.wishes == ["wake a", "rest a"]
+
+
 def test_models_come_and_go_and_the_others_stay_as_they_are() -> None:
     house = House(names=("a", "b"))
     house.ask("a")
@@ -40,6 +58,23 @@ def test_models_come_and_go_and_the_others_stay_as_they_are() -> None:
     assert (known.state, known.idle_seconds, known.priority) == (State.AWAKE, 77.0, 3)
     assert house.scheduler.model("c").state is State.ASLEEP
     assert house.refused == [WHY]
+
+
+def test_two_that_a_changed_configuration_puts_into_one_group_do_not_both_stay() -> None:
+    house = House(idle_seconds=600.0, names=("a", "b"))
+    for name in "ab":
+        house.ask(name)
+        house.seen(Sight.READY, name)
+        house.now += 1.0
+    for name in "ab":
+        house.scheduler.have(Model(name, house.loads[name], 600.0, group="gpu"))
+    house.passes(1.0)
+    assert house.wishes == ["wake a", "wake b"], "both are at work"
+    house.end("b")
+    house.now += 1.0
+    house.end("a")
+    house.passes(1.0)
+    assert house.wishes == ["wake a", "wake b", "rest b"], "the one that was used last stays"
 
 
 def test_nobody_waits_for_ever_behind_a_model_that_is_always_asked() -> None:

@@ -29,6 +29,12 @@ def endless(turn: Turn) -> None:
     turn.wait_gone(within=10)
 
 
+def _hears(pid: int, number: int) -> bool:
+    """Whether a process has a word of its own for a signal (proc(5), SigCgt)."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1)
+
+
 def test_a_stream_under_way_ends_well(cache_dir: Path, env: dict[str, str]) -> None:
     go = threading.Event()
 
@@ -45,6 +51,14 @@ def test_a_stream_under_way_ends_well(cache_dir: Path, env: dict[str, str]) -> N
         assert front.process.wait() == 0
     with proxy(env | settings(cache_dir, server.url)) as again:
         eventually(lambda: again.ask(chat_body("drain", stream=True)).cache == "HIT")
+
+
+def test_who_is_told_to_stop_while_it_starts_does_so_quietly(cache_dir: Path, env: dict[str, str]) -> None:
+    with running([PYTHON, SCRIPT], env=env | settings(cache_dir, "http://127.0.0.1:9")) as process:
+        eventually(lambda: _hears(process.pid, signal.SIGTERM), within=15, every=0.0005)
+        process.signal(signal.SIGTERM)
+        assert process.wait(within=15) == 0
+        assert [line for line in process.err.splitlines() if '"level": "error"' in line] == []
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
