@@ -196,7 +196,8 @@ def print_status(plane: Plane, console: Console, *, as_json: bool) -> None:
     if age is not None and age > STALE_SECONDS and any(m["pod_id"] for m in models.values()):
         console.print("         what stands above may be out of date; see `doctor`", style="yellow")
     for pod_id, text in document["foreign_pods"].items():
-        console.print(f"other    {pod_id} ({text}): not of this installation, left alone", markup=False)
+        described = f" ({text})" if text else ""
+        console.print(f"other    {pod_id}{described}: not of this installation, left alone", markup=False)
     for demo in document["demos"]:
         text = f"demo     runs at {demo['url']} with the model {demo['model']} (pid {demo['pid']})"
         console.print(f"{text}; its own, not among the above", highlight=False, markup=False)

@@ -72,8 +72,7 @@ class Audit:
         # An id that was ever ours stays ours, whatever a person has renamed it to and whoever said that it was gone.
         ours = [i for i in listing.instances if i.id in known or i.name in names or match.made_by(marks, i)]
         report.foreign = tuple(i for i in listing.instances if i not in ours)
-        foreign = {i.id: f"{i.name}, {rate(i.usd_per_hour)}" for i in report.foreign}
-        memory.state = replace(memory.state, foreign=foreign)
+        memory.state = replace(memory.state, foreign={i.id: _in_words(i) for i in report.foreign})
         return ours
 
     def _marks(self) -> set[str]:
@@ -192,3 +191,10 @@ class Audit:
             return Record(run_at=want.at)
         end = min(want.at, now) + self._models[model].policy.runtime_seconds
         return Record(run_at=want.at, deadline=end)
+
+
+def _in_words(foreign: Instance) -> str:
+    """What an id alone does not tell of a machine; that it is free, or called as its id is, goes without saying."""
+    name = "" if foreign.name == foreign.id else foreign.name
+    price = "" if foreign.usd_per_hour == 0 else rate(foreign.usd_per_hour)
+    return ", ".join(filter(None, (name, price)))
