@@ -93,7 +93,8 @@ class HubHttp:
                         return
             except (requests.RequestException, urllib3.exceptions.HTTPError) as e:
                 raise ProviderUnavailable(
-                    f"{urlsplit(url).netloc} cannot be reached ({type(e).__name__})."
+                    f"{urlsplit(url).netloc} cannot be reached ({type(e).__name__}).",
+                    hint="Is this machine on the network? Then try it again: what was fetched is kept.",
                 ) from None
             url = self._target(url, target)
         raise ProviderUnavailable(f"{self.host} redirects in circles.")

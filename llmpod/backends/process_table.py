@@ -19,6 +19,7 @@ from pathlib import Path
 from llmpod.backends import process_warden
 from llmpod.identity import process_id
 from llmpod.model import ProcessId
+from llmpod.sockets import holds, listening
 
 MARK = "LLMPOD_MACHINE"
 PORT = "LLMPOD_MACHINE_PORT"
@@ -73,6 +74,11 @@ class ProcessTable:
                 warden.wait(5.0)
         warden.returncode = 0  # it goes on without us: not a child to wait for
         return word
+
+    def listens(self, port: int, group: Iterable[Member]) -> bool:
+        """Whether one of them is seen to listen there: a port may be taken before a server has loaded its model."""
+        sockets = listening(port)
+        return bool(sockets) and any(holds(member.id.pid, sockets) for member in group)
 
     def signal(self, member: Member, sign: signal.Signals) -> None:
         """Never to a successor of its pid: where there are pidfds they tell, and the identity is looked at again."""

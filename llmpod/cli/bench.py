@@ -34,6 +34,7 @@ _FIGURES = (
     ("warm_start_seconds", "warm start", "{:.1f} s"),
 )
 _LONG_SECONDS = 60.0
+NOISE_SECONDS = 0.02
 
 
 def run(call: Invocation) -> int:
@@ -125,11 +126,17 @@ def compared(
     """Each figure, its median before, and the change in percent; None where there is nothing to compare."""
     result = {}
     for key, _, _ in _FIGURES:
-        values = [value for run in before if isinstance(value := run.get(key), int | float)]
+        alike = [run for run in before if key != "first_token_seconds" or _is_fresh(run) == _is_fresh(now)]
+        values = [value for run in alike if isinstance(value := run.get(key), int | float)]
         usual, value = (median(values) if values else None), now.get(key)
         change = 100 * (value - usual) / usual if usual and value is not None else None
         result[key] = {"now": value, "before": usual, "change_percent": change}
     return result
+
+
+def _is_fresh(run: Mapping[str, Any]) -> bool:
+    """Whether it was the first answer of a server that had just started."""
+    return "cold_start_seconds" in run or "warm_start_seconds" in run
 
 
 def _keep(call: Invocation, path: Path, now: Mapping[str, Any]) -> None:
@@ -149,10 +156,15 @@ def _print(call: Invocation, now: Mapping[str, Any], comparison: Mapping[str, An
         long = key.endswith("start_seconds") and figure["now"] >= _LONG_SECONDS
         shown = duration(figure["now"]) if long else form.format(figure["now"])
         past = ""
-        if figure["change_percent"] is not None:
+        if figure["change_percent"] is not None and not _is_noise(key, figure):
             past = f"   before {form.format(figure['before'])}, {figure['change_percent']:+.0f} %"
         call.say(f"  {name:<16} {shown}{past}")
     call.say(f"Compared with the median of {runs} earlier run(s)." if runs else "The first run of its kind.")
+
+
+def _is_noise(key: str, figure: Mapping[str, Any]) -> bool:
+    """Milliseconds more or less are the machine's."""
+    return key.endswith("seconds") and abs(figure["now"] - figure["before"]) < NOISE_SECONDS
 
 
 def _tokens(text: str) -> int:

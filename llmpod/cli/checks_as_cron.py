@@ -15,8 +15,8 @@ from pathlib import Path
 
 from llmpod.cli.checks import Check, Site, Status, problem, warning
 from llmpod.cli.checks_schedule import user
-from llmpod.cli.command import DEFAULT_CONFIG
 from llmpod.cli.scheduled import MANAGER, Installed, passwd_home
+from llmpod.cli.wiring import DEFAULT_CONFIG
 from llmpod.lifecycle.schedule import PASS, unit_name
 
 LIMIT_SECONDS = 180

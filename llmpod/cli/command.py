@@ -9,14 +9,13 @@ from pathlib import Path
 from rich.console import Console
 
 from llmpod import config
-from llmpod.cli.wiring import HOME, Plane, open_plane
+from llmpod.cli.wiring import Plane, open_plane
 from llmpod.config import Config
 from llmpod.errors import ConfigError, StateError
 from llmpod.lifecycle.store import Store
 from llmpod.secret import Secret
 from llmpod.veil import Veil
 
-DEFAULT_CONFIG = HOME / "pod_config.json"
 OFFLINE = Secret("offline", "nowhere")
 WHOLE_LINES = 10_000
 """Columns for a table of which nothing may be cut; a terminal breaks its lines."""

@@ -171,22 +171,29 @@ def connect(call: Invocation) -> int:
         print(client.told(address))
     if others := [name for name in _names(call) if name != address.model]:
         print(f"The same address has more models: {', '.join(others)}; `--model` takes one.", file=sys.stderr)
-    if not runs:
-        print("The proxy does not run now; `up` starts it.", file=sys.stderr)
-        for demo in demos.running(call.config_path):
-            print(f"A demo {demo}.", file=sys.stderr)
+    _warn(call, runs=runs)
     return 0
+
+
+def _warn(call: Invocation, *, runs: bool) -> None:
+    """Where nobody answers there, and who else runs here."""
+    if runs:
+        return
+    print("The proxy does not run now; `up` starts it.", file=sys.stderr)
+    for demo in demos.running(call.config_path):
+        print(f"A demo {demo}; it has its own address and model.", file=sys.stderr)
 
 
 def _list(call: Invocation) -> int:
     if call.options.write:
         raise BadRequest("Say for which client to write.", hint=f"One of: {', '.join(CLIENTS)}.")
-    address, _ = _address(call)
+    address, runs = _address(call)
     names = [address.model] if call.options.model else _names(call)
     what = f"the model {names[0]}" if len(names) == 1 else f"one of the models {', '.join(names)}"
     print(f"Any OpenAI client: {address.base_url} with {what}. `connect CLIENT` says more:")
     for name, client in CLIENTS.items():
         print(f"  {name:10}{client.title}{', which --write sets up' if client.merged else ''}")
+    _warn(call, runs=runs)
     return 0
 
 

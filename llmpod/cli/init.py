@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from llmpod import config
-from llmpod.cli.command import DEFAULT_CONFIG, Command, Invocation
+from llmpod.cli.command import Command, Invocation
 from llmpod.cli.questions import QUESTIONS, Question, document, read
+from llmpod.cli.wiring import DEFAULT_CONFIG
 from llmpod.config import jsonc
 from llmpod.errors import ConfigError, Declined
 from llmpod.lifecycle import files

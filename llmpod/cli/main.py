@@ -16,9 +16,10 @@ from rich.console import Console
 
 from llmpod import __version__, config
 from llmpod.cli import logfile, passes
-from llmpod.cli.command import DEFAULT_CONFIG, WHOLE_LINES, Invocation
+from llmpod.cli.command import WHOLE_LINES, Invocation
 from llmpod.cli.commands import NAMES, commands
 from llmpod.cli.veiled import veiled
+from llmpod.cli.wiring import DEFAULT_CONFIG
 from llmpod.config.cmdline import Parser
 from llmpod.errors import LlmpodError
 from llmpod.nocore import leave_no_core

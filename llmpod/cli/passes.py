@@ -11,7 +11,7 @@ from rich.console import Console
 from llmpod.cli import linger, show
 from llmpod.cli.choice import leave_to_requests, meant
 from llmpod.cli.command import Command, Invocation, json_flag
-from llmpod.cli.follow import Follower, not_ready
+from llmpod.cli.follow import LOCK_SECONDS, Follower, not_ready
 from llmpod.cli.plan import print_plans
 from llmpod.cli.switch import await_end
 from llmpod.cli.wiring import Plane, interactive
@@ -59,14 +59,16 @@ def up(call: Invocation) -> int:
     Raises:
         NoMoney: the budget is used up, so the order has turned round at once.
     """
-    with call.plane() as plane:
-        chosen = meant(plane.config, call.options.model)
+    loaded = call.config()
+    chosen = meant(loaded, call.options.model)
+    with call.plane(loaded=loaded) as plane:
         plane.order(Direction.UP, by="up", reason=BY_HAND, proxy=True, models=chosen)
         if not call.options.model:
             leave_to_requests(plane, plane.config.models)
         if interactive():
             return _follow(plane, call, chosen)
-        code = _quiet_pass(plane, call.console, verbose=call.verbose)
+        # one that is at work may have begun before the order
+        code = _quiet_pass(plane, call.console, verbose=call.verbose, wait_seconds=LOCK_SECONDS)
         order = plane.store.orders()[chosen[0]]
         if order.by == "budget":
             raise NoMoney(
@@ -83,8 +85,9 @@ def down(call: Invocation) -> int:
     """The pod's end, or that of some of the models; the proxy goes on serving its cache."""
     if not call.options.model:
         return _end(call, everything=False)
-    with call.plane() as plane:
-        chosen = meant(plane.config, call.options.model)
+    loaded = call.config()
+    chosen = meant(loaded, call.options.model)
+    with call.plane(loaded=loaded) as plane:
         plane.order(Direction.DOWN, by="down", reason=BY_HAND, proxy=False, models=chosen)
         await_end(plane, chosen, SHUTDOWN_SECONDS)
         call.say(f"down: {', '.join(chosen)}")
@@ -238,10 +241,10 @@ def _is_down(order: Want | None) -> bool:
     return order is None or order.direction is Direction.DOWN
 
 
-def _quiet_pass(plane: Plane, console: Console, *, verbose: bool) -> int:
-    """One line, or every step with ``--verbose``."""
+def _quiet_pass(plane: Plane, console: Console, *, verbose: bool, wait_seconds: float = 0.0) -> int:
+    """One line, or every step with ``--verbose``; ``wait_seconds``: for another pass."""
     try:
-        report = plane.run_pass()
+        report = plane.run_pass(wait_seconds=wait_seconds)
     except Busy as e:
         console.print(f"{_stamp()} {e.message} Nothing to do.", highlight=False)
         return 0

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmpod import config as configuration
-from llmpod.cli.command import DEFAULT_CONFIG, Invocation
-from llmpod.cli.wiring import HOME
+from llmpod.cli.command import Invocation
+from llmpod.cli.wiring import DEFAULT_CONFIG, HOME
 from llmpod.errors import ConfigError, LlmpodError
 from llmpod.lifecycle import crontab, schedule
 from llmpod.lifecycle.crontab import Crontab, Entry

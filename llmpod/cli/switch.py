@@ -46,9 +46,10 @@ def switch(call: Invocation) -> int:
         Busy: the others are at work for longer than we wait.
         LlmpodError: it does not start.
     """
-    with call.plane() as plane:
-        name = named(plane.config, call.options.model)
-        others = rivals(plane.config, name)
+    loaded = call.config()
+    name = named(loaded, call.options.model)
+    others = rivals(loaded, name)
+    with call.plane(loaded=loaded) as plane:
         ran = [other for other in others if plane.store.load().record(other).phase in ALIVE]
         if call.options.wait:
             await_silence(plane, others, call.options.wait)

@@ -38,6 +38,7 @@ from llmpod.secret import Secret
 from llmpod.veil import Veil
 
 HOME = Path(__file__).resolve().parents[2]
+DEFAULT_CONFIG = HOME / "pod_config.json"
 LAST_LINES = 100
 LAST_WORDS_SECONDS = 2.0
 PROXY_SCRIPT = HOME / "proxy_fastapi.py"
@@ -181,7 +182,9 @@ class Plane:
 
     def _managed(self, name: str, config: PodConfig) -> Managed:
         made = self._described(config)
-        return replace(made, terms=replace(made.terms, group=self.config.group_of(name), name=name))
+        elsewhere = self.config.path != DEFAULT_CONFIG
+        group = self.config.group_of(name)
+        return replace(made, terms=replace(made.terms, group=group, name=name, elsewhere=elsewhere))
 
     def _described(self, config: PodConfig) -> Managed:
         if config.is_rented:

@@ -2,16 +2,14 @@
 
 import errno
 import socket
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from llmpod.errors import PortTaken
+from llmpod.sockets import holds, listening
 
 OTHER_PORT = (
     "take another port: `proxy_port` in the configuration, or for once `make run RUN_ARGS='--port N'`"
 )
-_LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp (proc(5))
 
 
 def is_taken(host: str, port: int) -> bool:
@@ -41,12 +39,9 @@ def taken(port: int, by: str = "", *, instead: str = OTHER_PORT) -> PortTaken:
 
 def listener(port: int) -> int | None:
     """The pid of the listener; None: nobody, another user's process, or a system without /proc."""
-    inodes = {f"socket:[{inode}]" for inode in _inodes(port)}
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # of another user, or gone meanwhile
-            if any(str(link.readlink()) in inodes for link in (process / "fd").iterdir()):
-                return int(process.name)
-    return None
+    sockets = listening(port)
+    pids = (int(process.name) for process in Path("/proc").glob("[0-9]*"))
+    return next((pid for pid in pids if holds(pid, sockets)), None) if sockets else None
 
 
 def owner(port: int) -> str:
@@ -62,12 +57,3 @@ def owner(port: int) -> str:
     if any(word.endswith(b"/proxy_fastapi.py") for word in words):
         return f"another proxy of llmpod (pid {pid})"
     return f"{name} (pid {pid})" if name.isprintable() else f"another program (pid {pid})"
-
-
-def _inodes(port: int) -> Iterator[str]:
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with suppress(OSError):
-            for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                    yield fields[9]

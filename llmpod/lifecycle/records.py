@@ -141,9 +141,8 @@ def end_of(record: Record) -> float | None:
 def hopeless(record: Record, health: Health) -> str:
     """Why a machine is ended and no other one tried, by what its server answers; empty: there is hope.
 
-    A server that was ready may recover. What is reached through somebody else's address or tunnel may be another's.
+    A server that was ready may recover.
     """
     if health.open_to_all:
         return "the model server answered without its key, so anybody could use it"
-    ours = record.config.get("backend") == "process" and record.ready_at is None
-    return health.detail if health.wants_other_key and ours else ""
+    return health.detail if health.wants_other_key and record.ready_at is None else ""

@@ -34,6 +34,7 @@ class Terms:
         idle_seconds: from its last byte to its stop.
         group: of those that bear the same name only one runs at a time; empty: it is in none.
         name: of the model, as the configuration has it.
+        elsewhere: the configuration is not the one that commands go by unless they are told another.
     """
 
     on_request: bool = False
@@ -42,6 +43,7 @@ class Terms:
     idle_seconds: float = 1800.0
     group: str = ""
     name: str = DEFAULT_MODEL
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,8 @@ def _gave_up(record: Record) -> bool:
 def _refusal(want: Want, record: Record, at: float, *, terms: Terms, allowed: Allowance) -> Refusal | None:
     by_person = want.by not in {*OF_MACHINES, REQUEST, FIRST_RUN}
     alone = terms.name == DEFAULT_MODEL
-    up = "python3 manage_pod.py up" + ("" if alone else f" {terms.name}")
+    which = " --config FILE" if terms.elsewhere else ""  # where it is, callers are not told (T35)
+    up = f"python3 manage_pod.py{which} up" + ("" if alone else f" {terms.name}")
     if want.direction is Direction.DOWN and by_person:
         who = "The model" if alone else terms.name
         why = f"{who} was ordered down (by {want.by}) and stays so until somebody orders it up."

@@ -25,20 +25,22 @@ SECONDS_BOUNDS: Final = (
 
 
 class Histogram:
-    """Counts by upper bound; ``observe`` is one bisect and three additions."""
+    """Counts by upper bound; ``observe`` is one bisect, three additions and a comparison."""
 
-    __slots__ = ("bounds", "counts", "sum", "total")
+    __slots__ = ("bounds", "counts", "most", "sum", "total")
 
     def __init__(self, bounds: tuple[float, ...] = SECONDS_BOUNDS) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
         self.total = 0
+        self.most = 0.0
 
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
         self.total += 1
+        self.most = max(self.most, value)
 
     def buckets(self) -> list[tuple[str, float]]:
         """Cumulative, as Prometheus wants them, ``+Inf`` last."""
@@ -49,15 +51,19 @@ class Histogram:
         return out
 
     def quantile(self, share: float) -> float | None:
-        """The upper bound of the bucket that holds the quantile; None when nothing was observed."""
+        """Where it lies in its bucket if values are spread evenly there, and never above what was observed.
+
+        None when nothing was.
+        """
         if not self.total:
             return None
-        running = 0
-        for bound, count in zip((*self.bounds, self.bounds[-1]), self.counts, strict=True):
-            running += count
-            if running >= share * self.total:
-                return bound
-        return self.bounds[-1]
+        wanted, running, below = share * self.total, 0, 0.0
+        for bound, count in zip((*self.bounds, self.most), self.counts, strict=True):
+            if running + count >= wanted:
+                within = below + (bound - below) * (wanted - running) / count
+                return min(within, self.most)
+            running, below = running + count, bound
+        return self.most
 
 
 class Metrics:

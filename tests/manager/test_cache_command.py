@@ -76,7 +76,7 @@ def test_why_sees_callers_models_and_rules(kit: Kit, front: Proxy) -> None:
     assert "API key" in kit.why(chat_body("mine"))["reason"]
     other = kit.why(chat_body("anybody's"), "--caller-key-env", "OTHER", environ=keys)
     assert "without an API key" in other["reason"]
-    assert "another model" in kit.json("why", json.dumps(chat_body("anybody's")), code=1)["reason"]
+    assert "served in another way" in kit.json("why", json.dumps(chat_body("anybody's")), code=1)["reason"]
     rules = {"CACHE_POLICY": json.dumps({CHAT: "deterministic"})}
     assert "temperature" in kit.why(chat_body("anybody's"), environ=rules)["reason"]
     assert "record" in kit.why(chat_body("anybody's"), environ={"CACHE_MODE": "record"})["reason"]

@@ -16,7 +16,7 @@ def test_up_leaves_no_member_of_a_group_down_and_the_refusal_before_it_names_the
     message = refused.json["error"]["message"]
     assert refused.status == 503
     assert "b was ordered down (by down)" in message
-    assert "python3 manage_pod.py up b" in message
+    assert "python3 manage_pod.py --config FILE up b" in message
     assert str(desk.directory) not in message, "callers are not told our paths"
     desk.manage("--no-proxy", "up").expect()
     orders = json.loads((desk.directory / ".llmpod" / "pod_state" / "orders.json").read_text())

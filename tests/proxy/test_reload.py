@@ -105,6 +105,7 @@ def test_limits_of_the_cache_hold_at_once(
     with handed(file, env, base) as front:
         for number in range(20):
             front.ask(chat_body(str(number)))
+        eventually(lambda: front.get("/health").json["cache_entries"] == 20)
         write(file, base | {"MAX_CACHE_SIZE": "5"})
         told(front, "config_read")
         assert front.get("/health").json["cache_entries"] == 5
