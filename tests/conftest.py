@@ -72,11 +72,6 @@ def forks(_orphans: None) -> Iterator[Forks]:
         yield warm
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first: at the end one worker would play them, and the others would wait for it."""
-    items.sort(key=lambda item: "tests/sweep/" not in item.nodeid)
-
-
 def pytest_xdist_auto_num_workers() -> int:
     """Three a core: most tests wait for processes and sockets longer than they compute (load 1.2 with two)."""
     return 3 * (os.cpu_count() or 1)
