@@ -51,10 +51,8 @@ class Blind:
         """
         try:
             instances: Sequence[Instance] = self._audit.ours()
-        except (
-            SomeAway
-        ) as e:  # the others' machines are found when they can be seen, and are nobody's until then
-            self._actor.report.fail(e)
+        except SomeAway as e:
+            self._actor.report.fail(e)  # the others' machines are nobody's until they can be seen
             instances = e.listing.instances
         except ProviderError as e:
             self._actor.report.fail(e)

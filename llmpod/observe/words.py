@@ -27,9 +27,8 @@ def _line(line: bytes) -> str:
 
 
 def _fields(event: str, record: Mapping[str, Any]) -> str:
-    bare = _REQUEST if event == "request" else ()
-    said = [f" {record[name]}" for name in bare if record.get(name) not in (None, "")]
-    rest = {name: value for name, value in record.items() if name not in bare}
+    said = {name: value for name, value in record.items() if value not in (None, "")}
+    bare = [said.pop(name) for name in _REQUEST if name in said] if event == "request" else []
     return "".join(
-        [*said, *(f"  {name}: {value}" for name, value in rest.items() if value not in (None, ""))]
+        [*(f" {value}" for value in bare), *(f"  {name}: {value}" for name, value in said.items())]
     )
