@@ -78,7 +78,7 @@ class Account:
     def manage(self, *arguments: str, more: Mapping[str, str] | None = None, cwd: Path = ROOT) -> Finished:
         """manage_pod.py at this user's terminal (which is none: standard input is empty)."""
         argv = [PYTHON, str(MANAGER), "--config", str(self.install.path), *arguments]
-        return run(argv, env={**self.environ, **(more or {})}, cwd=cwd, within=90)
+        return self.install.start(argv, env={**self.environ, **(more or {})}, cwd=cwd, within=90)
 
     def doctor(self, *arguments: str, more: Mapping[str, str] | None = None) -> "Diagnosis":
         return Diagnosis.of_json(self.manage("doctor", "--json", *arguments, more=more))

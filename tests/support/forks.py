@@ -18,12 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from tests.support.process import PYTHON, Finished, refuse_secrets, text_of
+from tests.support.process import PYTHON, Finished, Running, refuse_secrets
 from tests.support.source import ROOT
 
 _PACKAGES = ("llmpod.cli", "llmpod.config", "llmpod.lifecycle", "llmpod.backends")
@@ -53,8 +53,16 @@ class Forks:
         self._process.communicate(timeout=_START)
         self._folder.cleanup()
 
-    def run(self, argv: Sequence[str | Path], *, env: Mapping[str, str], within: float = 30.0) -> Finished:
-        """Runs a script of ours to its end; like ``process.run``.
+    @property
+    def pid(self) -> int:
+        """Of the process that is forked, the parent of all that run."""
+        return self._process.pid
+
+    @contextmanager
+    def running(
+        self, argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path = ROOT, stdin: str = ""
+    ) -> Iterator[Running]:
+        """Starts a script of ours; at the end kills its process group. Like ``process.running``.
 
         Args:
             argv: python, the script and its arguments.
@@ -67,20 +75,59 @@ class Forks:
             tempfile.TemporaryFile() as err,
             socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as call,
         ):
+            source.write(stdin.encode())
+            source.seek(0)
             call.connect(self._path)
-            order = json.dumps([words[1:], dict(env), str(ROOT)]).encode()
+            order = json.dumps([words[1:], dict(env), str(cwd)]).encode()
             socket.send_fds(call, [order], [file.fileno() for file in (source, out, err)])
-            pid = int(call.recv(32))
-            call.settimeout(within)
+            fork = _Fork(call)
             try:
-                code = int(call.recv(32))
-            except TimeoutError as late:
-                said = f"{text_of(out)}\n{text_of(err)}"
-                raise AssertionError(f"still running after {within} s\n{said}") from late
+                yield Running(fork, out, err)
             finally:
                 with suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)
-            return Finished(tuple(words), code, text_of(out), text_of(err))
+                    os.killpg(fork.pid, signal.SIGKILL)
+                fork.wait()
+
+    def run(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        env: Mapping[str, str],
+        cwd: Path = ROOT,
+        stdin: str = "",
+        within: float = 30.0,
+    ) -> Finished:
+        """Runs a script of ours to its end; like ``process.run``."""
+        with self.running(argv, env=env, cwd=cwd, stdin=stdin) as program:
+            code = program.wait(within=within)
+            return Finished(tuple(map(str, argv)), code, program.out, program.err)
+
+
+class _Fork:
+    """One fork, as subprocess.Popen shows a child: the server tells of its end, whose child it is."""
+
+    def __init__(self, call: socket.socket) -> None:
+        self._call = call
+        self._code: int | None = None
+        self.pid = int(call.recv(32))
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs."""
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self._code
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code. Raises subprocess.TimeoutExpired after so many seconds."""
+        if self._code is None:
+            if not select.select([self._call], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("a fork", timeout or 0.0)
+            self._code = int(self._call.recv(32))
+        return self._code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
 
 class _Server:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from tests.support.source import ROOT
 from tests.support.wait import eventually
@@ -37,10 +37,23 @@ class Finished:
         return self
 
 
+class Process(Protocol):
+    """What is asked of a process that runs: subprocess.Popen is one, a fork (forks.py) another."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, number: signal.Signals, /) -> None: ...
+
+
 class Running:
     """A program that runs now. Ended, with its whole group, by the context manager it came from."""
 
-    def __init__(self, process: subprocess.Popen[bytes], out: IO[bytes], err: IO[bytes]) -> None:
+    def __init__(self, process: Process, out: IO[bytes], err: IO[bytes]) -> None:
         self._process = process
         self._out = out
         self._err = err
