@@ -202,6 +202,31 @@ def test_a_forks_end_is_told(line: str, code: int, forks: Forks, env: dict[str, 
     assert forks.run([PYTHON, script], env=env).code == code
 
 
+def test_a_fork_does_all_there_is_to_do_at_its_end(forks: Forks, env: dict[str, str], tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import atexit, threading, time\n"
+        "atexit.register(print, 'last')\n"
+        "threading.Thread(target=lambda: (time.sleep(0.1), print('thread'))).start()\n"
+        "print('main')\nraise SystemExit(3)\n",
+        encoding="utf-8",
+    )
+    done = forks.run([PYTHON, script], env=env)
+    assert (done.code, done.out) == (3, "main\nthread\nlast\n")
+
+
+def test_a_fork_runs_where_and_on_what_it_is_told_to_and_can_be_asked_to_end(
+    forks: Forks, env: dict[str, str], tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import os, time\nprint(os.getcwd(), input(), flush=True)\ntime.sleep(60)\n", "utf-8")
+    with forks.running([PYTHON, script], env=env, cwd=tmp_path, stdin="hello\n") as program:
+        program.says(f"{tmp_path} hello")
+        assert program.code is None
+        program.signal(signal.SIGTERM)
+        assert program.wait() == program.code == -signal.SIGTERM
+
+
 def test_a_fork_that_takes_too_long_is_ended(forks: Forks, env: dict[str, str], tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("import time\nprint('up', flush=True)\ntime.sleep(60)\n", encoding="utf-8")

@@ -9,12 +9,13 @@ from llmpod.sim.launch import Simulator
 from tests.support.desk import Desk
 from tests.support.forks import Forks
 from tests.support.install import FAST, Install
+from tests.support.sims import forked
 
 
 @pytest.fixture
-def fast_sim() -> Iterator[Simulator]:
+def fast_sim(forks: Forks, env: dict[str, str]) -> Iterator[Simulator]:
     """A simulator in which machines and models take no time."""
-    with Simulator.start(pods="inline", behavior=FAST) as simulator:
+    with forked(forks, env, **FAST) as simulator:
         yield simulator
 
 

@@ -5,6 +5,7 @@ other one: a session, arguments, environment, directory and files of its own, an
 itself is the subject, a test uses ``process.run``; with a clock of its own and under a tracer, tests/sweep does.
 """
 
+import atexit
 import gc
 import importlib
 import json
@@ -26,7 +27,7 @@ from typing import Self
 from tests.support.process import PYTHON, Finished, Running, refuse_secrets
 from tests.support.source import ROOT
 
-_PACKAGES = ("llmpod.cli", "llmpod.config", "llmpod.lifecycle", "llmpod.backends")
+_PACKAGES = ("llmpod.cli", "llmpod.config", "llmpod.lifecycle", "llmpod.backends", "llmpod.sim")
 _LARGEST = 2**17  # bytes of arguments and environment
 _START = 60.0
 
@@ -130,6 +131,31 @@ class _Fork:
             os.kill(self.pid, number)
 
 
+class _End:
+    """The end of a fork without its last act: to tidy up memory that is given back anyway took most of a short run.
+
+    Threads have been waited for by then, and what others want done at the end is done (`atexit` calls it the last).
+    """
+
+    def __init__(self) -> None:
+        self._code: int | None = None
+
+    def run(self, script: str) -> None:
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as ended:
+            if isinstance(ended.code, int | None):
+                self._code = ended.code or 0
+            raise
+        self._code = 0
+
+    def __call__(self) -> None:
+        if self._code is not None:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self._code & 0xFF)
+
+
 class _Server:
     """The process that is forked: no thread, nothing but loaded modules."""
 
@@ -201,15 +227,18 @@ def _become(order: tuple[list[str], dict[str, str], str], fds: list[int]) -> Non
 def _load() -> None:
     for name in _PACKAGES:
         for found in pkgutil.walk_packages(importlib.import_module(name).__path__, f"{name}."):
-            importlib.import_module(found.name)
+            if not found.name.endswith("__main__"):
+                importlib.import_module(found.name)
     gc.collect()
     gc.freeze()
 
 
 if __name__ == "__main__":
+    end = _End()
+    atexit.register(end)  # before all that is loaded
     _load()
     server = _Server(sys.argv[1])
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     if server.serve():
-        runpy.run_path(sys.argv[0], run_name="__main__")
+        end.run(sys.argv[0])
