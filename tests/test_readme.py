@@ -2,10 +2,11 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,11 @@ import requests
 from llmpod.config import PodConfig
 from llmpod.config.proxy import VARIABLES
 from llmpod.sim.launch import Simulator
+from tests.support.forks import Forks
 from tests.support.install import FAST
 from tests.support.net import free_port
-from tests.support.process import PYTHON, run, running
+from tests.support.process import PYTHON, Finished, run, running
+from tests.support.sims import forked
 from tests.support.source import ROOT
 from tests.support.wait import eventually
 
@@ -43,23 +46,23 @@ CRON = blocks("cron")[0].splitlines()
 
 
 @pytest.fixture
-def sim() -> Iterator[Simulator]:
-    with Simulator.start(pods="inline", behavior=FAST) as simulator:
+def sim(forks: Forks, env: dict[str, str]) -> Iterator[Simulator]:
+    with forked(forks, env, **FAST) as simulator:
         yield simulator
 
 
 @pytest.fixture
-def clone(tmp_path: Path, sim: Simulator) -> Iterator[Path]:
-    """The repository as a new user has it, with a configuration that means the simulator, and a HOME with the key."""
-    target = tmp_path / "llmpod clone"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
-    )
-    for name in listed.stdout.decode().split("\0"):
-        if name and not name.startswith("tests/") and (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
-    (target / ".venv").symlink_to(sys.prefix)
+def home(tmp_path: Path, sim: Simulator) -> Path:
+    """A HOME with the key."""
+    key = tmp_path / "home/.config/llmpod/runpod_api_key"
+    key.parent.mkdir(parents=True)
+    key.write_text(sim.key + "\n")
+    key.chmod(0o600)
+    return tmp_path / "home"
+
+
+def configured(directory: Path, sim: Simulator) -> Path:
+    """A configuration that means the simulator."""
     config = {
         "model": MODEL,
         "gpu_type_id": "NVIDIA L4",
@@ -72,11 +75,24 @@ def clone(tmp_path: Path, sim: Simulator) -> Iterator[Path]:
         "poll_interval_seconds": 0.1,
         "initial_wait_seconds": 0,
     }
-    (target / "pod_config.json").write_text(json.dumps(config))
-    key = tmp_path / "home/.config/llmpod/runpod_api_key"
-    key.parent.mkdir(parents=True)
-    key.write_text(sim.key + "\n")
-    key.chmod(0o600)
+    path = directory / "pod_config.json"
+    path.write_text(json.dumps(config))
+    return path
+
+
+@pytest.fixture
+def clone(tmp_path: Path, home: Path, sim: Simulator) -> Iterator[Path]:
+    """The repository as a new user has it."""
+    target = tmp_path / "llmpod clone"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+    )
+    for name in listed.stdout.decode().split("\0"):
+        if name and not name.startswith("tests/") and (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    (target / ".venv").symlink_to(sys.prefix)
+    configured(target, sim)
     yield target
     cron_shell(target, f"python3 '{target}/manage_pod.py' --shutdown")
 
@@ -103,7 +119,9 @@ def as_cron(clone: Path, line: str) -> str:
     return (clone.parent / "home/.llmpod-cron.log").read_text()
 
 
-def test_the_cron_lines_work_in_crons_environment(clone: Path, sim: Simulator) -> None:
+def test_the_cron_lines_work_in_crons_environment_and_a_command_in_the_clone(
+    clone: Path, sim: Simulator
+) -> None:
     watchdog, midnight = CRON
     assert watchdog.startswith("*/5 * * * * ")
     assert midnight.startswith("0 0 * * * ")
@@ -115,27 +133,42 @@ def test_the_cron_lines_work_in_crons_environment(clone: Path, sim: Simulator) -
     assert sim.alive() == []
     as_cron(clone, watchdog)
     assert sim.alive() == []
+    (status,) = (line for line in COMMANDS if "manage_pod.py status" in line)
+    typed = cron_shell(clone, f"cd '{clone}' && {status}")
+    assert (typed.returncode, MODEL in typed.stdout) == (0, True), typed.stderr
+
+
+@pytest.fixture
+def typed(state_dir: Path, home: Path, sim: Simulator, forks: Forks) -> Iterator[Callable[[str], Finished]]:
+    """Runs a line of the README, by the checkout that is tested and with the configuration of a user of its own."""
+    script = [PYTHON, str(ROOT / "manage_pod.py"), "--config", str(configured(state_dir, sim))]
+
+    def run(line: str) -> Finished:
+        python, name, *words = shlex.split(line)
+        assert (python, name) == ("python3", "manage_pod.py")
+        environ = {"HOME": str(home), "PATH": "/usr/bin:/bin"}
+        return forks.run([*script, *words], env=environ, cwd=state_dir, within=90)
+
+    yield run
+    run("python3 manage_pod.py --shutdown").expect()
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_every_command_is_accepted(clone: Path, sim: Simulator, line: str) -> None:
+def test_every_command_is_accepted(typed: Callable[[str], Finished], line: str) -> None:
     if "schedule install" in line:  # the crontab is this machine's, not the test's
         line = line.replace(" #", " --dry-run #", 1)
     if " logs " in line:  # there is something to show
-        cron_shell(clone, f"cd '{clone}' && python3 manage_pod.py")
+        typed("python3 manage_pod.py")
     if " bench " in line:  # what is timed must be ready
-        again = f"cd '{clone}' && python3 manage_pod.py"
-        eventually(lambda: "default ready" in cron_shell(clone, again).stdout, within=60)
+        eventually(lambda: "default ready" in typed("python3 manage_pod.py").out, within=60)
     call, _, comment = line.partition("#")
     for flags in ["", *re.findall(r"\((--[\w-]+)", comment)]:
-        done = cron_shell(clone, f"cd '{clone}' && {call} {flags}")
+        done = typed(f"{call} {flags}")
         # Nothing is scheduled here: `doctor --as-cron` says so.
-        found = (
-            re.search(r"^[1-9]\d* problem\(s\)", done.stdout, re.MULTILINE) if " doctor " in line else None
-        )
-        assert done.returncode == (1 if found else 0), done.stdout + done.stderr
-        assert done.stdout
-        assert "Traceback" not in done.stderr
+        found = re.search(r"^[1-9]\d* problem\(s\)", done.out, re.MULTILINE) if " doctor " in line else None
+        assert done.code == (1 if found else 0), done.out + done.err
+        assert done.out
+        assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize("target", ["run", "test", "install", "test-long"])

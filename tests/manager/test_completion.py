@@ -11,6 +11,7 @@ from llmpod.cli.commands import NAMES
 from llmpod.cli.levels import levels
 from llmpod.cli.main import parser
 from llmpod.cli.shells import SCRIPTS
+from tests.support.forks import Forks
 from tests.support.process import PYTHON, run
 from tests.support.screen import terminal
 from tests.support.source import ROOT
@@ -36,17 +37,16 @@ LINES: Sequence[tuple[str, list[str] | None]] = (
 )
 
 
-def script(shell: str, env: dict[str, str]) -> str:
-    return run([PYTHON, str(ROOT / "manage_pod.py"), "completion", shell], env=env).expect().out
+MANAGER = [PYTHON, str(ROOT / "manage_pod.py"), "completion"]
 
 
 @pytest.fixture
-def here(tmp_path: Path, env: dict[str, str]) -> Callable[[str], Path]:
+def here(tmp_path: Path, env: dict[str, str], forks: Forks) -> Callable[[str], Path]:
     """A folder with one file to complete and the script of a shell."""
 
     def made(shell: str) -> Path:
         (tmp_path / "my-config.json").write_text("{}")
-        (tmp_path / "script").write_text(script(shell, env))
+        (tmp_path / "script").write_text(forks.run([*MANAGER, shell], env=env).expect().out)
         return tmp_path
 
     return made
@@ -153,11 +153,11 @@ def test_every_command_and_option_is_there_and_no_words_break_the_scripts() -> N
             assert not missing, (shell, place.place)
 
 
-def test_an_unknown_shell_is_refused(env: dict[str, str]) -> None:
-    told = run([PYTHON, str(ROOT / "manage_pod.py"), "completion", "tcsh"], env=env).expect(2)
+def test_an_unknown_shell_is_refused(env: dict[str, str], forks: Forks) -> None:
+    told = forks.run([*MANAGER, "tcsh"], env=env).expect(2)
     assert "bash" in told.err
 
 
-def test_the_help_says_how_to_switch_it_on(env: dict[str, str]) -> None:
-    told = run([PYTHON, str(ROOT / "manage_pod.py"), "completion", "--help"], env=env).expect().out
+def test_the_help_says_how_to_switch_it_on(env: dict[str, str], forks: Forks) -> None:
+    told = forks.run([*MANAGER, "--help"], env=env).expect().out
     assert all(word in told for word in ("~/.bashrc", "~/.zshrc", "~/.config/fish", "python3 manage_pod.py"))

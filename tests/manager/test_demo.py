@@ -5,20 +5,21 @@ import signal
 from pathlib import Path
 
 from tests.support import procfs
+from tests.support.forks import Forks
 from tests.support.net import free_port, listens
-from tests.support.process import PYTHON, Finished, run, running
+from tests.support.process import PYTHON, Finished, running
 from tests.support.source import ROOT
 from tests.support.wait import eventually
 
 
-def test_everyday_commands_beside_a_demo(env: dict[str, str], tmp_path: Path) -> None:
+def test_everyday_commands_beside_a_demo(env: dict[str, str], forks: Forks, tmp_path: Path) -> None:
     path, port = tmp_path / "pod_config.json", free_port()
     config = {"model": "org/mine", "proxy_port": port, "cache_dir": str(tmp_path / "cache")}
     path.write_text(json.dumps(config))
     script = [PYTHON, str(ROOT / "manage_pod.py"), "--config", str(path)]
 
     def said(*words: str, code: int = 0) -> Finished:
-        return run([*script, *words], env=env, within=60).expect(code)
+        return forks.run([*script, *words], env=env, within=60).expect(code)
 
     start = [*script, "run", "--port", str(port)]
     with running(start, env=env) as demo:

@@ -7,8 +7,8 @@ import pytest
 
 from tests.manager.passes import alive, calls, creates, pass_deadline, until
 from tests.manager.test_endings import at_a_terminal, read_until
+from tests.support.forks import Forks
 from tests.support.install import Install
-from tests.support.process import running
 from tests.support.wait import eventually
 
 
@@ -104,10 +104,12 @@ def test_a_pod_that_is_listed_after_its_delete_is_deleted_again_and_told(install
 
 # --- F34: a shutdown that meets a start
 @pytest.mark.parametrize("fault", ["slow=1", "created_then_slow=1", "created_then_500"])
-def test_a_shutdown_during_the_create_call_of_a_pass_leaves_nothing(install: Install, fault: str) -> None:
+def test_a_shutdown_during_the_create_call_of_a_pass_leaves_nothing(
+    install: Install, forks: Forks, fault: str
+) -> None:
     install.sim.fault("list", "slow=0.5")
     install.sim.fault("create", fault)
-    with running(install.argv(), env=install.environ) as starting:
+    with forks.running(install.argv(), env=install.environ) as starting:
         eventually(lambda: calls(install, "GET") or starting.code is not None)
         install.manage("--shutdown").expect()
         starting.wait()

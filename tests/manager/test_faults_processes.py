@@ -14,8 +14,9 @@ import pytest
 from tests.manager.passes import alive, creates, until
 from tests.manager.test_proxy_process import QUESTION, answered, proxy_pid
 from tests.support import procfs
+from tests.support.forks import Forks
 from tests.support.install import Install
-from tests.support.process import PYTHON, Finished, run, running
+from tests.support.process import PYTHON, Finished, run
 from tests.support.wait import eventually
 
 
@@ -31,9 +32,9 @@ def unshared(*flags: str) -> Sequence[str]:
 
 
 # --- F32: a lock that a dead process left
-def test_the_lock_of_a_manager_that_was_killed_blocks_nobody(install: Install) -> None:
+def test_the_lock_of_a_manager_that_was_killed_blocks_nobody(install: Install, forks: Forks) -> None:
     install.sim.fault("list", "hang")
-    with running(install.argv(), env=install.environ) as hanging:
+    with forks.running(install.argv(), env=install.environ) as hanging:
         eventually(install.sim.requests)
         busy = install.manage().expect()
         assert f"Another pass is at work (pid {hanging.pid})" in busy.out
@@ -164,10 +165,10 @@ def test_after_a_reboot_the_pod_is_kept_and_the_proxy_started_again(install: Ins
     assert alive(install) == []
 
 
-def test_after_a_reboot_in_the_middle_of_a_start_there_is_one_pod(install: Install) -> None:
+def test_after_a_reboot_in_the_middle_of_a_start_there_is_one_pod(install: Install, forks: Forks) -> None:
     """The machine goes down while the create call is being answered; the intent on disk is all that is left."""
     install.sim.fault("create", "created_then_hang")
-    with running(install.argv(), env=install.environ) as starting:
+    with forks.running(install.argv(), env=install.environ) as starting:
         eventually(lambda: creates(install) or alive(install))
         starting.signal(signal.SIGKILL)
         starting.wait()

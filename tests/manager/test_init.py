@@ -3,7 +3,7 @@
 import json
 import signal
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import pytest
 
 from llmpod import config
 from llmpod.config import jsonc
-from tests.support.process import PYTHON, Finished, run
+from tests.support.forks import Forks
+from tests.support.process import PYTHON, Finished
 from tests.support.screen import Screen, terminal
 from tests.support.source import ROOT
 
@@ -21,8 +22,15 @@ def argv(path: Path, *arguments: str) -> list[str]:
     return [PYTHON, str(ROOT / "manage_pod.py"), "--config", str(path), "init", *arguments]
 
 
-def init(path: Path, *arguments: str, env: Mapping[str, str], stdin: str = "") -> Finished:
-    return run(argv(path, *arguments), env=env, stdin=stdin)
+Init = Callable[..., Finished]
+
+
+@pytest.fixture
+def init(forks: Forks, env: dict[str, str]) -> Init:
+    def made(path: Path, *arguments: str, stdin: str = "", **more: str) -> Finished:
+        return forks.run(argv(path, *arguments), env={**env, **more}, stdin=stdin)
+
+    return made
 
 
 def written(path: Path) -> dict[str, Any]:
@@ -45,8 +53,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "pod_config.json"
 
 
-def test_defaults_make_a_valid_commented_private_file(path: Path, env: dict[str, str]) -> None:
-    told = init(path, "--yes", env=env).expect().out
+def test_defaults_make_a_valid_commented_private_file(path: Path, init: Init) -> None:
+    told = init(path, "--yes").expect().out
     assert written(path) == DEFAULTS
     text = path.read_text()
     assert all("\n\n  //" in text or key == "model" for key in DEFAULTS)
@@ -61,13 +69,13 @@ def test_defaults_make_a_valid_commented_private_file(path: Path, env: dict[str,
     assert [left.name for left in path.parent.iterdir()] == [path.name]
 
 
-def test_with_a_key_nothing_is_said_of_one(path: Path, env: dict[str, str]) -> None:
-    told = init(path, "--yes", env={**env, "RUNPOD_API_KEY": "rpa_1234567890"}).expect()
+def test_with_a_key_nothing_is_said_of_one(path: Path, init: Init) -> None:
+    told = init(path, "--yes", RUNPOD_API_KEY="rpa_1234567890").expect()
     assert "RUNPOD_API_KEY" not in told.out
     assert "rpa_1234567890" not in told.out + path.read_text()
 
 
-def test_flags_answer_and_short_names_are_enough(path: Path, env: dict[str, str]) -> None:
+def test_flags_answer_and_short_names_are_enough(path: Path, init: Init) -> None:
     flags = [
         "--model",
         "org/x@main",
@@ -78,7 +86,7 @@ def test_flags_answer_and_short_names_are_enough(path: Path, env: dict[str, str]
         "--budget",
         "$7.50",
     ]
-    init(path, *flags, "--port", "8123", env=env).expect()
+    init(path, *flags, "--port", "8123").expect()
     assert written(path) == {
         "model": "org/x@main",
         "gpu_type_id": ["NVIDIA L4", "NVIDIA RTX A6000"],
@@ -106,64 +114,64 @@ def test_flags_answer_and_short_names_are_enough(path: Path, env: dict[str, str]
     ],
 )
 def test_a_bad_flag_is_told_at_once_and_nothing_is_written(
-    path: Path, env: dict[str, str], flag: str, bad: str, said: str
+    path: Path, init: Init, flag: str, bad: str, said: str
 ) -> None:
-    told = init(path, "--yes", f"{flag}={bad}", env=env).expect(78)
+    told = init(path, "--yes", f"{flag}={bad}").expect(78)
     assert f"{flag}: " in told.err
     assert said in told.err
     assert "Traceback" not in told.err
     assert not path.exists()
 
 
-def test_piped_answers_are_asked_again_only_where_they_are_bad(path: Path, env: dict[str, str]) -> None:
-    told = init(path, env=env, stdin="bad id!\norg/x\n\n2h\nlots\nnone\n8001\n").expect()
+def test_piped_answers_are_asked_again_only_where_they_are_bad(path: Path, init: Init) -> None:
+    told = init(path, stdin="bad id!\norg/x\n\n2h\nlots\nnone\n8001\n").expect()
     expected = {"model": "org/x", "gpu_type_id": "auto", "runtime_seconds": 7200, "proxy_port": 8001}
     assert written(path) == expected
     assert told.out.count("Which model?") == 2
     assert told.out.count("dollars a day at most") == 2
 
 
-def test_answers_that_end_too_early_are_not_lost(path: Path, env: dict[str, str]) -> None:
-    told = init(path, "--port", "8001", env=env, stdin="org/x\nL4,A40\n").expect(1)
+def test_answers_that_end_too_early_are_not_lost(path: Path, init: Init) -> None:
+    told = init(path, "--port", "8001", stdin="org/x\nL4,A40\n").expect(1)
     assert "nothing was written" in told.err
     assert "init --port 8001 --model org/x --gpu 'NVIDIA L4,NVIDIA A40'" in told.err
     assert not path.exists()
     flags = ["--port", "8001", "--model", "org/x", "--gpu", "NVIDIA L4,NVIDIA A40"]
-    init(path, *flags, env=env, stdin="\n\n").expect()
+    init(path, *flags, stdin="\n\n").expect()
     assert written(path)["gpu_type_id"] == ["NVIDIA L4", "NVIDIA A40"]
 
 
-def test_an_existing_file_is_replaced_after_a_yes_only_and_kept(path: Path, env: dict[str, str]) -> None:
+def test_an_existing_file_is_replaced_after_a_yes_only_and_kept(path: Path, init: Init) -> None:
     old = '{"model": "org/old"} // mine\n'
     path.write_text(old)
     for arguments, stdin in ((["--yes"], ""), ([], "n\n"), ([], "\n"), ([], "")):
-        told = init(path, *arguments, env=env, stdin=stdin).expect(1)
+        told = init(path, *arguments, stdin=stdin).expect(1)
         assert "exists" in told.out + told.err
         assert path.read_text() == old
-    init(path, env=env, stdin="y\norg/new\n\n\n\n\n").expect()
+    init(path, stdin="y\norg/new\n\n\n\n\n").expect()
     assert written(path)["model"] == "org/new"
     assert (path.parent / "pod_config.json.bak").read_text() == old
-    init(path, "--yes", "--force", env=env).expect()
+    init(path, "--yes", "--force").expect()
     assert written(path) == DEFAULTS
 
 
-def test_a_link_stays_a_link(path: Path, tmp_path: Path, env: dict[str, str]) -> None:
+def test_a_link_stays_a_link(path: Path, tmp_path: Path, init: Init) -> None:
     real = tmp_path / "dotfiles" / "pod.json"
     path.symlink_to(real)
-    init(path, "--yes", env=env).expect()
+    init(path, "--yes").expect()
     assert path.is_symlink()
     assert written(real) == DEFAULTS
 
 
-def test_the_schema_is_named_where_it_stands_beside(path: Path, env: dict[str, str]) -> None:
+def test_the_schema_is_named_where_it_stands_beside(path: Path, init: Init) -> None:
     (path.parent / "pod_config.schema.json").write_text("{}")
-    init(path, "--yes", env=env).expect()
+    init(path, "--yes").expect()
     assert written(path)["$schema"] == "./pod_config.schema.json"
 
 
-def test_a_folder_that_takes_no_file_is_told(tmp_path: Path, env: dict[str, str]) -> None:
+def test_a_folder_that_takes_no_file_is_told(tmp_path: Path, init: Init) -> None:
     (tmp_path / "file").write_text("")
-    assert "Traceback" not in init(tmp_path / "file" / "x.json", "--yes", env=env).expect(78).err
+    assert "Traceback" not in init(tmp_path / "file" / "x.json", "--yes").expect(78).err
 
 
 # --- a person at a terminal

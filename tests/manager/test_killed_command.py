@@ -8,8 +8,9 @@ from pathlib import Path
 from tests.manager.test_one_command import KEY, QUESTION, SERVER, STUBBORN, is_deaf, rooms, servers, started
 from tests.proxy.front import SCRIPT, Client, Proxy
 from tests.support import procfs
+from tests.support.forks import Forks
 from tests.support.net import free_port
-from tests.support.process import PYTHON, run
+from tests.support.process import PYTHON
 from tests.support.source import ROOT
 from tests.support.wait import eventually
 
@@ -44,7 +45,9 @@ def test_a_run_that_is_killed_while_its_model_loads_or_ends_leaves_nothing(
         eventually(lambda: not rooms(front.process.pid), within=20)
 
 
-def test_the_same_command_soon_after_the_kill_has_one_server(env: dict[str, str], tmp_path: Path) -> None:
+def test_the_same_command_soon_after_the_kill_has_one_server(
+    env: dict[str, str], forks: Forks, tmp_path: Path
+) -> None:
     port = free_port()
     with started(env, tmp_path / "cache", "--port", str(port)) as front:
         assert ask(front, "hello") == 200
@@ -53,7 +56,7 @@ def test_the_same_command_soon_after_the_kill_has_one_server(env: dict[str, str]
         with started(env, tmp_path / "cache", "--port", str(port)) as again:
             assert ask(again, "something else") == 200
             (after,) = servers()
-            twice = run([PYTHON, str(SCRIPT), "--port", str(port), "--", *SERVER], env=env)
+            twice = forks.run([PYTHON, str(SCRIPT), "--port", str(port), "--", *SERVER], env=env)
             assert (twice.code, "Another one runs" in twice.err) == (98, True)
             assert after.pid != before.pid
             os.kill(again.process.pid, signal.SIGTERM)
@@ -64,7 +67,7 @@ def test_the_same_command_soon_after_the_kill_has_one_server(env: dict[str, str]
 
 
 def test_what_a_killed_run_left_is_not_forgotten_in_an_environment_that_is_wrong(
-    env: dict[str, str], tmp_path: Path
+    env: dict[str, str], forks: Forks, tmp_path: Path
 ) -> None:
     port = free_port()
     with started(env, tmp_path / "cache", "--port", str(port)) as front:
@@ -74,7 +77,7 @@ def test_what_a_killed_run_left_is_not_forgotten_in_an_environment_that_is_wrong
         for pid in (*(p.pid for p in heirs if f"on-demand-{port}" in p.command), front.process.pid):
             os.kill(pid, signal.SIGKILL)
         wrong = {**env, "RUNPOD_API_BASE_URL": "nonsense"}
-        said = run([PYTHON, str(SCRIPT), "--port", str(port), "--", *SERVER], env=wrong)
+        said = forks.run([PYTHON, str(SCRIPT), "--port", str(port), "--", *SERVER], env=wrong)
         assert "runpod_api_url" in said.err
         assert [p.pid for p in servers()] == [before.pid], "nobody could end it"
         with started(env, tmp_path / "cache", "--port", str(port)) as again:

@@ -1,7 +1,6 @@
 """manage_pod.py against the simulator: one pod at most, the right one, and none when it is over."""
 
 import json
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -111,26 +110,15 @@ def test_refusals_have_their_own_code_and_next_step(
 
 def test_a_wrong_key_is_said_clearly(install: Install) -> None:
     wrong = {**install.environ, "RUNPOD_API_KEY": "rpa_not_the_right_one"}
-    done = subprocess.run(
-        install.argv(), env=wrong, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 77
-    assert "401" in done.stdout
-    assert "rpa_not_the_right_one" not in done.stdout + done.stderr
+    done = install.start(install.argv(), env=wrong).expect(77)
+    assert "401" in done.out
+    assert "rpa_not_the_right_one" not in done.out + done.err
 
 
 def test_no_key_says_where_to_put_one(install: Install) -> None:
-    done = subprocess.run(
-        install.argv(),
-        env=dict(install.env),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 77
-    assert "llmpod/runpod_api_key" in done.stderr
-    assert "make run" in done.stderr
+    done = install.start(install.argv(), env=install.env).expect(77)
+    assert "llmpod/runpod_api_key" in done.err
+    assert "make run" in done.err
 
 
 def test_a_pod_that_answers_without_its_key_is_terminated_and_not_tried_again(install: Install) -> None:
@@ -258,7 +246,7 @@ def test_a_foreign_pod_is_never_touched(install: Install) -> None:
 def test_two_installations_on_one_account_leave_each_other_alone(install: Install) -> None:
     other_dir = install.directory.parent / "other"
     other_dir.mkdir(mode=0o700)
-    other = Install(other_dir, install.sim, install.env)
+    other = Install(other_dir, install.sim, install.env, start=install.start)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda i: i.passes_until("ready"), (install, other)))
     assert len(install.sim.alive()) == 2

@@ -4,8 +4,8 @@ import signal
 import time
 
 from tests.manager.passes import alive, until
+from tests.support.forks import Forks
 from tests.support.install import Install
-from tests.support.process import running
 
 
 def bring_near(install: Install, seconds: float) -> float:
@@ -39,10 +39,10 @@ def test_without_anything_due_it_ends_at_once(install: Install) -> None:
     assert time.monotonic() - begin < 10
 
 
-def test_while_it_stays_others_may_pass_and_a_signal_ends_it(install: Install) -> None:
+def test_while_it_stays_others_may_pass_and_a_signal_ends_it(install: Install, forks: Forks) -> None:
     until(install, "ready")
     bring_near(install, 30)
-    with running(install.argv("pass", "--for", "60"), env=install.environ) as staying:
+    with forks.running(install.argv("pass", "--for", "60"), env=install.environ) as staying:
         staying.says("until")
         assert "Another pass" not in install.manage().out
         assert staying.code is None
@@ -52,19 +52,19 @@ def test_while_it_stays_others_may_pass_and_a_signal_ends_it(install: Install) -
     assert alive(install)
 
 
-def test_it_ends_when_another_pass_has_done_all_there_was_to_do(install: Install) -> None:
+def test_it_ends_when_another_pass_has_done_all_there_was_to_do(install: Install, forks: Forks) -> None:
     until(install, "ready")
     bring_near(install, 60)
-    with running(install.argv("pass", "--for", "100"), env=install.environ) as staying:
+    with forks.running(install.argv("pass", "--for", "100"), env=install.environ) as staying:
         staying.says("until")
         install.manage("down").expect()
         assert staying.wait(within=4) == 0
 
 
-def test_an_edited_configuration_counts_from_the_next_pass_on(install: Install) -> None:
+def test_an_edited_configuration_counts_from_the_next_pass_on(install: Install, forks: Forks) -> None:
     until(install, "ready")
     bring_near(install, 10)
-    with running(install.argv("pass", "--for", "40"), env=install.environ) as staying:
+    with forks.running(install.argv("pass", "--for", "40"), env=install.environ) as staying:
         staying.says("until")
         install.write(runtime_secnds=60)
         assert staying.wait(within=40) == 78

@@ -4,8 +4,7 @@ import json
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,8 +14,9 @@ import requests
 from llmpod.lifecycle.lastwords import LastWords
 from llmpod.lifecycle.store import Store
 from llmpod.veil import Veil
+from tests.support.forks import Forks
 from tests.support.install import Install
-from tests.support.process import Running, running
+from tests.support.process import Running
 from tests.support.wait import eventually
 
 ROW = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) (container|system) +\| (.*)")
@@ -28,10 +28,8 @@ def rows(text: str) -> list[tuple[str, str, str]]:
     return [(match[1], match[2], match[3]) for match in found if match]
 
 
-@contextmanager
-def following(install: Install, *arguments: str) -> Iterator[Running]:
-    with running(install.argv("logs", "-f", *arguments), env=install.environ) as program:
-        yield program
+def following(install: Install, forks: Forks, *arguments: str) -> AbstractContextManager[Running]:
+    return forks.running(install.argv("logs", "-f", *arguments), env=install.environ)
 
 
 def test_both_sources_in_order_of_time_each_line_marked(install: Install) -> None:
@@ -114,9 +112,9 @@ def test_masking(text: str, shown: str) -> None:
     assert Veil(["mysecret1", "", "a"]).mask(text) == shown
 
 
-def test_following_shows_new_lines_and_ends_with_ctrl_c(install: Install) -> None:
+def test_following_shows_new_lines_and_ends_with_ctrl_c(install: Install, forks: Forks) -> None:
     pod = install.passes_until("ready")["pod_id"]
-    with following(install) as program:
+    with following(install, forks) as program:
         program.says("Started server process")
         before = program.out
         install.sim.kill(pod)
@@ -126,9 +124,9 @@ def test_following_shows_new_lines_and_ends_with_ctrl_c(install: Install) -> Non
         assert "Traceback" not in program.err
 
 
-def test_following_goes_on_with_the_next_pod_and_repeats_no_line(install: Install) -> None:
+def test_following_goes_on_with_the_next_pod_and_repeats_no_line(install: Install, forks: Forks) -> None:
     first = install.passes_until("ready")["pod_id"]
-    with following(install, "--tail", "1") as program:
+    with following(install, forks, "--tail", "1") as program:
         program.says(f"pod {first}")
         eventually(lambda: program.out)
         install.manage("--shutdown").expect()
@@ -159,7 +157,7 @@ def test_a_reader_that_leaves_is_no_failure(install: Install) -> None:
 
 
 # --- the proxy's
-def test_the_proxy_log_is_shown_and_followed_over_its_rotation(install: Install) -> None:
+def test_the_proxy_log_is_shown_and_followed_over_its_rotation(install: Install, forks: Forks) -> None:
     install.proxy = True
     missing = install.manage("logs", "proxy").expect(1)
     assert "proxy.log" in missing.err
@@ -168,7 +166,7 @@ def test_the_proxy_log_is_shown_and_followed_over_its_rotation(install: Install)
     assert len(shown.splitlines()) == 1
     json.loads(shown)
     log = next(install.directory.rglob("proxy.log"))
-    with following(install, "proxy", "--tail", "0") as program:
+    with following(install, forks, "proxy", "--tail", "0") as program:
         eventually(lambda: _reads(program.pid, log), within=10)
         requests.get(f"http://127.0.0.1:{install.port}/v1/nothing-here", timeout=10)
         eventually(lambda: program.out, within=10)
@@ -200,9 +198,9 @@ def test_escape_sequences_do_not_reach_the_terminal(install: Install) -> None:
     assert install.manage("logs", "proxy").expect().out == "red tab\there\n"
 
 
-def test_sigterm_ends_it_too(install: Install) -> None:
+def test_sigterm_ends_it_too(install: Install, forks: Forks) -> None:
     install.passes_until("ready")
-    with following(install) as program:
+    with following(install, forks) as program:
         program.says("pod ")
         program.signal(signal.SIGTERM)
         program.wait(within=5)

@@ -1,12 +1,11 @@
 """What RunPod answers otherwise than written hides no pod, ends none early and makes none twice."""
 
-import subprocess
-
 import pytest
 
 from tests.manager.costs import away_from_the_months_end
 from tests.manager.front import Pod, front
 from tests.manager.passes import alive, creates, pass_deadline, until
+from tests.support.forks import Forks
 from tests.support.install import Install
 from tests.support.wait import eventually
 
@@ -82,15 +81,15 @@ def test_a_budget_holds_although_nobody_says_what_is_billed(install: Install) ->
         assert 0 < install.sim.bill()["total_usd"] < 0.65
 
 
-def test_panic_waits_for_a_create_that_is_under_way(install: Install) -> None:
+def test_panic_waits_for_a_create_that_is_under_way(install: Install, forks: Forks) -> None:
     install.sim.fault("create", "slow=3")
     install.sim.set(listing_lag_seconds=3)
-    starting = subprocess.Popen(
-        install.argv(), env=install.environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    eventually(lambda: any(r["path"] == "/v2/pods" and r["method"] == "GET" for r in install.sim.requests()))
-    install.manage("panic", within=120)
-    starting.wait(30)
+    with forks.running(install.argv(), env=install.environ) as starting:
+        eventually(
+            lambda: any(r["path"] == "/v2/pods" and r["method"] == "GET" for r in install.sim.requests())
+        )
+        install.manage("panic", within=120)
+        starting.wait(within=30)
     assert alive(install) == []
 
 

@@ -16,8 +16,9 @@ from llmpod.config.names import names_of_command
 from llmpod.config.typed_key import without_key
 from tests.proxy.front import SCRIPT, Proxy, chat_body, proxy
 from tests.support import procfs
+from tests.support.forks import Forks
 from tests.support.net import free_port
-from tests.support.process import PYTHON, run
+from tests.support.process import PYTHON
 from tests.support.source import ROOT
 from tests.support.wait import eventually
 
@@ -147,18 +148,18 @@ def test_what_a_failed_start_said_outlives_the_run_until_a_good_one(
     assert not kept.exists()
 
 
-def test_what_is_wrong_is_said_before_anything_starts(env: dict[str, str]) -> None:
-    nothing = run([PYTHON, str(SCRIPT), "--port", "0", "--"], env=env)
+def test_what_is_wrong_is_said_before_anything_starts(env: dict[str, str], forks: Forks) -> None:
+    nothing = forks.run([PYTHON, str(SCRIPT), "--port", "0", "--"], env=env)
     assert (nothing.code, "Write the command" in nothing.err) == (2, True)
-    tunnel = run([PYTHON, str(SCRIPT), "--use-slurm", "--", "vllm"], env=env)
+    tunnel = forks.run([PYTHON, str(SCRIPT), "--use-slurm", "--", "vllm"], env=env)
     assert (tunnel.code, "--loopback-user" in tunnel.err) == (2, True)
-    absent = run([PYTHON, str(SCRIPT), "--", "no-such-server", "--model", "m"], env=env)
+    absent = forks.run([PYTHON, str(SCRIPT), "--", "no-such-server", "--model", "m"], env=env)
     assert (absent.code, "no program 'no-such-server'" in absent.err) == (2, True)
     assert "its whole path" in absent.err
-    text = run([PYTHON, str(SCRIPT), "--", str(ROOT / "README.md")], env=env)
+    text = forks.run([PYTHON, str(SCRIPT), "--", str(ROOT / "README.md")], env=env)
     assert (text.code, "may execute" in text.err) == (2, True)
     assert not (ROOT / ".llmpod" / "on-demand-8100").exists()
-    listed = run([PYTHON, str(SCRIPT), "--help", "--"], env=env).expect().out
+    listed = forks.run([PYTHON, str(SCRIPT), "--help", "--"], env=env).expect().out
     for option in ("--target-port", "--idle-timeout", "--ping-path", "--srun-cmd", "--loopback-host"):
         assert option in listed
 
@@ -177,30 +178,32 @@ def test_what_is_wrong_is_said_before_anything_starts(env: dict[str, str]) -> No
     ],
 )
 def test_an_option_that_means_nothing_is_refused_by_its_name(
-    env: dict[str, str], words: tuple[str, ...], said: str
+    env: dict[str, str], forks: Forks, words: tuple[str, ...], said: str
 ) -> None:
-    refused = run([PYTHON, str(SCRIPT), *words, "--", *SERVER], env=env)
+    refused = forks.run([PYTHON, str(SCRIPT), *words, "--", *SERVER], env=env)
     assert (refused.code, said in refused.err) == (2, True), refused.err
 
 
-def test_a_port_of_the_command_that_somebody_has_is_said_at_once(env: dict[str, str]) -> None:
+def test_a_port_of_the_command_that_somebody_has_is_said_at_once(env: dict[str, str], forks: Forks) -> None:
     """Else the first request would wait until its time is over."""
     with socket.create_server(("127.0.0.1", 0)) as holder:
         number = str(holder.getsockname()[1])
-        refused = run([PYTHON, str(SCRIPT), "--port", "0", "--target-port", number, "--", *SERVER], env=env)
+        refused = forks.run(
+            [PYTHON, str(SCRIPT), "--port", "0", "--target-port", number, "--", *SERVER], env=env
+        )
     assert refused.code == 98, refused.err
     assert f"Port {number} is in use by" in refused.err
     assert "leave `--target-port` out" in refused.err
 
 
-def test_a_command_line_that_is_not_understood_says_what_was_meant(env: dict[str, str]) -> None:
-    forgotten = run([PYTHON, str(SCRIPT), "--idle-timeout", "5", "vllm", "serve", "m"], env=env)
+def test_a_command_line_that_is_not_understood_says_what_was_meant(env: dict[str, str], forks: Forks) -> None:
+    forgotten = forks.run([PYTHON, str(SCRIPT), "--idle-timeout", "5", "vllm", "serve", "m"], env=env)
     assert (forgotten.code, "write `--` before it" in forgotten.err) == (2, True)
-    before = run([PYTHON, str(SCRIPT), "vllm", "serve", "m", "--", "--fast"], env=env)
+    before = forks.run([PYTHON, str(SCRIPT), "vllm", "serve", "m", "--", "--fast"], env=env)
     assert (before.code, "stand after `--`" in before.err) == (2, True)
-    misspelt = run([PYTHON, str(SCRIPT), "--idel-timeout", "5", "--", "vllm"], env=env)
+    misspelt = forks.run([PYTHON, str(SCRIPT), "--idel-timeout", "5", "--", "vllm"], env=env)
     assert (misspelt.code, "did you mean --idle-timeout?" in misspelt.err) == (2, True)
-    manager = run([PYTHON, str(ROOT / "manage_pod.py"), "status", "--jsn"], env=env)
+    manager = forks.run([PYTHON, str(ROOT / "manage_pod.py"), "status", "--jsn"], env=env)
     assert (manager.code, "did you mean --json?" in manager.err) == (2, True)
 
 

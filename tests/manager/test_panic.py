@@ -1,12 +1,12 @@
 """`panic` ends every pod of ours, whatever else is broken, and touches no other."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from llmpod.sim.launch import Simulator
+from tests.support.forks import Forks
 from tests.support.install import Install
 
 STRANGER = {
@@ -69,7 +69,7 @@ def test_the_other_installations_only_when_told(
     install.passes_until("ready")
     directory = tmp_path / "other"
     directory.mkdir(mode=0o700)
-    other = Install(directory, fast_sim, env)
+    other = Install(directory, fast_sim, env, start=install.start)
     other.passes_until("ready")
     foreign = stranger(install)
     shutil.rmtree(install.directory / ".llmpod")
@@ -83,19 +83,12 @@ def test_the_other_installations_only_when_told(
     assert alive(install) == {foreign}
 
 
-def test_a_hanging_pass_does_not_keep_it(install: Install) -> None:
+def test_a_hanging_pass_does_not_keep_it(install: Install, forks: Forks) -> None:
     install.passes_until("ready")
     install.sim.fault("list", "hang")
-    hanging = subprocess.Popen(
-        install.argv(), env=install.environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    try:
-        done = install.manage("panic", within=120)
+    with forks.running(install.argv(), env=install.environ):
+        install.manage("panic", within=120).expect()
         assert alive(install) == set()
-        assert done.code == 0
-    finally:
-        hanging.kill()
-        hanging.wait()
 
 
 def test_api_faults_are_outlasted(install: Install) -> None:

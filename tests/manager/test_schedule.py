@@ -63,7 +63,8 @@ def test_a_crontab_that_becomes_empty_is_removed(ann: Account) -> None:
 def test_two_clones_coexist(ann: Account, install: Install) -> None:
     other_dir = install.directory.parent / "other"
     other_dir.mkdir(mode=0o700)
-    bob = Account(Install(other_dir, install.sim, install.env), ann.home, ann.bin)
+    clone = Install(other_dir, install.sim, install.env, start=install.start)
+    bob = Account(clone, ann.home, ann.bin)
     ann.manage("schedule", "install").expect()
     alone = ann.table.read_text()
     bob.manage("schedule", "install").expect()

@@ -8,6 +8,7 @@ import pytest
 
 from tests.manager.test_on_request import SERVER, ask, begin
 from tests.support.desk import Desk
+from tests.support.forks import Forks
 from tests.support.net import listens
 from tests.support.wait import eventually
 
@@ -15,12 +16,12 @@ LISTS_A_RESTART = '#!/bin/sh\ncase "$2" in list-jobs) echo "7 $5 restart running
 
 
 @pytest.fixture
-def desk(state_dir: Path, env: dict[str, str], tmp_path: Path) -> Iterator[Desk]:
+def desk(state_dir: Path, env: dict[str, str], tmp_path: Path, forks: Forks) -> Iterator[Desk]:
     """With the unit installed, and a systemctl that knows of no systemd."""
     programs = tmp_path / "programs"
     programs.mkdir()
     home = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "units")}
-    made = Desk(state_dir, {**env, **home, "PATH": f"{programs}:{env['PATH']}"})
+    made = Desk(state_dir, {**env, **home, "PATH": f"{programs}:{env['PATH']}"}, start=forks.run)
     systemctl(made, "#!/bin/sh\nexit 1\n")
     yield made
     made.manage("--shutdown").expect()
