@@ -27,7 +27,14 @@ from typing import Self
 from tests.support.process import PYTHON, Finished, Running, refuse_secrets
 from tests.support.source import ROOT
 
-_PACKAGES = ("llmpod.cli", "llmpod.config", "llmpod.lifecycle", "llmpod.backends", "llmpod.sim", "llmpod.proxy")
+_PACKAGES = (
+    "llmpod.cli",
+    "llmpod.config",
+    "llmpod.lifecycle",
+    "llmpod.backends",
+    "llmpod.sim",
+    "llmpod.proxy",
+)
 _LARGEST = 2**17  # bytes of arguments and environment
 _START = 60.0
 
