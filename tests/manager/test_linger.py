@@ -17,7 +17,7 @@ def bring_near(install: Install, seconds: float) -> float:
 
 def test_a_deadline_between_two_runs_is_kept_and_the_end_is_confirmed(install: Install) -> None:
     until(install, "ready")
-    deadline = bring_near(install, 8)
+    deadline = bring_near(install, 4)
     begin = time.monotonic()
     install.manage("pass", "--for", "50", within=80).expect()
     assert alive(install) == []

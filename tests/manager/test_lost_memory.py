@@ -75,7 +75,8 @@ def test_a_damaged_key_file_keeps_no_pod_alive(
     (install.directory / KEY).write_bytes(content)
     pass_deadline(install)
     done = install.manage(*call)
-    install.manage(*call)
+    if call != ("panic",):  # which has to do all by itself
+        install.manage(*call)
     assert alive(install) == []
     assert "Traceback" not in done.err
 

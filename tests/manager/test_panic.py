@@ -1,6 +1,7 @@
 """`panic` ends every pod of ours, whatever else is broken, and touches no other."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from llmpod.sim.launch import Simulator
 from tests.support.forks import Forks
 from tests.support.install import Install
+from tests.support.wait import eventually
 
 STRANGER = {
     "name": "somebody-else",
@@ -84,11 +86,18 @@ def test_the_other_installations_only_when_told(
 
 
 def test_a_hanging_pass_does_not_keep_it(install: Install, forks: Forks) -> None:
+    """The pods end meanwhile; then it waits for the lock, lest that pass makes another one."""
     install.passes_until("ready")
+    before = len(install.sim.requests())
     install.sim.fault("list", "hang")
-    with forks.running(install.argv(), env=install.environ):
-        install.manage("panic", within=120).expect()
-        assert alive(install) == set()
+    with forks.running(install.argv(), env=install.environ) as hanging:
+        eventually(lambda: len(install.sim.requests()) > before, within=20)
+        with forks.running(install.argv("panic"), env=install.environ) as panic:
+            eventually(lambda: alive(install) == set(), within=20)
+            assert (hanging.code, panic.code) == (None, None)
+            hanging.signal(signal.SIGKILL)
+            assert panic.wait(within=60) == 0
+    assert alive(install) == set()
 
 
 def test_api_faults_are_outlasted(install: Install) -> None:
