@@ -11,11 +11,11 @@ from llmpod.lifecycle.store import Store
 from llmpod.model import Instance
 from tests.lifecycle.entries import HOUR
 from tests.support.install import Install
-from tests.support.process import Finished, run
+from tests.support.process import Finished
 
 
 def cost(install: Install, **env: str) -> dict[str, Any]:
-    done = run(install.argv("cost", "--json"), env={**install.environ, **env}).expect()
+    done = install.start(install.argv("cost", "--json"), env={**install.environ, **env}).expect()
     document: dict[str, Any] = json.loads(done.out)
     return document
 
@@ -25,7 +25,8 @@ def told(install: Install) -> Finished:
 
 
 def without_key(install: Install) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(run(install.argv("cost", "--json"), env=install.env).expect().out)
+    done = install.start(install.argv("cost", "--json"), env=install.env).expect()
+    document: dict[str, Any] = json.loads(done.out)
     return document
 
 

@@ -159,7 +159,7 @@ class UserManager:
 
     def manage(self, *words: str) -> Finished:
         argv = [PYTHON, str(MANAGER), "--config", str(self.ann.install.path), *words]
-        return run(argv, env=self.environ, within=90)
+        return self.ann.install.start(argv, env=self.environ, within=90)
 
 
 @pytest.fixture
