@@ -7,6 +7,8 @@ import pytest
 
 from tests.manager.account import MANAGER, Account, account
 from tests.support.install import Install
+from tests.support.process import running
+from tests.support.wait import eventually
 
 
 @pytest.fixture
@@ -199,13 +201,17 @@ def test_the_log_is_written_and_stays_small(ann: Account) -> None:
     ann.manage("schedule", "install").expect()
     block = ann.table.read_text().removeprefix(ann.foreign).splitlines()
     command = block[1].split(maxsplit=5)[5].replace("\\%", "%")
-    done = ann.shell(command.replace("manage_pod.py", "manage_pod.py --no-proxy", 1))
-    assert (done.code, done.out, done.err) == (0, "", "")
+    command = command.replace("manage_pod.py", "manage_pod.py --no-proxy", 1)
+    with running(["sh", "-c", command], env=ann.environ, cwd=ann.home) as scheduled:
+        eventually(
+            lambda: "default created" in ann.log_file.read_text(), within=30, ignoring=FileNotFoundError
+        )
+        ann.install.passes_until("ready")  # which that one would stay for
+        assert (scheduled.wait(within=60), scheduled.out, scheduled.err) == (0, "", "")
     log = ann.log_file
     assert log.stat().st_mode & 0o777 == 0o600
-    assert "default created" in log.read_text()
     log.write_bytes(b"x" * (2**20 + 1))
-    ann.shell(command.replace("manage_pod.py", "manage_pod.py --no-proxy", 1)).expect()
+    ann.shell(command).expect()
     assert log.stat().st_size < 1000
     assert log.with_name(log.name + ".1").stat().st_size == 2**20 + 1
 

@@ -12,14 +12,16 @@ import requests
 
 from llmpod.sim.launch import Simulator
 from tests.support.desk import MODEL, Desk
+from tests.support.forks import Forks
 from tests.support.net import listens
+from tests.support.sims import forked
 from tests.support.source import ROOT
 from tests.support.wait import eventually
 
 
 @pytest.fixture
-def sim() -> Iterator[Simulator]:
-    with Simulator.start(pods="inline") as simulator:
+def sim(forks: Forks, env: dict[str, str]) -> Iterator[Simulator]:
+    with forked(forks, env) as simulator:
         yield simulator
 
 

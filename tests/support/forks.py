@@ -1,8 +1,9 @@
-"""Not an interpreter's start: manage_pod.py in a fork of a process that has loaded its modules already.
+"""Not an interpreter's start: a script of ours in a fork of a process that has loaded its modules already.
 
-A start loads libraries for 0.3 s of CPU, and the suite has thousands of passes. The fork becomes a process like the
-other one: a session, arguments, environment, directory and files of its own, and an exit code. Where the start
-itself is the subject, a test uses ``process.run``; with a clock of its own and under a tracer, tests/sweep does.
+A start loads libraries for 0.3 s of CPU, and the suite has thousands of passes of manage_pod.py. The fork becomes
+a process like the other one: a session, arguments, environment, directory and files of its own, and an exit code.
+Where the start itself is the subject, a test uses ``process.run``; with a clock of its own and under a tracer,
+tests/sweep does.
 """
 
 import atexit
