@@ -5,7 +5,7 @@ Each model that starts with requests has one state (the table is in states.py), 
 Of the members of a group one runs at a time. Whose turn it is: the highest priority, then who waits longest; all who
 wait for that model go on together, and whoever asks for it while it runs goes on at once, until another one's waiter
 has waited for ``turn_seconds``. So models are not swapped for each request, and nobody waits for ever. For those who
-were told to come again it is kept until they can be there: else each of their tries would cost a start and meet nobody.
+were told to come again it is kept until they can be there: else each of their tries would cost a start, for nobody.
 """
 
 from collections import deque
