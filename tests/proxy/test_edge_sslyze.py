@@ -40,7 +40,7 @@ def found(cache_dir: Path, tmp_path: Path, env: dict[str, str]) -> dict[str, Any
     tls = issue(tmp_path, trustme.CA())
     with stub() as server, proxy(env | settings(cache_dir, server.url, **tls)) as front:
         command = [
-            SSLYZE,
+            str(SSLYZE),
             *SCANS,
             f"--json_out={report}",
             "--mozilla_config=disable",
