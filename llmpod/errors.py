@@ -114,7 +114,11 @@ class NoCapacity(ProviderError):
     code, exit_code = "no_capacity", 75
 
 
-class BadCredentials(ProviderError):
+class Refused(ProviderError):
+    """The provider does not hear us, and asking again will not change that: a person must."""
+
+
+class BadCredentials(Refused):
     """The provider refused our key (missing, revoked or without the right)."""
 
     code, exit_code = "bad_credentials", 77
@@ -126,7 +130,7 @@ class NoMoney(ProviderError):
     status, code, exit_code = 402, "no_money", 76
 
 
-class RetiredApi(ProviderError):
+class RetiredApi(Refused):
     """The provider has switched off the API version that this program speaks."""
 
     code, exit_code = "api_retired", 70

@@ -1,10 +1,27 @@
-"""Not a listener: who listens on a TCP port of this machine, as far as /proc shows it (Linux)."""
+"""Not a listener: whether one could listen on a TCP port of this machine, and who does, as far as /proc shows it
+(Linux).
+"""
 
+import socket
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp (proc(5))
+
+
+def bind_error(host: str, port: int) -> int:
+    """The errno with which a server would fail to listen there; 0: it would not.
+
+    What is left of closed connections does not count, as for servers.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as e:
+            return e.errno or -1
+    return 0
 
 
 def listening(port: int) -> frozenset[str]:

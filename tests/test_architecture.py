@@ -48,7 +48,7 @@ BAD = [
     ("layer", "llmpod/client/__init__.py", "from llmpod.config import Config", 1),
     ("layer", "llmpod/cli.py", "from llmpod.cache.key import key_of", 1),
     ("layer", "llmpod/cli/commands.py", "from llmpod.proxy.app import build", 1),
-    ("layer", "llmpod/sim/api.py", "from llmpod.errors import Refused", 1),
+    ("layer", "llmpod/sim/api.py", "from llmpod.errors import Declined", 1),
     ("layer", "llmpod/errors.py", "from llmpod.model import Phase", 1),
     ("layer", "llmpod/proxy/app.py", "from tests.support.net import free_port", 1),
     ("layer", "llmpod/newcomer.py", "", 1),

@@ -19,7 +19,7 @@ from llmpod.config import (
     base_url,
     environment,
 )
-from llmpod.errors import BadCredentials, ProviderError, ProviderUnavailable, RetiredApi
+from llmpod.errors import ProviderError, ProviderUnavailable, Refused
 from llmpod.model import Instance, Listing, Offer, Spec
 from llmpod.secret import Secret
 
@@ -46,9 +46,9 @@ class SomeAway(ProviderUnavailable):
         self.causes = causes
 
     @property
-    def final(self) -> ProviderError | None:
+    def final(self) -> Refused | None:
         """Why asking again will not help; None: with one of them it may."""
-        known = [cause for cause in self.causes if isinstance(cause, BadCredentials | RetiredApi)]
+        known = [cause for cause in self.causes if isinstance(cause, Refused)]
         return known[0] if len(known) == len(self.causes) else None
 
 

@@ -1,23 +1,17 @@
 """Not a reservation: which TCP port of loopback a server could listen on at this moment."""
 
-import socket
 from collections.abc import Collection
 
 from llmpod.errors import ProviderUnavailable
+from llmpod.sockets import bind_error
 
 HOST = "127.0.0.1"
 FIRST_PORT = 8101
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen there; what is left of closed connections does not count, as for servers."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
+    """Whether a server could listen there."""
+    return not bind_error(HOST, port)
 
 
 def free_port(wanted: int | None, *, promised: Collection[int] = ()) -> int:

@@ -15,11 +15,10 @@ from llmpod.backends.runpod_offers import Choice, needed_counts
 from llmpod.backends.runpod_spec import pod_spec
 from llmpod.config import AUTO_GPU, VLLM_PRESET, PodConfig
 from llmpod.errors import (
-    BadCredentials,
     BadSpec,
     ProviderError,
     ProviderUnavailable,
-    RetiredApi,
+    Refused,
     StateError,
 )
 from llmpod.lifecycle import files
@@ -107,7 +106,7 @@ class Drawer:
 
         Raises:
             ProviderUnavailable: only an old one is there, and a choice by price may not stand on it.
-            BadCredentials, RetiredApi: RunPod answered, and no later try will be better.
+            Refused: RunPod answered, and no later try will be better.
         """
         known, now = self.known_catalog(), self.clock()
         counts = needed_counts(config, known, needs)
@@ -115,7 +114,7 @@ class Drawer:
             return known, ""
         try:
             fresh = runpod_catalog.fetch(self.api, config, now=now, counts=counts)
-        except (BadCredentials, RetiredApi):
+        except Refused:
             raise
         except ProviderError as e:
             if _needs_prices(config) and not latest:

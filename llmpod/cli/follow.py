@@ -12,7 +12,7 @@ from llmpod.backends.runpod_logs import PodLog
 from llmpod.cli.show import ALIVE, money
 from llmpod.cli.wiring import Plane
 from llmpod.config.schema import PodConfig
-from llmpod.errors import BadCredentials, LlmpodError, ProviderError, RetiredApi
+from llmpod.errors import LlmpodError, ProviderError, Refused
 from llmpod.lifecycle.money import dollars
 from llmpod.lifecycle.report import Report
 from llmpod.model import Instance, Phase, Record, Want
@@ -82,7 +82,7 @@ class Follower:
             True when the provider's own list says so; False when the limit passed first.
 
         Raises:
-            BadCredentials, RetiredApi: RunPod will not hear us; the order stands for a later pass.
+            Refused: RunPod will not hear us; the order stands for a later pass.
         """
         limit, said = self.plane.clock() + limit_seconds, False
         while True:
@@ -105,12 +105,12 @@ class Follower:
 
     @staticmethod
     def _give_up(report: Report) -> None:
-        """Raises BadCredentials, RetiredApi: of what is left, asking again will not tell anything."""
+        """Raises Refused: of what is left, asking again will not tell anything."""
         error = report.error
         if isinstance(error, SomeAway):
             in_reach = (phase for model, phase in report.phases.items() if model not in error.models)
             error = error.final if ALIVE.isdisjoint(in_reach) else None
-        if isinstance(error, BadCredentials | RetiredApi):
+        if isinstance(error, Refused):
             raise error
 
     def _tell(self, error: LlmpodError | None) -> None:

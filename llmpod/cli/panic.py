@@ -10,7 +10,7 @@ from llmpod.backends import Backend, SomeAway
 from llmpod.cli.command import Command, Invocation
 from llmpod.cli.providers import backend_of, with_removed
 from llmpod.config import Config
-from llmpod.errors import BadCredentials, Busy, Declined, ProviderError, RetiredApi, StateError
+from llmpod.errors import BadCredentials, Busy, Declined, ProviderError, Refused, StateError
 from llmpod.lifecycle import match
 from llmpod.lifecycle.ledger import FILE_NAME, Ledger
 from llmpod.lifecycle.nouns import thing_of, things_of
@@ -65,7 +65,7 @@ class _Sweep:
         """How many there were; None when nobody knows."""
         try:
             return self._end_all(self.backend.list(self.expect).instances)
-        except (BadCredentials, RetiredApi) as e:
+        except Refused as e:
             raise _in_console(e) from None
         except SomeAway as e:  # what is in reach ends; of the rest nobody knows
             self.say(str(e))

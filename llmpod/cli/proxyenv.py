@@ -63,6 +63,7 @@ def _edge_environ(c: PodConfig) -> dict[str, str]:
         "LLMPOD_ALLOWED_HOSTS": ",".join(c.allowed_hosts),
         "LLMPOD_CORS_ORIGINS": ",".join(c.cors_origins),
         "LLMPOD_ALLOW_INSECURE_BIND": "true" if c.allow_insecure_bind else "",
+        "LLMPOD_ALLOW_PLAIN_HTTP": "true" if c.allow_plain_http else "",
         "LLMPOD_REQUESTS_PER_MINUTE": str(c.requests_per_minute or ""),
         "LLMPOD_TOKENS_PER_MINUTE": str(c.tokens_per_minute or ""),
         "LLMPOD_RATE_LIMITS": rates_text(c.rate_limits),

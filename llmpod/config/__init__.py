@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from llmpod.config import jsonc
+from llmpod.config.addresses import base_url, in_the_clear, reached_at
 from llmpod.config.callers import FILE_NAME as KEYS_FILE
 from llmpod.config.callers import CallerKey, Scope, digest_of, new_key, read_keys, written
 from llmpod.config.certificates import expires_at
@@ -30,7 +31,7 @@ from llmpod.config.credentials import (
 from llmpod.config.live import FIXED, changed, needs_restart
 from llmpod.config.mistakes import explained
 from llmpod.config.model_keys import AUTO_GPU, VLLM_PRESET
-from llmpod.config.proxy import Auth, ProxySettings, base_url, proxy_settings, reached_at
+from llmpod.config.proxy import Auth, ProxySettings, proxy_settings
 from llmpod.config.schema import Budget, Notification, PodConfig
 from llmpod.config.settings_file import SETTINGS_VARIABLE, settings_digest
 from llmpod.config.several import mistakes, values_of
@@ -71,6 +72,7 @@ __all__ = [
     "environment",
     "expires_at",
     "has_runpod_key",
+    "in_the_clear",
     "json_schema",
     "key_file",
     "load",

@@ -55,6 +55,10 @@ class FrontKeys(BaseModel):
     allow_insecure_bind: bool = Field(
         False, description="Listen beyond this machine without keys or without TLS."
     )
+    allow_plain_http: bool = Field(
+        False,
+        description="Send prompts over http to a model server on another machine: others can read them.",
+    )
     cache_dir: Path = Field(Path("/tmp/llm_cache"), strict=False)  # noqa: S108 - the mission fixed this default
     max_cache_size: Annotated[int, Field(ge=0)] = Field(1000, description="Entries.")
     max_cache_bytes: Annotated[int, Field(ge=0)] = Field(2**30, description="Bytes on disk.")

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import SplitResult, urlsplit
 
+from llmpod.config.addresses import base_url
 from llmpod.config.caching import ALL_MASKS, MODES, WEEK, read_masks, read_policy, read_ttl
 from llmpod.config.children import A_PASS
 from llmpod.config.cmdline import Parser
@@ -17,7 +17,6 @@ from llmpod.config.routes import Route, read_routes
 from llmpod.config.settings_file import SETTINGS_VARIABLE, read_settings
 from llmpod.config.words import amount, choice, count, flag, none_or_seconds, seconds, words
 from llmpod.errors import ConfigError
-from llmpod.places import no_server_at
 from llmpod.secret import Secret
 
 UpstreamStream = Literal["auto", "always", "never"]
@@ -96,6 +95,7 @@ class ProxySettings:
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     allow_insecure_bind: bool = False
+    allow_plain_http: bool = False
     settings_file: Path | None = None
     settings_digest: str = ""
     memory_bytes: int = 256 * 2**20
@@ -125,47 +125,6 @@ class ProxySettings:
 
     def __repr__(self) -> str:
         return f"ProxySettings(http{'s' if self.use_https else ''}://{self.host}:{self.port})"
-
-
-def reached_at(host: str) -> str:
-    """Where a proxy that listens on ``host`` is reached from this machine."""
-    return "127.0.0.1" if host in ("", "0.0.0.0", "::", "localhost") else host  # noqa: S104 - compared, not bound
-
-
-def base_url(url: str, *, name: str = "RUNPOD_ENDPOINT") -> str:
-    """Reduce a model server's URL to what stands before ``/v1``.
-
-    Args:
-        url: what a person wrote.
-        name: of the setting, for messages.
-
-    Raises:
-        ConfigError: not an http(s) URL, carries credentials, a query, or a link-local host (cloud metadata).
-    """
-    parts = _split(url.strip())
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(
-            f"{name} is not an http(s) URL: {url!r}.",
-            hint="Example: https://PODID-8000.proxy.runpod.net/v1/chat/completions",
-        )
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ConfigError(f"{name} may not carry a user, a password, a query or a fragment.")
-    if what := no_server_at(parts.hostname):
-        raise ConfigError(f"{name} names {parts.hostname}, which is {what}.")
-    path = parts.path.rstrip("/")
-    head, found, _ = f"{path}/".rpartition("/v1/")
-    return f"{parts.scheme}://{parts.netloc}{head if found else path}"
-
-
-def _split(url: str) -> SplitResult | None:
-    """Its parts; None where the port is none, the host no name that can be asked for, or a character not ASCII."""
-    try:
-        url.encode("ascii")
-        parts = urlsplit(url)
-        (parts.hostname or "").encode("idna")
-        return parts if parts.port != 0 else None
-    except ValueError:
-        return None
 
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -232,6 +191,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "LLMPOD_ALLOWED_HOSTS": ("allowed_hosts", lambda _, text: words(text)),
     "LLMPOD_CORS_ORIGINS": ("cors_origins", lambda _, text: words(text)),
     "LLMPOD_ALLOW_INSECURE_BIND": ("allow_insecure_bind", flag),
+    "LLMPOD_ALLOW_PLAIN_HTTP": ("allow_plain_http", flag),
     "LLMPOD_ROUTES": ("routes", read_routes),
     "LLMPOD_DEMAND": ("demand", read_demand),
     "LLMPOD_LOADING": ("loading", read_loading),

@@ -3,13 +3,13 @@
 The flat keys describe one model, which is the model ``default`` of :class:`llmpod.config.Config`.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from llmpod.config.addresses import in_the_clear
 from llmpod.config.front import FrontKeys
 from llmpod.config.model_keys import AUTO_GPU, ModelKeys, ModelName, Seconds
 from llmpod.config.section import Section
@@ -104,10 +104,15 @@ class PodConfig(FrontKeys, ModelKeys):
         if self.static is not None and self.static.api_key_file is not None:
             urls["static.url"] = self.static.url
         for name, url in urls.items():
-            if not re.match(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])[:/]", url):
+            if in_the_clear(url):
                 raise ValueError(
                     f"`{name}`: a key must not travel in clear; use https (http on this machine only)"
                 )
+        if self.static is not None and in_the_clear(self.static.url) and not self.allow_plain_http:
+            raise ValueError(
+                "`static.url`: over http others can read prompts and answers; use https or a tunnel, or allow it"
+                " with `allow_plain_http`"
+            )
         if "{{" in self.runpod_proxy_url:
             raise ValueError("`runpod_proxy_url` has single braces: {id} and {port}")
         return self

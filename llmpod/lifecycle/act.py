@@ -8,7 +8,6 @@ from typing import Protocol
 
 from llmpod.backends import Backend
 from llmpod.errors import (
-    BadCredentials,
     BadSpec,
     CreateUnknown,
     LlmpodError,
@@ -16,7 +15,7 @@ from llmpod.errors import (
     NoMoney,
     ProviderError,
     ProviderUnavailable,
-    RetiredApi,
+    Refused,
     StateError,
 )
 from llmpod.lifecycle import decide, match, records
@@ -198,7 +197,7 @@ class Actor:
         retry_at: float | None = now + (error.retry_after or NO_CAPACITY_SECONDS)
         if isinstance(error, BadSpec):
             retry_at = None
-        elif isinstance(error, BadCredentials | NoMoney | RetiredApi):
+        elif isinstance(error, NoMoney | Refused):
             retry_at = now + ACCOUNT_SECONDS
         self.memory.keep(model, records.not_created(record, str(error), retry_at=retry_at))
 

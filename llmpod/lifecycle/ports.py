@@ -1,11 +1,10 @@
 """Not a listener: whether a TCP port is taken here, and by which process, as far as /proc shows it (Linux)."""
 
 import errno
-import socket
 from pathlib import Path
 
 from llmpod.errors import PortTaken
-from llmpod.sockets import holds, listening
+from llmpod.sockets import bind_error, holds, listening
 
 OTHER_PORT = (
     "take another port: `proxy_port` in the configuration, or for once `make run RUN_ARGS='--port N'`"
@@ -14,13 +13,7 @@ OTHER_PORT = (
 
 def is_taken(host: str, port: int) -> bool:
     """Whether somebody listens there; what else is wrong with an address is told by who listens."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as e:
-            return e.errno == errno.EADDRINUSE
-    return False
+    return bind_error(host, port) == errno.EADDRINUSE
 
 
 def taken(port: int, by: str = "", *, instead: str = OTHER_PORT) -> PortTaken:

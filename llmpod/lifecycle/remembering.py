@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from llmpod.backends import SomeAway
-from llmpod.errors import BadCredentials, NoMoney, RetiredApi, StateError
+from llmpod.errors import NoMoney, Refused, StateError
 from llmpod.lifecycle.act import Actor
 from llmpod.lifecycle.spending import day_of
 from llmpod.lifecycle.state import Trouble
@@ -22,7 +22,7 @@ def trouble(actor: Actor) -> None:
     since = before.since if before and before.code == error.code else now
     memory.state = replace(memory.state, trouble=Trouble(error.code, str(error), since))
     for cause in error.causes if isinstance(error, SomeAway) else (error,):
-        if isinstance(cause, BadCredentials | NoMoney | RetiredApi):
+        if isinstance(cause, NoMoney | Refused):
             event = Event(EventKind.FAILED, "", str(cause), now)
             memory.alarm(f"{cause.code} {day_of(now)[0]:.0f}", event)
 

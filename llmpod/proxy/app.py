@@ -90,7 +90,7 @@ class Front:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(_flushed(journal))
             cache = await self._cache(stack)
-            upstream = Upstream(patience_of(settings), metrics)
+            upstream = Upstream(patience_of(settings), metrics, plain=settings.allow_plain_http)
             stack.push_async_callback(upstream.aclose)
             pacer = Pacer(upstream, places=settings.max_queue, patience=settings.queue_seconds)
             keeper = Keeper(settings, self._log, changed=pacer.try_again)

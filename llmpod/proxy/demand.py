@@ -144,9 +144,14 @@ class Demand:
         ghost = self._ghosts.get(model_key)
         if ghost is not None and ghost in self.scheduler.model(model_key).line:
             return False
-        ghost = Ticket(lambda: None, lambda _: None, self.until(model_key))
+        ghost = Ticket(lambda: None, lambda _: None, self.until(model_key), due=self._clock())
         self._ghosts[model_key] = ghost
         return self.ask(model_key, ghost)
+
+    def expect(self, model_key: str, seconds: float) -> None:
+        """Whoever called was told to come again after so long."""
+        if (ghost := self._ghosts.get(model_key)) is not None:
+            ghost.due = max(ghost.due or 0.0, self._clock() + seconds)
 
     def dismiss(self, model_key: str) -> bool:
         """Have a model stopped if nothing is in flight; whether it is being stopped or down.

@@ -72,6 +72,14 @@ def verifying() -> ssl.SSLContext:
     return context
 
 
+def overheard(origin: Origin) -> UpstreamUnreachable:
+    """Why nothing is sent to another machine over http (T15)."""
+    return UpstreamUnreachable(
+        f"The model server ({origin}) is on another machine and has no TLS: others could read all that is sent.",
+        hint="Nothing was sent there. Use https or a tunnel, or allow it: `allow_plain_http`.",
+    )
+
+
 def unreachable(origin: Origin, error: OSError) -> UpstreamUnreachable:
     """What a failure to connect means, in our words."""
     if isinstance(error, ssl.SSLError):

@@ -1,18 +1,18 @@
 """Not a firewall: refuses to start where strangers could spend money or read answers, unless told so plainly."""
 
-from llmpod.config import Auth, ProxySettings, read_keys
+from llmpod.config import Auth, ProxySettings, in_the_clear, read_keys
 from llmpod.errors import ConfigError
 from llmpod.observe import Log
 from llmpod.places import is_loopback
 from llmpod.proxy import peer
-from llmpod.proxy.origin import Origin
 
 
 def check(settings: ProxySettings, log: Log) -> None:
     """Look at who could reach the proxy and what it would ask of them.
 
     Raises:
-        ConfigError: it would be open to other machines without keys or in clear, or asks what cannot be known here.
+        ConfigError: it would be open to other machines without keys or in clear, or asks what cannot be known here;
+            or prompts would leave this machine in clear (T15).
     """
     if settings.auth is Auth.SAME_USER and not peer.known():
         raise ConfigError(
@@ -24,8 +24,8 @@ def check(settings: ProxySettings, log: Log) -> None:
     )
     if settings.auth is Auth.KEYS and not has_keys:
         log.warning("no_keys", reason="Nobody can call: make a key with `manage_pod.py keys add NAME`.")
-    if settings.endpoint is not None:
-        warn_of_clear(Origin.parse(settings.endpoint), log)
+    if settings.endpoint is not None and in_the_clear(settings.endpoint):
+        _in_the_clear(settings, log)
     if is_loopback(settings.host):
         return
     missing = [what for what, there in (("keys", has_keys), ("TLS", settings.use_https)) if not there]
@@ -40,11 +40,11 @@ def check(settings: ProxySettings, log: Log) -> None:
     log.warning("insecure_bind", host=settings.host, missing=", ".join(missing))
 
 
-def warn_of_clear(origin: Origin, log: Log) -> None:
-    """Say it when prompts, answers and keys go to another machine where others on the way can read them (T15)."""
-    if origin.in_the_clear:
-        log.warning(
-            "plain_upstream",
-            origin=origin,
-            reason="Others on the way can read all of it. Use https or a tunnel.",
+def _in_the_clear(settings: ProxySettings, log: Log) -> None:
+    why = f"RUNPOD_ENDPOINT: over http others could read all that is sent to {settings.endpoint}."
+    if not settings.allow_plain_http:
+        raise ConfigError(
+            why,
+            hint="Use https or a tunnel (`ssh -L`); on a network that you trust, set LLMPOD_ALLOW_PLAIN_HTTP=1.",
         )
+    log.warning("plain_upstream", reason=why)

@@ -19,7 +19,6 @@ from llmpod.lifecycle.share import Follower, Target, UsageWriter
 from llmpod.model import Phase, Today, Usage
 from llmpod.observe import Log
 from llmpod.observe.logs import iso
-from llmpod.proxy.exposure import warn_of_clear
 from llmpod.proxy.route import Destination, fixed, followed
 
 LOOK_SECONDS: Final = 0.25
@@ -250,8 +249,6 @@ class Keeper:
             observer()
         for d in destinations:
             self._log.info("target", model=d.identity, phase=d.phase, origin=d.origin)
-            if d.origin is not None:
-                warn_of_clear(d.origin, self._log)
 
     def _let_go(self) -> bool:
         """Note which machines get nothing more and have nothing in flight; whether there is a new one.

@@ -124,11 +124,12 @@ class Lobby:
         return "refuse" if silent and self.demand.left(self.now_of(job)) > SILENCE_SECONDS else "hold"
 
     def _later(self, destination: Destination) -> ModelNotReady:
-        wait = self.demand.left(destination)
+        wait = ceil(self.demand.left(destination))
+        self.demand.expect(destination.model_key, wait)
         return ModelNotReady(
             f"{_called(destination)} is being started{_typically(destination)}.",
             hint="Ask again then.",
-            retry_after=ceil(wait),
+            retry_after=wait,
         )
 
 

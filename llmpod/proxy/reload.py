@@ -78,7 +78,7 @@ class Cellar:
         )
         self.demand.adopt(settings)  # before the models of others are gone: it has to tell who waits for them
         self.keeper.adopt(settings)
-        self.upstream.adopt(patience_of(settings))
+        self.upstream.adopt(patience_of(settings), plain=settings.allow_plain_http)
         self.pacer.adopt(places=settings.max_queue, patience=settings.queue_seconds)
         self.dispatch.adopt(settings)
         self.warmth.adopt(settings)

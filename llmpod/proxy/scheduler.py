@@ -4,7 +4,8 @@ Each model that starts with requests has one state (the table is in states.py), 
 
 Of the members of a group one runs at a time. Whose turn it is: the highest priority, then who waits longest; all who
 wait for that model go on together, and whoever asks for it while it runs goes on at once, until another one's waiter
-has waited for ``turn_seconds``. So models are not swapped for each request, and nobody waits for ever.
+has waited for ``turn_seconds``. So models are not swapped for each request, and nobody waits for ever. For those who
+were told to come again it is kept until they can be there: else each of their tries would cost a start, for nobody.
 """
 
 from collections import deque
@@ -16,6 +17,7 @@ from llmpod.proxy.states import TABLE, Act, Event, Hands, Model, Sight, State, T
 
 LINE: Final = 256  # requests that may wait for one model
 TURN_SECONDS: Final = 30.0
+LATE_SECONDS: Final = 10.0  # whoever is told to come again may be late by so much
 FIRST_PAUSE_SECONDS: Final = 5.0  # after a start that failed; doubles each time
 LONGEST_PAUSE_SECONDS: Final = 300.0
 
@@ -57,8 +59,11 @@ class Scheduler:
             ShuttingDown: nobody waits any more.
         """
         model = self._models[name]
-        if model.state is State.AWAKE and not self._overdue(model, now):
+        kept_for_it = ticket.due is not None and now < model.kept_until
+        if model.state is State.AWAKE and (kept_for_it or not self._overdue(model, now)):
             model.used_at = now
+            if kept_for_it:
+                model.kept_until = now
             return True
         if self._closed:
             raise _closing()
@@ -178,7 +183,7 @@ class Scheduler:
             for ticket in [ticket for ticket in model.line if ticket.until <= now]:
                 model.line.remove(ticket)
                 ticket.no(_too_long(now - ticket.since))
-            free = model.state is State.AWAKE and not model.busy and not model.line
+            free = model.state is State.AWAKE and not model.line and not model.needed(now)
             if free and now - model.used_at >= model.idle_seconds:
                 self._happen(model, Event.UNUSED, now)
             elif free and (other := self._beside(model)):
@@ -208,6 +213,8 @@ class Scheduler:
     def _open(self, model: Model, now: float) -> None:
         model.used_at = now
         waiting, model.line = model.line, deque()
+        if due := [ticket.due for ticket in waiting if ticket.due is not None]:
+            model.kept_until = min(max(now, *due) + LATE_SECONDS, now + TURN_SECONDS)
         model.boarding.update(waiting)  # one that fails on its way must not free the place of those behind it
         for ticket in waiting:
             model.boarding.discard(ticket)
@@ -239,7 +246,7 @@ class Scheduler:
             self._happen(first, Event.WANTED, now)
         for other in others:
             over = other.state is State.AWAKE and self._overdue(other, now)
-            if not other.busy and (not other.line or over):
+            if not other.needed(now) and (not other.line or over):
                 self._happen(other, Event.UNUSED, now, why=f"its place was needed for {first.name}")
 
     def _overdue(self, model: Model, now: float) -> bool:

@@ -113,17 +113,19 @@ class Hands(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """One request that waits.
+    """One request that waits, or the place of some that will come again instead.
 
     Args:
         go: called when it may go on.
         no: called instead, with the reason.
         until: when it stops waiting.
+        due: when they were told to come again; None: it waits.
     """
 
     go: Callable[[], None]
     no: Callable[[LlmpodError], None]
     until: float
+    due: float | None = None
     since: float = 0.0
 
 
@@ -151,6 +153,7 @@ class Model:
     settled: bool = field(default=False, init=False)
     since: float = field(default=0.0, init=False)
     used_at: float = field(default=0.0, init=False)
+    kept_until: float = field(default=0.0, init=False)
     failures: int = field(default=0, init=False)
     hold_until: float = field(default=0.0, init=False)
     trouble: LlmpodError | None = field(default=None, init=False)
@@ -165,3 +168,7 @@ class Model:
     def busy(self) -> bool:
         """Whether it works, or somebody who was let go on has not got there yet."""
         return self.load.in_flight > 0 or bool(self.boarding)
+
+    def needed(self, now: float) -> bool:
+        """Whether it is busy, or kept for somebody who was told to come again."""
+        return self.busy or now < self.kept_until

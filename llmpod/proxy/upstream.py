@@ -16,7 +16,7 @@ from llmpod.config import ProxySettings
 from llmpod.errors import LlmpodError, UpstreamTimeout, UpstreamUnreachable
 from llmpod.observe import Metrics
 from llmpod.proxy.breaker import Breaker
-from llmpod.proxy.dial import dial, unreachable, verifying
+from llmpod.proxy.dial import dial, overheard, unreachable, verifying
 from llmpod.proxy.origin import Origin, Request
 from llmpod.proxy.wire import Call, Connection, Sink
 
@@ -58,12 +58,15 @@ class Upstream:
     Args:
         patience: time-outs.
         metrics: counts calls, retries and failures.
+        plain: whether other machines may be asked over http, where others can read it (T15).
         tls: context for https servers; by default the system's CAs, TLS 1.2 or newer.
     """
 
-    def __init__(self, patience: Patience, metrics: Metrics, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, patience: Patience, metrics: Metrics, *, plain: bool = False, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._breaker = Breaker(probe_seconds=patience.connect)
-        self.adopt(patience)
+        self.adopt(patience, plain=plain)
         self._metrics = metrics
         self._tls = tls
         self._loop = asyncio.get_running_loop()
@@ -73,8 +76,9 @@ class Upstream:
         self._connecting: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
 
-    def adopt(self, patience: Patience) -> None:
-        """Other time-outs, for the calls that come."""
+    def adopt(self, patience: Patience, *, plain: bool) -> None:
+        """Other terms, for the calls that come."""
+        self._plain = plain
         self.idle_seconds = patience.idle
         self._patience = patience
         self._breaker.probe_seconds = patience.connect
@@ -163,7 +167,9 @@ class Upstream:
         return None
 
     def _dial(self, call: Call) -> None:
-        refusal = self._breaker.refusal(call.request.origin, self._loop.time())
+        origin = call.request.origin
+        allowed = self._plain or not origin.in_the_clear
+        refusal = self._breaker.refusal(origin, self._loop.time()) if allowed else overheard(origin)
         if refusal is not None:
             self._loop.call_soon(call.fail, refusal)
         else:

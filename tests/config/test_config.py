@@ -84,6 +84,30 @@ def test_mistakes_are_named_with_place_and_reason(tmp_path: Path, text: str, par
     assert [part for part in parts if part not in said] == [], said
 
 
+@pytest.mark.parametrize(
+    ("url", "more", "word"),
+    [
+        ("http://gpu.lan:8000/v1", {}, "allow_plain_http"),
+        ("http://127.0.0.1.lan/v1", {}, "allow_plain_http"),
+        ("http://gpu.lan:8000/v1", {"allow_plain_http": True}, ""),
+        ("https://gpu.lan/v1", {}, ""),
+        *((f"http://{host}:9/v1", {}, "") for host in ("localhost", "127.0.0.2", "[::1]")),
+    ],
+)
+def test_prompts_leave_this_machine_over_https_unless_that_is_said(
+    tmp_path: Path, url: str, more: dict[str, bool], word: str
+) -> None:
+    """T15; a key does not in any case."""
+    plain = {"model": "a/b", "backend": "static", **more}
+    said = refused(tmp_path, json.dumps({**plain, "static": {"url": url}})) if word else ""
+    assert word in said
+    if not word:
+        load(tmp_path, json.dumps({**plain, "static": {"url": url}}))
+    if "//gpu.lan:" in url:
+        with_key = {"url": url, "api_key_file": "key"}
+        assert "must not travel in clear" in refused(tmp_path, json.dumps({**plain, "static": with_key}))
+
+
 def test_all_mistakes_are_told_at_once_and_no_token_is_repeated(tmp_path: Path) -> None:
     said = refused(tmp_path, '{"model": "a/b", "hf_token": 8091726354, "disk_gb": 1, "cloud": "ALL"}')
     assert all(key in said for key in ("hf_token", "disk_gb", "cloud"))

@@ -1,7 +1,6 @@
 """What an independent scanner finds at the TLS port: protocols, ciphers, curves and known holes (G25)."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from tests.proxy.front import proxy, settings
 from tests.proxy.stub import stub
 from tests.proxy.test_edge_tls import issue
 from tests.support.process import run
+from tests.support.source import ROOT
 
-SSLYZE = shutil.which("sslyze")
+SSLYZE = ROOT / ".components" / "sslyze" / "bin" / "sslyze"
 SCANS = (
     *(
         "--sslv2",
@@ -30,18 +30,17 @@ SCANS = (
 OLD = ("ssl_2_0", "ssl_3_0", "tls_1_0", "tls_1_1")
 pytestmark = [
     pytest.mark.component,
-    pytest.mark.skipif(SSLYZE is None, reason="needs the program sslyze (pip install sslyze, elsewhere)"),
+    pytest.mark.skipif(not SSLYZE.exists(), reason="no sslyze: scripts/components installs it"),
 ]
 
 
 @pytest.fixture
 def found(cache_dir: Path, tmp_path: Path, env: dict[str, str]) -> dict[str, Any]:
-    assert SSLYZE is not None
     report = tmp_path / "report.json"
     tls = issue(tmp_path, trustme.CA())
     with stub() as server, proxy(env | settings(cache_dir, server.url, **tls)) as front:
         command = [
-            SSLYZE,
+            str(SSLYZE),
             *SCANS,
             f"--json_out={report}",
             "--mozilla_config=disable",

@@ -22,7 +22,7 @@ def test_refused(cache_dir: Path, env: dict[str, str]) -> None:
 
 def test_no_such_name(cache_dir: Path, env: dict[str, str]) -> None:
     """F7: a 502 that names the name."""
-    with proxy(env | settings(cache_dir, "http://no-such-host.invalid:1")) as front:
+    with proxy(env | settings(cache_dir, "https://no-such-host.invalid:1")) as front:
         reply = front.ask(chat_body())
         assert reply.status == 502
         assert "no-such-host.invalid" in reply.json["error"]["message"]

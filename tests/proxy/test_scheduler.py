@@ -41,6 +41,14 @@ class House:
     def rest(self, model: str, _why: str) -> None:
         self.wishes.append(f"rest {model}")
 
+    def call(self, name: str = "a", *, seconds: float) -> bool:
+        """One request that is told to come again after so long, unless it may go on; whether it did."""
+        ticket = Ticket(lambda: None, self.refused.append, self.now + 300.0, due=self.now + seconds)
+        if self.scheduler.ask(name, ticket, self.now):
+            self.loads[name].in_flight += 1
+            return True
+        return False
+
     def ask(self, name: str = "a", number: int = 0, patience: float = 300.0) -> Ticket:
         """One request; it is in flight as soon as it may go on."""
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from llmpod.proxy.scheduler import TURN_SECONDS
+from llmpod.proxy.scheduler import LATE_SECONDS, TURN_SECONDS
 from llmpod.proxy.states import Model, Sight, State, Ticket
 from tests.proxy.swapping import Swapping
 from tests.proxy.test_scheduler import WHY, House, Load
@@ -75,6 +75,43 @@ def test_two_that_a_changed_configuration_puts_into_one_group_do_not_both_stay()
     house.end("a")
     house.passes(1.0)
     assert house.wishes == ["wake a", "wake b", "rest b"], "the one that was used last stays"
+
+
+@pytest.mark.parametrize("told", [2.0, 12.0])
+def test_who_was_told_to_come_again_finds_the_model(told: float) -> None:
+    """Neither its idle time, though it was ready early, nor another one's waiter takes it away before."""
+    house = House(group="gpu", names=("a", "b"), idle_seconds=1.0)
+    assert not house.call("a", seconds=told)
+    house.ask("b", 1)
+    house.passes(1.0)
+    house.seen(Sight.READY, "a")
+    house.passes(told - 1.0 + LATE_SECONDS / 2)
+    assert house.wishes == ["wake a"]
+    assert house.call("a", seconds=told)
+    house.passes(5.0)
+    assert house.wishes == ["wake a"], "it works"
+    house.end("a")
+    assert house.wishes == ["wake a", "rest a"], "and is free for the other one at once"
+
+
+def test_who_was_told_to_come_again_is_let_in_though_another_one_waited_for_long() -> None:
+    house = House(group="gpu", names=("a", "b"))
+    assert not house.call("a", seconds=TURN_SECONDS)
+    house.ask("b", 1)
+    house.passes(TURN_SECONDS + 1.0)
+    house.seen(Sight.READY, "a")
+    assert house.call("a", seconds=1.0)
+
+
+def test_for_who_does_not_come_again_nobody_waits_long() -> None:
+    house = House(group="gpu", names=("a", "b"), idle_seconds=1.0)
+    house.call("a", seconds=1000.0)
+    house.ask("b", 1)
+    house.seen(Sight.READY, "a")
+    house.passes(TURN_SECONDS - 1.0)
+    assert house.wishes == ["wake a"]
+    house.passes(2.0)
+    assert house.wishes == ["wake a", "rest a"]
 
 
 def test_nobody_waits_for_ever_behind_a_model_that_is_always_asked() -> None:

@@ -118,10 +118,10 @@ def test_a_taken_port(cache_dir: Path, env: dict[str, str]) -> None:
     [
         ({}, "RUNPOD_ENDPOINT"),
         ({"RUNPOD_ENDPOINT": "ftp://x"}, "http"),
-        ({"RUNPOD_ENDPOINT": "http://x", "PORT": "many"}, "PORT"),
-        ({"RUNPOD_ENDPOINT": "http://x", "USE_HTTPS": "true"}, "SSL_CERT"),
+        ({"RUNPOD_ENDPOINT": "https://x", "PORT": "many"}, "PORT"),
+        ({"RUNPOD_ENDPOINT": "https://x", "USE_HTTPS": "true"}, "SSL_CERT"),
         (
-            {"RUNPOD_ENDPOINT": "http://x", "USE_HTTPS": "1", "SSL_CERT": "/no/cert", "SSL_KEY": "/no/key"},
+            {"RUNPOD_ENDPOINT": "https://x", "USE_HTTPS": "1", "SSL_CERT": "/no/cert", "SSL_KEY": "/no/key"},
             "/no/cert",
         ),
     ],

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.proxy.front import SCRIPT, Proxy, chat_body, proxy, settings
+from tests.proxy.front import SCRIPT, chat_body, proxy, settings
 from tests.proxy.stub import chat, stub
 from tests.proxy.test_keeper import READY, write
-from tests.support.process import PYTHON
+from tests.support.process import PYTHON, run
 from tests.support.wait import eventually
 
 METADATA = "169.254.7.7"  # not the usual one: where this fails in a cloud, nobody answers there
@@ -36,7 +36,12 @@ def test_where_a_name_leads_is_looked_at(
     bind = f'mount --bind "{hosts}" /etc/hosts && exec "$@"'
     argv: list[str | Path] = ["unshare", "-m", "sh", "-c", bind, "sh", PYTHON, SCRIPT]
     write(state_file, replace(READY, base_url="http://meta.test:80"))
-    with stub() as server, proxy(env | settings(cache_dir, LLMPOD_STATE=str(state_file)), argv=argv) as front:
+    with (
+        stub() as server,
+        proxy(
+            env | settings(cache_dir, LLMPOD_STATE=str(state_file), LLMPOD_ALLOW_PLAIN_HTTP="true"), argv=argv
+        ) as front,
+    ):
         reply = front.ask(chat_body("metadata"))
         assert (reply.status, reply.json["error"]["code"]) == (502, "upstream_unreachable")
         assert f"leads to {METADATA}, which is a link-local address" in reply.json["error"]["message"]
@@ -48,18 +53,43 @@ def test_an_address_in_the_state_is_looked_at_too(
     state_dir: Path, cache_dir: Path, env: dict[str, str]
 ) -> None:
     state_file = state_dir / "pod_state.json"
-    write(state_file, replace(READY, base_url=f"http://{METADATA}:80"))
+    write(state_file, replace(READY, base_url=f"https://{METADATA}:80"))
     with proxy(env | settings(cache_dir, LLMPOD_STATE=str(state_file))) as front:
         reply = front.ask(chat_body("metadata"))
     assert (reply.status, reply.json["error"]["code"]) == (502, "upstream_unreachable")
     assert "link-local" in reply.json["error"]["message"]
 
 
-def test_prompts_in_the_clear_are_not_silent(front: Proxy, cache_dir: Path, env: dict[str, str]) -> None:
-    """T15: http to another machine works, as a LAN needs it, and the log says what that means."""
-    with proxy(env | settings(cache_dir, "http://192.0.2.1:9")) as remote:
-        told, quiet = ([line["event"] for line in each.logs()] for each in (remote, front))
-    assert ("plain_upstream" in told, "plain_upstream" in quiet) == (True, False)
+REMOTE = "http://192.0.2.1:9"  # nobody's (RFC 5737)
+
+
+def test_prompts_do_not_leave_this_machine_in_the_clear(tmp_path: Path, env: dict[str, str]) -> None:
+    """T15: said at the start, with what to do."""
+    ended = run([PYTHON, SCRIPT], env=env | settings(tmp_path / "c", REMOTE))
+    assert (ended.code, REMOTE in ended.err, "LLMPOD_ALLOW_PLAIN_HTTP" in ended.err) == (78, True, True)
+
+
+def test_nor_where_the_state_says_so(state_dir: Path, cache_dir: Path, env: dict[str, str]) -> None:
+    state_file = state_dir / "pod_state.json"
+    write(state_file, replace(READY, base_url=REMOTE))
+    with proxy(env | settings(cache_dir, LLMPOD_STATE=str(state_file))) as front:
+        reply = front.ask(chat_body("secret"))
+        error = reply.json["error"]
+        assert (reply.status, error["code"]) == (502, "upstream_unreachable")
+        assert "has no TLS" in error["message"]
+        assert "no TLS" in front.ask(chat_body("other")).json["error"]["message"], (
+            "each time, not only at first"
+        )
+
+
+def test_unless_that_is_allowed(cache_dir: Path, env: dict[str, str]) -> None:
+    """As a trusted network may want it; the log says what it means, and so it does of no other address."""
+    allowed = {"LLMPOD_ALLOW_PLAIN_HTTP": "true", "LLMPOD_CONNECT_SECONDS": "0.2"}
+    with proxy(env | settings(cache_dir, REMOTE, **allowed)) as front:
+        assert "plain_upstream" in [line["event"] for line in front.logs()]
+        assert "no TLS" not in front.ask(chat_body("anybody?")).json["error"]["message"]
+    with proxy(env | settings(cache_dir, "http://localhost:9", **allowed)) as front:
+        assert "plain_upstream" not in [line["event"] for line in front.logs()]
 
 
 # --- who -------------------------------------------------------------------------------------------------------------
