@@ -5,7 +5,6 @@ pod, none outlives its deadline under a manager that runs, and calm brings what 
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 import pytest
@@ -29,13 +28,13 @@ from tests.lifecycle.local import Elsewhere, Processes
 from tests.lifecycle.provider import MAX_LAG, Clock, Provider
 from tests.lifecycle.serverless import Neighbours
 from tests.lifecycle.world import GRACE, MODEL, OVERRUN_SECONDS, World
+from tests.support.ramdisk import quick_directory
 
 PASS_SECONDS = 300.0
 CRON_SECONDS = 30.0
 LONG_STEPS = 100_000
 OTHERS: Sequence[type[Provider]] = (Processes, Elsewhere, Boxes, Named, Cluster, Neighbours)
 EFFECTS = st.integers(0, 16)
-_MEMORY = Path("/dev/shm")  # noqa: S108 - where it exists, an fsync costs nothing there
 
 
 class LifecycleMachine(RuleBasedStateMachine):
@@ -48,7 +47,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @initialize(lag=st.sampled_from([0.0, 5.0, MAX_LAG]), delete_lag=st.sampled_from([0.0, 15.0]))
     def begin(self, lag: float, delete_lag: float) -> None:
-        self.directory = TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None)
+        self.directory = quick_directory()
         self.world = World(Path(self.directory.name), provider=type(self).provider, terms=type(self).terms)
         self.world.cloud.lag, self.world.cloud.delete_lag = lag, delete_lag
 
