@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,22 +38,39 @@ def available() -> bool:
 def read(pid: int) -> Process | None:
     """The process with this pid, or None when there is none (any more)."""
     try:
-        stat = (PROC / str(pid) / "stat").read_text(errors="replace")
+        name, fields = _stat(pid)
         command = (PROC / str(pid) / "cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    name, fields = stat[stat.index("(") + 1 : stat.rindex(")")], stat[stat.rindex(")") + 2 :].split()
     words = command.replace(b"\0", b" ").decode(errors="replace").strip() or f"({name})"
     return Process(pid, started=int(fields[19]), parent=int(fields[1]), state=fields[0], command=words)
 
 
 def descendants(of: int, *, without: frozenset[tuple[int, int]] = frozenset()) -> list[Process]:
     """All processes below `of`, nearest first; a branch whose (pid, started) is in `without` is left out."""
-    everyone = [process for path in PROC.glob("[0-9]*") if (process := read(int(path.name)))]
-    found: list[Process] = []
+    everyone = list(_parents())
+    found: list[int] = []
     parents = {of}
     while parents:
-        level = [p for p in everyone if p.parent in parents and (p.pid, p.started) not in without]
+        level = [
+            pid for pid, parent, started in everyone if parent in parents and (pid, started) not in without
+        ]
         found += level
-        parents = {process.pid for process in level}
-    return found
+        parents = set(level)
+    return [process for pid in found if (process := read(pid))]
+
+
+def _parents() -> Iterator[tuple[int, int, int]]:
+    """Pid, parent and start of every process of this machine: each test asks twice, so it costs one read each."""
+    for pid in filter(str.isdigit, os.listdir(PROC)):  # noqa: PTH208 - a Path for each would cost more than the rest
+        with suppress(FileNotFoundError, ProcessLookupError):
+            _, fields = _stat(int(pid))
+            yield int(pid), int(fields[1]), int(fields[19])
+
+
+def _stat(pid: int) -> tuple[str, list[str]]:
+    """Name, and the fields after it (proc(5)). Raises FileNotFoundError or ProcessLookupError."""
+    with open(f"{PROC}/{pid}/stat", "rb", buffering=0) as file:
+        text = file.read().decode(errors="replace")
+    end = text.rindex(")")
+    return text[text.index("(") + 1 : end], text[end + 2 :].split()
