@@ -4,7 +4,6 @@ pod, none outlives its deadline under a manager that runs, and calm brings what 
 
 import sys
 from collections.abc import Callable, Sequence
-from itertools import count
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,7 +27,7 @@ from tests.lifecycle.engine import Boxes, Named
 from tests.lifecycle.local import Elsewhere, Processes
 from tests.lifecycle.provider import MAX_LAG, Clock, Provider
 from tests.lifecycle.serverless import Neighbours
-from tests.lifecycle.world import GRACE, MODEL, OVERRUN_SECONDS, World
+from tests.lifecycle.world import MODEL, OVERRUN_SECONDS, World
 from tests.support.ramdisk import quick_directory
 
 PASS_SECONDS = 300.0
@@ -229,52 +228,6 @@ def test_many_random_worlds() -> None:
     )
     sys.stdout.write(f"{Counted.steps} steps, {Counted.passes} passes of the manager\n")
     assert Counted.steps >= LONG_STEPS
-
-
-def killed_at_every_effect(play: Callable[[World, int], bool]) -> int:
-    """Worlds in which a pass is killed at its first effect, its second one … and at none; how many had a kill.
-
-    Args:
-        play: one of them; whether the kill was due.
-    """
-    for crash_at in count():
-        with quick_directory() as directory:
-            if not play(World(Path(directory)), crash_at):
-                return crash_at
-    raise AssertionError
-
-
-@pytest.mark.parametrize("fault", ["", "unknown-made", "unknown-late", "capacity"])
-def test_first_start_killed_at_every_effect(fault: str) -> None:
-    def play(world: World, crash_at: int) -> bool:
-        world.cloud.lag = 10.0
-        world.cloud.create_faults = [fault]
-        killed = world.pass_(crash_at=crash_at) is None
-        for _ in range(int(GRACE / 10) + 20):
-            world.pass_()
-            world.now += 10.0
-            assert len(world.cloud.alive()) <= 1, crash_at
-        assert len(world.cloud.alive()) == 1, crash_at
-        world.order(Direction.DOWN)
-        world.settle(passes=15)
-        assert world.cloud.alive() == [], crash_at
-        return killed
-
-    assert killed_at_every_effect(play) >= 8
-
-
-def test_termination_killed_at_every_effect() -> None:
-    def play(world: World, crash_at: int) -> bool:
-        world.cloud.delete_lag = 15.0
-        world.settle(passes=10)
-        assert world.phase is Phase.READY, crash_at
-        world.order(Direction.DOWN)
-        killed = world.pass_(crash_at=crash_at) is None
-        world.settle(passes=15)
-        assert world.is_down(), crash_at
-        return killed
-
-    assert killed_at_every_effect(play) >= 5
 
 
 @pytest.mark.parametrize("lag", [0.0, 10.0, MAX_LAG])

@@ -7,6 +7,7 @@ call is a process, every kill a SIGKILL, every file and socket real.
 import json
 import os
 import random
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ class Field:
         self._directory = directory
         self._managers = Managers(root, sim)
         self._count = 0
+        self._home = directory / "nobody"
         self.reset()
         self._rehearse()
 
@@ -71,6 +73,7 @@ class Field:
     # --- a new user on a wiped account
     def reset(self) -> None:
         self.sim.reset()
+        shutil.rmtree(self._home, ignore_errors=True)  # memory is no place for thousands of users
         self._count += 1
         home = self._directory / f"{self._count}"
         (home / "files").mkdir(parents=True, mode=0o700)
