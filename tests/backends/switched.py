@@ -1,8 +1,7 @@
 """Not the manager: pods with a switch as the backend creates them, and then left alone by everybody."""
 
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ EARLY = 2.0
 LATE = 6.0
 """Seconds that two busy cores may add to whatever is measured."""
 TOOLS = ("cat", "date", "grep", "sed", "sleep", "sort", "tr")
-_KEPT: Mapping[str, Any] = {**FAST, "run_switch": True}
+KEPT: Mapping[str, Any] = {**FAST, "run_switch": True}
 
 
 @dataclass
@@ -160,13 +159,6 @@ class Account:
         name = f"a-pod-{len(self.sim.state()['pods'])}"
         made = backend.create(spec, Offer("NVIDIA L4"), name, {"VLLM_API_KEY": KEY}, deadline=deadline)
         return Pod(self.sim, backend, made, deadline)
-
-
-@contextmanager
-def account(**behavior: Any) -> Iterator[Account]:
-    """A simulator in which machines take no time, and scripts run."""
-    with Simulator.start(pods="inline", behavior={**_KEPT, **behavior}) as sim:
-        yield Account(sim)
 
 
 def tools(directory: Path, *more: str) -> str:

@@ -91,7 +91,9 @@ def test_a_real_model_server_in_a_real_container_answers_through_the_proxy(desk:
     desk.passes_until("ready")
     eventually(lambda: listens(desk.port), within=20)
     answer = eventually(desk.ask, within=30, ignoring=requests.RequestException)
-    assert answer["usage"]["completion_tokens"] == 8
+    ended, tokens = answer["choices"][0]["finish_reason"], answer["usage"]["completion_tokens"]
+    # random weights and sampled: its own end may come before the limit, but not before a token
+    assert (ended == "length" and tokens == 8) or (ended == "stop" and 1 <= tokens <= 8), answer
 
 
 def test_a_real_container_that_crashes_says_why(desk: Desk, engine: Path) -> None:

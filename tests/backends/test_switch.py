@@ -2,23 +2,16 @@
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 import requests
 
-from tests.backends.switched import EARLY, KEY, LATE, MODEL, Account, Pod, account
+from tests.backends.switched import EARLY, KEY, LATE, MODEL, Account, Pod
 from tests.support import procfs
 from tests.support.wait import eventually
 
 pytestmark = pytest.mark.skipif(not procfs.available(), reason="processes are looked at through /proc")
 EVERY = 1.0
-
-
-@pytest.fixture
-def runpod() -> Iterator[Account]:
-    with account() as made:
-        yield made
 
 
 # --- the deadline
@@ -31,21 +24,21 @@ def test_a_pod_nobody_manages_ends_at_its_deadline(runpod: Account) -> None:
 
 def test_a_used_pod_ends_at_its_deadline_too(runpod: Account) -> None:
     pod = runpod.pod(lasts=4, heartbeat=60).served()
-    eventually(lambda: pod.ask() != 200, within=10 + LATE)
+    eventually(lambda: pod.ask() != 200, within=10 + LATE, every=0.1)
     assert -EARLY <= pod.ends(within=1) - pod.deadline <= EVERY + LATE
 
 
-def test_a_container_that_crashes_for_ever_ends_at_the_deadline() -> None:
-    with account(crash_loop=True, crash_seconds=1.5) as runpod:
-        pod = runpod.pod(lasts=5, heartbeat=60)  # silence is not what ends it, however long a life takes
-        assert -EARLY <= pod.ends(within=6) - pod.deadline <= EVERY + LATE
+def test_a_container_that_crashes_for_ever_ends_at_the_deadline(runpod: Account) -> None:
+    runpod.sim.set(crash_loop=True, crash_seconds=1.5)
+    pod = runpod.pod(lasts=5, heartbeat=60)  # silence is not what ends it, however long a life takes
+    assert -EARLY <= pod.ends(within=6) - pod.deadline <= EVERY + LATE
 
 
 def test_a_container_restarted_after_its_deadline_starts_no_model(runpod: Account) -> None:
     runpod.sim.fault("delete", "500", times=8)
     runpod.sim.fault("action", "500", times=8)
     pod = runpod.pod(lasts=3).served()
-    eventually(lambda: len(pod.calls("DELETE")) > 1, within=5 + LATE)
+    eventually(lambda: len(pod.calls("DELETE")) > 1, within=5 + LATE, every=0.1)
     first = pod.facts["server_pid"]
     runpod.sim.kill(pod.id)
     seen = set()
@@ -64,7 +57,9 @@ def test_without_a_readable_deadline_it_ends_at_once(runpod: Account) -> None:
     body = runpod.pod().facts["config"]
     wrong = {**body["env"], "LLMPOD_DEADLINE": "tomorrow"}
     made = backend.api.create("/v2/pods", {**_as_body(body), "env": wrong})
-    eventually(lambda: not any(pod["id"] == made["id"] for pod in runpod.sim.alive()), within=2 + LATE)
+    eventually(
+        lambda: not any(pod["id"] == made["id"] for pod in runpod.sim.alive()), within=2 + LATE, every=0.1
+    )
 
 
 def _as_body(config: dict[str, object]) -> dict[str, object]:
@@ -110,31 +105,27 @@ def test_requests_without_the_key_do_not(runpod: Account) -> None:
     assert pod.facts["terminated_at"] - last <= 3 + EVERY + LATE
 
 
-def test_one_long_answer_keeps_it_alive() -> None:
-    with account(tokens_per_second=8) as runpod:
-        pod = runpod.pod(heartbeat=2).served()
-        asked = {"model": MODEL, "max_tokens": 60, "ignore_eos": True, "stream": True}
-        body = {**asked, "messages": [{"role": "user", "content": "count"}]}
-        url, headers = f"{pod.seen.base_url}/v1/chat/completions", {"Authorization": f"Bearer {KEY}"}
-        with requests.post(url, json=body, headers=headers, stream=True, timeout=30) as answer:
-            assert answer.content.endswith(b"data: [DONE]\n\n")
-        assert not pod.gone
-        last = pod.now()
-        assert pod.ends(within=4) - last <= 2 + EVERY + LATE
+def test_one_long_answer_keeps_it_alive(runpod: Account) -> None:
+    runpod.sim.set(tokens_per_second=8)
+    pod = runpod.pod(heartbeat=2).served()
+    asked = {"model": MODEL, "max_tokens": 60, "ignore_eos": True, "stream": True}
+    body = {**asked, "messages": [{"role": "user", "content": "count"}]}
+    url, headers = f"{pod.seen.base_url}/v1/chat/completions", {"Authorization": f"Bearer {KEY}"}
+    with requests.post(url, json=body, headers=headers, stream=True, timeout=30) as answer:
+        assert answer.content.endswith(b"data: [DONE]\n\n")
+    assert not pod.gone
+    last = pod.now()
+    assert pod.ends(within=4) - last <= 2 + EVERY + LATE
 
 
-def test_a_model_that_never_loads_has_the_startup_budget() -> None:
-    with account(never_ready=True) as runpod:
-        pod = runpod.pod(heartbeat=1, startup_seconds=4)
-        born = pod.facts["created_at"]
-        assert 3 <= pod.ends(within=5) - born <= 4 + EVERY + LATE
-
-
-def test_a_startup_budget_below_the_heartbeat_is_the_heartbeat() -> None:
-    with account(never_ready=True) as runpod:
-        pod = runpod.pod(heartbeat=4, startup_seconds=1)
-        born = pod.facts["created_at"]
-        assert 3 <= pod.ends(within=5) - born <= 4 + EVERY + LATE
+@pytest.mark.parametrize(("heartbeat", "startup"), [(1, 4), (4, 1)])
+def test_a_model_that_never_loads_has_the_startup_budget_or_the_heartbeat_if_that_is_longer(
+    runpod: Account, heartbeat: int, startup: int
+) -> None:
+    runpod.sim.set(never_ready=True)
+    pod = runpod.pod(heartbeat=heartbeat, startup_seconds=startup)
+    born = pod.facts["created_at"]
+    assert 3 <= pod.ends(within=5) - born <= 4 + EVERY + LATE
 
 
 def _break(pod: Pod, path: str) -> None:

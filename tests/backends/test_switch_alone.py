@@ -90,12 +90,12 @@ def switched(
 def test_a_count_of_running_requests_that_is_stuck_is_no_life(tmp_path: Path) -> None:
     """vLLM goes on telling it when all clients left at once (vllm#22545)."""
     with serving(Both(SERVED + RUNNING + TOKENS)) as both, switched(both, tmp_path, heartbeat=2):
-        eventually(lambda: both.calls("DELETE"), within=4 + LATE)
+        eventually(lambda: both.calls("DELETE"), within=4 + LATE, every=0.1)
 
 
 def test_a_promise_to_delete_that_is_not_kept_is_followed_by_stop(tmp_path: Path) -> None:
     with serving(Both()) as both, switched(both, tmp_path, lasts=1):
-        eventually(lambda: both.calls("POST"), within=12 + LATE)
+        eventually(lambda: both.calls("POST"), within=12 + LATE, every=0.1)
         assert both.calls("DELETE") == ["/v2/pods/pod1"] * 9
         assert both.calls("POST") == ["/v2/pods/pod1/action"]
     assert [json.loads(body) for how, _, _, body in both.asked if how == "POST"] == [{"action": "stop"}]
@@ -103,7 +103,7 @@ def test_a_promise_to_delete_that_is_not_kept_is_followed_by_stop(tmp_path: Path
 
 def test_each_key_goes_to_its_own_party(tmp_path: Path) -> None:
     with serving(Both()) as both, switched(both, tmp_path, heartbeat=2):
-        eventually(lambda: both.calls("DELETE"), within=4 + LATE)
+        eventually(lambda: both.calls("DELETE"), within=4 + LATE, every=0.1)
     keys = {path.split("/")[1]: set[str]() for _, path, _, _ in both.asked}
     for _, path, key, _ in both.asked:
         keys[path.split("/")[1]].add(key)
@@ -113,7 +113,7 @@ def test_each_key_goes_to_its_own_party(tmp_path: Path) -> None:
 def test_a_page_without_the_counter_is_asked_about_by_one_request(tmp_path: Path) -> None:
     """A server that was never asked counts nothing yet: the switch makes it count, or learns that it does not."""
     with serving(Both("")) as both, switched(both, tmp_path, lasts=5, heartbeat=2):
-        eventually(lambda: both.calls("DELETE"), within=6 + LATE)
+        eventually(lambda: both.calls("DELETE"), within=6 + LATE, every=0.1)
         looked = [path for _, path, _, _ in both.asked if path in ("/metrics", "/v1/models")]
     assert looked[:3] == ["/metrics", "/v1/models", "/metrics"]
     assert len(looked) >= 9, "it was killed by a heartbeat that nobody could judge"
@@ -134,7 +134,7 @@ def test_a_real_servers_page_is_understood(tmp_path: Path) -> None:
 
         eventually(used, within=8, every=0.3)
         assert both.calls("DELETE") == []
-        eventually(lambda: both.calls("DELETE"), within=5 + LATE)
+        eventually(lambda: both.calls("DELETE"), within=5 + LATE, every=0.1)
         assert not [path for _, path, _, _ in both.asked if path == "/v1/models"]
 
 

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,18 +11,12 @@ import requests
 from llmpod.backends import runpod_switch
 from llmpod.backends.runpod_switch import Switch
 from llmpod.model import Spec
-from tests.backends.switched import EARLY, KEY, LATE, Account, Pod, account, environ, tool, tools
+from tests.backends.switched import EARLY, KEY, LATE, Account, Pod, environ, tool, tools
 from tests.support import procfs
 from tests.support.wait import eventually
 
 pytestmark = pytest.mark.skipif(not procfs.available(), reason="processes are looked at through /proc")
 EVERY = 1.0
-
-
-@pytest.fixture
-def runpod() -> Iterator[Account]:
-    with account() as made:
-        yield made
 
 
 # --- an API that does not do as it is told
@@ -44,7 +37,7 @@ def test_a_delete_that_was_lost_on_its_way_back_is_no_harm(runpod: Account) -> N
 def test_a_pod_that_may_not_delete_itself_is_stopped(runpod: Account) -> None:
     runpod.sim.fault("delete", "403", times=1000)
     pod = runpod.pod(lasts=2)
-    eventually(lambda: pod.facts["status"] == "EXITED", within=8 + LATE)
+    eventually(lambda: pod.facts["status"] == "EXITED", within=8 + LATE, every=0.1)
     eventually(lambda: pod.calls("POST") == [200])
     assert pod.calls("DELETE") == [403] * 3
 
@@ -60,7 +53,7 @@ def test_it_never_gives_up(runpod: Account) -> None:
 def test_a_sign_of_life_ends_the_attempts(runpod: Account) -> None:
     runpod.sim.fault("delete", "500", times=2)
     pod = runpod.pod(heartbeat=3).served()
-    eventually(lambda: pod.calls("DELETE"), within=6 + LATE)
+    eventually(lambda: pod.calls("DELETE"), within=6 + LATE, every=0.1)
     until = pod.now() + 5
     eventually(lambda: pod.ask() == 200 and pod.now() > until, within=15, every=0.2)
     assert not pod.gone
@@ -88,7 +81,7 @@ def test_a_tool_that_fails_is_followed_by_the_other(runpod: Account, tmp_path: P
 def test_a_stop_by_python_has_its_body(runpod: Account, tmp_path: Path) -> None:
     runpod.sim.fault("delete", "403", times=1000)
     pod = runpod.pod(lasts=1, env={"PATH": tools(tmp_path / "bin", "python3")})
-    eventually(lambda: pod.facts["status"] == "EXITED", within=8 + LATE)
+    eventually(lambda: pod.facts["status"] == "EXITED", within=8 + LATE, every=0.1)
 
 
 @pytest.mark.parametrize("days", [-1, 1])
@@ -102,11 +95,11 @@ def test_a_wrong_clock_ends_no_pod_early_and_none_late(
     assert -EARLY <= pod.ends(within=5) - pod.deadline <= EVERY + LATE
 
 
-def test_servers_of_before_september_know_the_command_in_its_stored_form() -> None:
-    with account(old_payload=True) as runpod:
-        pod = runpod.pod(lasts=3).served()
-        assert [call["status"] for call in runpod.sim.requests() if call["method"] == "POST"] == [422, 201]
-        assert -EARLY <= pod.ends(within=4) - pod.deadline <= EVERY + LATE
+def test_servers_of_before_september_know_the_command_in_its_stored_form(runpod: Account) -> None:
+    runpod.sim.set(old_payload=True)
+    pod = runpod.pod(lasts=3).served()
+    assert [call["status"] for call in runpod.sim.requests() if call["method"] == "POST"] == [422, 201]
+    assert -EARLY <= pod.ends(within=4) - pod.deadline <= EVERY + LATE
 
 
 def test_a_template_has_its_own_command_and_no_switch(runpod: Account) -> None:

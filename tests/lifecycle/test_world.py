@@ -5,7 +5,6 @@ pod, none outlives its deadline under a manager that runs, and calm brings what 
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 import pytest
@@ -28,14 +27,14 @@ from tests.lifecycle.engine import Boxes, Named
 from tests.lifecycle.local import Elsewhere, Processes
 from tests.lifecycle.provider import MAX_LAG, Clock, Provider
 from tests.lifecycle.serverless import Neighbours
-from tests.lifecycle.world import GRACE, MODEL, OVERRUN_SECONDS, World
+from tests.lifecycle.world import MODEL, OVERRUN_SECONDS, World
+from tests.support.ramdisk import quick_directory
 
 PASS_SECONDS = 300.0
 CRON_SECONDS = 30.0
 LONG_STEPS = 100_000
 OTHERS: Sequence[type[Provider]] = (Processes, Elsewhere, Boxes, Named, Cluster, Neighbours)
 EFFECTS = st.integers(0, 16)
-_MEMORY = Path("/dev/shm")  # noqa: S108 - where it exists, an fsync costs nothing there
 
 
 class LifecycleMachine(RuleBasedStateMachine):
@@ -48,7 +47,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @initialize(lag=st.sampled_from([0.0, 5.0, MAX_LAG]), delete_lag=st.sampled_from([0.0, 15.0]))
     def begin(self, lag: float, delete_lag: float) -> None:
-        self.directory = TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None)
+        self.directory = quick_directory()
         self.world = World(Path(self.directory.name), provider=type(self).provider, terms=type(self).terms)
         self.world.cloud.lag, self.world.cloud.delete_lag = lag, delete_lag
 
@@ -229,35 +228,6 @@ def test_many_random_worlds() -> None:
     )
     sys.stdout.write(f"{Counted.steps} steps, {Counted.passes} passes of the manager\n")
     assert Counted.steps >= LONG_STEPS
-
-
-@pytest.mark.parametrize("crash_at", range(16))
-@pytest.mark.parametrize("fault", ["", "unknown-made", "unknown-late", "capacity"])
-def test_first_start_killed_at_every_effect(tmp_path: Path, crash_at: int, fault: str) -> None:
-    world = World(tmp_path)
-    world.cloud.lag = 10.0
-    world.cloud.create_faults = [fault]
-    world.pass_(crash_at=crash_at)
-    for _ in range(int(GRACE / 10) + 20):
-        world.pass_()
-        world.now += 10.0
-        assert len(world.cloud.alive()) <= 1
-    assert len(world.cloud.alive()) == 1
-    world.order(Direction.DOWN)
-    world.settle(passes=15)
-    assert world.cloud.alive() == []
-
-
-@pytest.mark.parametrize("crash_at", range(8))
-def test_termination_killed_at_every_effect(tmp_path: Path, crash_at: int) -> None:
-    world = World(tmp_path)
-    world.cloud.delete_lag = 15.0
-    world.settle(passes=10)
-    assert world.phase is Phase.READY
-    world.order(Direction.DOWN)
-    world.pass_(crash_at=crash_at)
-    world.settle(passes=15)
-    assert world.is_down()
 
 
 @pytest.mark.parametrize("lag", [0.0, 10.0, MAX_LAG])

@@ -28,7 +28,8 @@ from tests.proxy.front import Proxy, proxy, settings
 from tests.proxy.keys import KEYS, call, entry, write_keys
 from tests.proxy.stub import CHAT, Turn, chat, stub
 from tests.proxy.test_keeper import write
-from tests.support.process import PYTHON, run
+from tests.support.forks import Forks
+from tests.support.process import PYTHON
 from tests.support.source import ROOT
 from tests.support.wait import eventually
 
@@ -182,13 +183,14 @@ def test_what_fails_and_who_is_refused_pays_nothing(keys: Path, env: dict[str, s
     assert (used(keys).requests, used(keys).usd) == (3, 0.0)
 
 
-def test_the_command_shows_and_changes(tmp_path: Path, env: dict[str, str]) -> None:
+def test_the_command_shows_and_changes(tmp_path: Path, env: dict[str, str], forks: Forks) -> None:
     (tmp_path / "pod_config.json").write_text(json.dumps({"model": "a/b", "auth": "keys"}))
     keys = tmp_path / ".llmpod/pod_state" / KEYS_FILE
 
     def command(*words: str) -> str:
         config = str(tmp_path / "pod_config.json")
-        return run([PYTHON, ROOT / "manage_pod.py", "--config", config, "keys", *words], env=env).expect().out
+        argv = [PYTHON, str(ROOT / "manage_pod.py"), "--config", config, "keys", *words]
+        return forks.run(argv, env=env).expect().out
 
     command("add", "laptop", "--usd-per-day", "0.5", "--requests-per-day", "9")
     (made,) = read_keys(keys)

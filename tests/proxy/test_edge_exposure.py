@@ -10,6 +10,7 @@ from llmpod.config import KEYS_FILE
 from tests.proxy.front import SCRIPT, proxy, settings
 from tests.proxy.keys import call, entry, write_keys
 from tests.proxy.stub import CHAT, stub
+from tests.support.forks import Forks
 from tests.support.process import PYTHON, run
 from tests.support.source import ROOT
 from tests.support.wait import eventually
@@ -55,13 +56,13 @@ def test_a_file_of_keys_that_others_may_read_is_refused(tmp_path: Path, env: dic
     assert (ended.code, "chmod 600" in ended.err) == (78, True)
 
 
-def test_the_command_for_keys(tmp_path: Path, env: dict[str, str]) -> None:
+def test_the_command_for_keys(tmp_path: Path, env: dict[str, str], forks: Forks) -> None:
     """add, list, rotate, revoke, against a proxy that follows the file."""
     config = tmp_path / "pod_config.json"
     config.write_text(json.dumps({"model": "a/b", "auth": "keys"}))
 
     def keys(*words: str, code: int = 0) -> str:
-        ended = run([PYTHON, ROOT / "manage_pod.py", "--config", str(config), "keys", *words], env=env)
+        ended = forks.run([PYTHON, ROOT / "manage_pod.py", "--config", str(config), "keys", *words], env=env)
         assert (ended.code, "Traceback" in ended.err) == (code, False), ended.err
         return ended.out + ended.err
 

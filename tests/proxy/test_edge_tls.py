@@ -17,7 +17,8 @@ import trustme
 from llmpod.config import expires_at
 from tests.proxy.front import Client, Proxy, chat_body, proxy, settings
 from tests.proxy.stub import CHAT, chat, stub
-from tests.support.process import PYTHON, run
+from tests.support.forks import Forks
+from tests.support.process import PYTHON
 from tests.support.source import ROOT
 from tests.support.wait import eventually
 
@@ -159,12 +160,12 @@ def test_who_says_nothing_is_counted_and_has_to_go(
             one.close()
 
 
-def test_a_certificate_of_our_own(cache_dir: Path, tmp_path: Path, env: dict[str, str]) -> None:
+def test_a_certificate_of_our_own(cache_dir: Path, tmp_path: Path, env: dict[str, str], forks: Forks) -> None:
     config = tmp_path / "pod_config.json"
     config.write_text(json.dumps({"model": "a/b", "allowed_hosts": ["my-box.lan"]}))
 
     def tls(*words: str, code: int = 0) -> str:
-        ended = run([PYTHON, ROOT / "manage_pod.py", "--config", str(config), "tls", *words], env=env)
+        ended = forks.run([PYTHON, ROOT / "manage_pod.py", "--config", str(config), "tls", *words], env=env)
         assert (ended.code, "Traceback" in ended.err) == (code, False), ended.err
         return ended.out + ended.err
 

@@ -62,7 +62,7 @@ def imports_of_ours(source: Source) -> Iterator[Finding]:
     if part is None:
         yield 1, f"{source.module} has no row in tests/support/layers.py: decide what it may import"
         return
-    for line, module in source.imports():
+    for line, module in source.imports:
         if top(module) in {"llmpod", "manage_pod", "proxy_fastapi", "tests"} and not part.may_use(module):
             yield line, f"{source.module} may not import {module}"
 
@@ -70,14 +70,14 @@ def imports_of_ours(source: Source) -> Iterator[Finding]:
 def imports_of_libraries(source: Source) -> Iterator[Finding]:
     part = part_of(source.module)
     owned = {*(part.libraries if part else ()), "llmpod", "manage_pod", "proxy_fastapi", "tests"}
-    for line, module in source.imports():
+    for line, module in source.imports:
         if top(module) not in sys.stdlib_module_names | owned:
             yield line, f"{source.module} does not own the library {top(module)}"
 
 
 def sync_parts(source: Source) -> Iterator[Finding]:
     part = part_of(source.module)
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if part and part.sync and isinstance(node, ast.AsyncFunctionDef):
             yield (
                 node.lineno,
@@ -96,17 +96,15 @@ def module_length(source: Source) -> Iterator[Finding]:
 
 
 def function_length(source: Source) -> Iterator[Finding]:
-    for function in functions(source.tree):
+    for function in functions(source.nodes):
         lines = (function.end_lineno or function.lineno) - function.lineno + 1
         if lines > FUNCTION_LINES:
             yield function.lineno, f"{function.name} has {lines} lines, the ceiling is {FUNCTION_LINES}"
 
 
 def positional_parameters(source: Source) -> Iterator[Finding]:
-    methods = {
-        id(item) for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef) for item in node.body
-    }
-    for function in functions(source.tree):
+    methods = {id(item) for node in source.nodes if isinstance(node, ast.ClassDef) for item in node.body}
+    for function in functions(source.nodes):
         if source.is_test and called_by_pytest(function):
             continue
         bound = id(function) in methods and "staticmethod" not in decorators(function)
@@ -117,7 +115,7 @@ def positional_parameters(source: Source) -> Iterator[Finding]:
 
 
 def nesting(source: Source) -> Iterator[Finding]:
-    for line, depth in depths(source.tree, 0):
+    for line, depth in depths(source.tree):
         if depth == NESTING + 1:
             yield (
                 line,
@@ -127,7 +125,7 @@ def nesting(source: Source) -> Iterator[Finding]:
 
 # --- bans
 def broad_except(source: Source) -> Iterator[Finding]:
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         match node:
             case ast.ExceptHandler() if node.type is None or is_broad(node.type):
                 reason = range(node.lineno, node.body[0].lineno + 1)
@@ -141,7 +139,7 @@ def broad_except(source: Source) -> Iterator[Finding]:
 
 def environment(source: Source) -> Iterator[Finding]:
     names = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
-    for line, name in uses(source.tree, "os", names):
+    for line, name in uses(source.nodes, "os", names):
         yield (
             line,
             f"os.{name}: only llmpod/config.py reads the environment; take what you need as an argument",

@@ -20,15 +20,15 @@ STARTERS = {"asyncio.create_subprocess_exec", "subprocess.run", "subprocess.Pope
 
 def unsafe_loading(source: Source) -> Iterator[Finding]:
     banned = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
-    for line, module in source.imports():
+    for line, module in source.imports:
         if top(module) in banned:
             yield line, f"{module} runs code on loading: use JSON or a fixed binary format"
 
 
 def shell(source: Source) -> Iterator[Finding]:
-    for line, name in uses(source.tree, "os", {"system", "popen"}):
+    for line, name in uses(source.nodes, "os", {"system", "popen"}):
         yield line, f"os.{name} is a shell: use an argv list"
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if not isinstance(node, ast.Call):
             continue
         if called(node) in {"create_subprocess_shell", "getoutput", "getstatusoutput"}:
@@ -39,16 +39,16 @@ def shell(source: Source) -> Iterator[Finding]:
 
 
 def verification(source: Source) -> Iterator[Finding]:
-    for line, name in switched_off(source.tree):
+    for line, name in switched_off(source.nodes):
         if name == "verify":
             yield line, "verify=False: trust the server's certificate by its CA instead"
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Attribute) and node.attr in {"CERT_NONE", "_create_unverified_context"}:
             yield node.lineno, f"{node.attr}: trust the server's certificate by its CA instead"
 
 
 def environment_of_children(source: Source) -> Iterator[Finding]:
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if (
             isinstance(node, ast.Call)
             and ast.unparse(node.func) in STARTERS
@@ -61,7 +61,7 @@ def environment_of_children(source: Source) -> Iterator[Finding]:
 
 
 def url_path(source: Source) -> Iterator[Finding]:
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Attribute) and node.attr == "path":
             inner = node.value
             if getattr(inner, "attr", getattr(inner, "id", "")) == "url":
@@ -73,17 +73,17 @@ def url_path(source: Source) -> Iterator[Finding]:
 
 def evaluation(source: Source) -> Iterator[Finding]:
     """Text that becomes code. YAML belongs here: its loaders build objects, and JSON does what we need."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         match node:
             case ast.Call(func=ast.Name(id="eval" | "exec" | "compile" as name)):
                 yield node.lineno, f"{name} runs text as code: use a table or json"
-    for line, module in source.imports():
+    for line, module in source.imports:
         if top(module) in {"yaml", "ruamel", "code", "codeop"}:
             yield line, f"{module} makes objects or code of text: use json"
 
 
 def comparison(source: Source) -> Iterator[Finding]:
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if not isinstance(node, ast.Compare) or not any(
             isinstance(op, ast.Eq | ast.NotEq) for op in node.ops
         ):
@@ -94,7 +94,7 @@ def comparison(source: Source) -> Iterator[Finding]:
 
 
 def telling(source: Source) -> Iterator[Finding]:
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if not isinstance(node, ast.Call) or called(node) not in _TELLS:
             continue
         inside = [part for given in (*node.args, *node.keywords) for part in ast.walk(given)]
@@ -104,7 +104,7 @@ def telling(source: Source) -> Iterator[Finding]:
 
 
 def redirects(source: Source) -> Iterator[Finding]:
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         match node:
             case ast.keyword(arg="allow_redirects" | "follow_redirects" as name) if not is_false(node.value):
                 yield node.value.lineno, f"{name}: a server could send our credential anywhere"

@@ -24,6 +24,11 @@ class Source:
         return ast.parse(self.text, self.path)
 
     @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """Every node of the tree: eighteen rules look at them, one walk finds them."""
+        return tuple(ast.walk(self.tree))
+
+    @cached_property
     def module(self) -> str:
         return module_name(self.path)
 
@@ -43,9 +48,13 @@ class Source:
     def is_test(self) -> bool:
         return self.path.startswith("tests/")
 
-    def imports(self) -> Iterator[tuple[int, str]]:
+    @cached_property
+    def imports(self) -> tuple[tuple[int, str], ...]:
         """Every imported module with its line; `from a import b` is `a.b` where that is a module of ours."""
-        for node in ast.walk(self.tree):
+        return tuple(self._imports())
+
+    def _imports(self) -> Iterator[tuple[int, str]]:
+        for node in self.nodes:
             match node:
                 case ast.Import(names=names):
                     yield from ((node.lineno, alias.name) for alias in names)
@@ -75,14 +84,14 @@ def module_name(path: str) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def project_sources(root: Path = ROOT) -> list[Source]:
-    """Every Python file that is ours, tracked or not, in a stable order."""
+def project_sources(root: Path = ROOT) -> Iterator[Source]:
+    """Every Python file that is ours, tracked or not, in a stable order; read when its turn comes."""
     found = [*root.glob("*.py")]
     for folder in ("llmpod", "scripts", "tests"):
         found += root.glob(f"{folder}/**/*.py")
     paths = sorted(path.relative_to(root).as_posix() for path in found)
     modules = frozenset(map(module_name, paths))
-    return [Source(path, (root / path).read_text(encoding="utf-8"), modules) for path in paths]
+    return (Source(path, (root / path).read_text(encoding="utf-8"), modules) for path in paths)
 
 
 def _is_dynamic_import(call: ast.Call) -> bool:

@@ -2,17 +2,19 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+_ANEW = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+_FLOW = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try, ast.TryStar, ast.Match)
 
 
 def top(module: str) -> str:
     return module.partition(".")[0]
 
 
-def functions(tree: ast.AST) -> Iterator[Function]:
-    return (node for node in ast.walk(tree) if isinstance(node, Function))
+def functions(nodes: Iterable[ast.AST]) -> Iterator[Function]:
+    return (node for node in nodes if isinstance(node, Function))
 
 
 def decorators(function: Function) -> set[str]:
@@ -24,18 +26,19 @@ def called_by_pytest(function: Function) -> bool:
     return function.name.startswith("test_") or "fixture" in decorators(function)
 
 
-def depths(node: ast.AST, depth: int) -> Iterator[tuple[int, int]]:
+def depths(tree: ast.AST) -> Iterator[tuple[int, int]]:
     """(line, depth) of every block of control flow. A function starts anew; an elif is as deep as its if."""
-    for child in ast.iter_child_nodes(node):
-        inner = depth
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
-            inner = 0
-        elif isinstance(
-            child, ast.If | ast.For | ast.AsyncFor | ast.While | ast.Try | ast.TryStar | ast.Match
-        ):
-            inner = depth if is_elif(node, child) else depth + 1
-            yield child.lineno, inner
-        yield from depths(child, inner)
+    waiting = [(tree, 0)]
+    while waiting:
+        node, depth = waiting.pop()
+        for child in ast.iter_child_nodes(node):
+            inner = depth
+            if isinstance(child, _ANEW):
+                inner = 0
+            elif isinstance(child, _FLOW):
+                inner = depth if is_elif(node, child) else depth + 1
+                yield child.lineno, inner
+            waiting.append((child, inner))
 
 
 def is_elif(parent: ast.AST, child: ast.stmt) -> bool:
@@ -55,9 +58,9 @@ def is_false(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is False
 
 
-def switched_off(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def switched_off(nodes: Iterable[ast.AST]) -> Iterator[tuple[int, str]]:
     """Every keyword argument and every attribute that is given a plain False."""
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.keyword(arg=str(name), value=value) if is_false(value):
                 yield node.value.lineno, name
@@ -78,11 +81,11 @@ def says_why(comment: str) -> bool:
     return len(re.findall(r"[A-Za-z]{2,}", words)) >= 3
 
 
-def uses(tree: ast.AST, module: str, names: set[str]) -> Iterator[tuple[int, str]]:
+def uses(nodes: Sequence[ast.AST], module: str, names: set[str]) -> Iterator[tuple[int, str]]:
     """Where members of a standard module are used, by whatever name the module or the member was imported."""
-    imported = [alias for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    imported = [alias for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     aliases = {alias.asname or alias.name for alias in imported if alias.name == module}
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.Attribute(value=ast.Name(id=base), attr=name) if base in aliases and name in names:
                 yield node.lineno, name

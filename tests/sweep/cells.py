@@ -11,8 +11,8 @@ from tests.sweep.scenarios import FAULTS, NO_FAULT, SCENARIOS, Fault, Scenario
 class Cell:
     """One situation, one fault, and the kills by the number of the call (0: the scenario's own).
 
-    A fault can end a call before its kill is due; then the kill is due in the next one. ``cold`` starts the calls from
-    nothing, as cron does.
+    A fault can end a call before its kill is due; then the kill is due in the next one. ``cold`` starts the first
+    two from nothing, as cron does: the one that is killed and the one that meets what it left.
     """
 
     scenario: Scenario

@@ -7,14 +7,17 @@ call is a process, every kill a SIGKILL, every file and socket real.
 import json
 import os
 import random
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from llmpod.sim.launch import Simulator
 from tests.support.install import FAST, Install
+from tests.support.ramdisk import quick_directory
 from tests.support.source import ROOT
 from tests.support.wait import eventually
 from tests.sweep.cells import Cell, Outcome
@@ -29,6 +32,29 @@ GRACE = 60.0
 _FOREIGN = "llmpod-0123abcd-456789-0123456789ab"
 
 
+@dataclass(frozen=True)
+class Sight:
+    """The account at one moment: asked for once after each call, for the asking costs as much as a tenth of it."""
+
+    now: float
+    ours: list[dict[str, Any]]
+    foreign: int
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> "Sight":
+        ours = [pod for pod in state["pods"] if pod["name"] != _FOREIGN]
+        foreign = [pod for pod in state["pods"] if pod["name"] == _FOREIGN and pod["terminated_at"] is None]
+        return cls(float(state["now"]), ours, len(foreign))
+
+    @property
+    def alive(self) -> list[dict[str, Any]]:
+        return [pod for pod in self.ours if pod["terminated_at"] is None]
+
+    @property
+    def servers_listen(self) -> bool:
+        return all(pod["listening"] for pod in self.alive if pod["status"] == "RUNNING")
+
+
 class Field:
     """Plays cells one after another. Use `open_field`."""
 
@@ -37,7 +63,9 @@ class Field:
         self._directory = directory
         self._managers = Managers(root, sim)
         self._count = 0
+        self._home = directory / "nobody"
         self.reset()
+        self._rehearse()
 
     def close(self) -> None:
         self._managers.close()
@@ -45,6 +73,7 @@ class Field:
     # --- a new user on a wiped account
     def reset(self) -> None:
         self.sim.reset()
+        shutil.rmtree(self._home, ignore_errors=True)  # memory is no place for thousands of users
         self._count += 1
         home = self._directory / f"{self._count}"
         (home / "files").mkdir(parents=True, mode=0o700)
@@ -58,8 +87,15 @@ class Field:
             heartbeat_seconds=None,  # nobody but the manager may end a pod here
         )
 
+    def _rehearse(self) -> None:
+        """A first user, of whom nothing is left but what the zygote knows by heart."""
+        for arguments in ((), (), ("--shutdown",)):
+            code = self._managers.rehearse([*self.install.argv()[2:], *arguments], self.install.environ)
+            assert code == 0, f"{arguments} exited {code} in the rehearsal"
+        self.reset()
+
     def manage(self, *arguments: str, kill: Kill | None = None, cold: bool = False) -> Ended:
-        eventually(self._servers_listen, within=20)  # the simulator is told that this takes no time
+        self._let_servers_listen()
         argv = [*self.install.argv()[2:], *arguments]
         if cold:
             return self._managers.from_nothing(argv, self.install.environ, kill)
@@ -80,10 +116,10 @@ class Field:
         fault.begin(self.sim)
         found: dict[int, list[Kill]] = {}
         for index in range(MOST_PASSES):
-            eventually(self._servers_listen, within=20)
+            self._let_servers_listen()
             arguments = [*self.install.argv()[2:], *(scenario.arguments if index == 0 else ())]
             _, found[index] = self._managers.trace(arguments, self.install.environ, self._home)
-            if self._is_settled(scenario, fault):
+            if self._is_settled(scenario, fault, self.look()):
                 return found
             self.sim.advance(STEP)
         raise AssertionError(f"{scenario.name} / {fault.name} does not settle")
@@ -107,72 +143,78 @@ class Field:
         return outcome
 
     def _settle(self, cell: Cell, outcome: Outcome) -> None:
-        begun, back = self._now(), None
+        begun, back = self.look().now, None
         due, last = sorted(cell.kills.items(), key=lambda item: item[0]), max(cell.kills, default=0)
         for index in range(MOST_PASSES):
             kill = due[0][1] if due and due[0][0] <= index else None
             arguments = cell.scenario.arguments if index == 0 else ()
-            ended = self._call(*arguments, kill=kill, cold=cell.cold)
+            ended = self._call(*arguments, kill=kill, cold=cell.cold and index < 2)
             outcome.kills += ended.killed
             due = due[ended.killed :]
-            back = None if ended.killed else back or self._now()
+            sight = self.look()
+            back = None if ended.killed else back or sight.now
             self._readable(cell)
             if back is not None:
-                self._in_time(back)
-            if index >= last and self._is_settled(cell.scenario, cell.fault):
-                outcome.settled_after = self._now() - begun
+                self._in_time(back, sight)
+            if index >= last and self._is_settled(cell.scenario, cell.fault, sight):
+                outcome.settled_after = sight.now - begun
                 return
             self.sim.advance(STEP)
-        raise AssertionError(f"stuck: {len(self._alive())} pods, {self._state()}")
+        raise AssertionError(f"stuck: {len(self.look().alive)} pods, {self._state()}")
 
     def _end(self, cell: Cell, outcome: Outcome) -> None:
         """Ten calm minutes change nothing; then the end comes, by deadline or by hand; then nobody pays."""
-        pods = len(self._alive())
+        pods = len(self.look().alive)
         for _ in range(2):
             self.sim.advance(300)
             self._call()
-            assert len(self._alive()) == pods, f"{len(self._alive())} pods ten minutes later, not {pods}"
+            later = len(self.look().alive)
+            assert later == pods, f"{later} pods ten minutes later, not {pods}"
         if pods and cell.scenario.pods and random.Random(str(cell)).random() < 0.5:
             self._expire()
         elif not cell.scenario.sticky:
             assert self._call("--shutdown").code == 0, "--shutdown does not see its end"
-        assert self._alive() == [], f"a pod is left at the end: {self._state()}"
+        assert self.look().alive == [], f"a pod is left at the end: {self._state()}"
         self._nobody_pays()
 
     def _expire(self) -> None:
         deadline = self._state()["deadline"]
-        self.sim.advance(max(0.0, deadline - self._now()))
+        self.sim.advance(max(0.0, deadline - self.look().now))
+        over = False
         for _ in range(5):
             self._call()
-            self._in_time(deadline)
+            sight = self.look()
+            self._in_time(deadline, sight)
+            if over:
+                break  # the pass after the end left it at that
+            over = self._state()["phase"] == "stopped" and not sight.alive
             self.sim.advance(STEP)
         assert self._state()["phase"] == "stopped", self._state()
 
     def _nobody_pays(self) -> None:
-        ours = {pod["id"] for pod in self._ours()}
+        ours = {pod["id"] for pod in self.look().ours}
         before = self._bill(ours)
         (self.install.directory / "pod_state.json").unlink()  # the order to stay down does not stand in there
         for _ in range(2):
             self.sim.advance(1800)
             self._call()
-        assert abs(self._bill(ours | {pod["id"] for pod in self._ours()}) - before) < 1e-9, (
-            "somebody still pays"
-        )
-        foreign = [pod for pod in self.sim.alive() if pod["name"] == _FOREIGN]
-        assert len(foreign) == 1, "a foreign pod was touched"
+        sight = self.look()
+        now_ours = ours | {pod["id"] for pod in sight.ours}
+        assert abs(self._bill(now_ours) - before) < 1e-9, "somebody still pays"
+        assert sight.foreign == 1, "a foreign pod was touched"
 
     def _call(self, *arguments: str, kill: Kill | None = None, cold: bool = False) -> Ended:
         """A call that must end calmly unless it is killed, and whose word must be true."""
         ended = self.manage(*arguments, kill=kill, cold=cold)
         assert ended.killed or ended.code in _CALM, f"{arguments} exited {ended.code}: {ended.said}"
         if arguments == ("--shutdown",) and ended.code == 0:
-            assert self._alive() == [], f"a pod lives although it said: {ended.said}"
+            assert self.look().alive == [], f"a pod lives although it said: {ended.said}"
         return ended
 
     # --- judging
-    def _in_time(self, back: float) -> None:
+    def _in_time(self, back: float, sight: Sight) -> None:
         """What an unhindered manager must have done by now, counted from when it was ``back``."""
-        now, record, alive = self._now(), self._state(), self._alive()
+        now, record, alive = sight.now, self._state(), sight.alive
         if now - back > ORPHAN_SECONDS:
             orphans = [pod["id"] for pod in alive if pod["id"] != record.get("instance_id")]
             assert not orphans, f"{orphans} unknown for {now - back:.0f} s: {record}"
@@ -199,8 +241,8 @@ class Field:
         )
         return int(orders["default"]["direction"] == "up")
 
-    def _is_settled(self, scenario: Scenario, fault: Fault) -> bool:
-        alive, record = self._alive(), self._state()
+    def _is_settled(self, scenario: Scenario, fault: Fault, sight: Sight) -> bool:
+        alive, record = sight.alive, self._state()
         if fault.respected and record.get("phase") == "failed":
             return not alive
         if not self._pods_wanted(scenario):
@@ -212,26 +254,21 @@ class Field:
         return bool(record["config"].get("max_model_len") == self.install.config.get("max_model_len"))
 
     def _too_many(self, scenario: Scenario) -> list[str]:
-        lives = sorted((p["created_at"], p["terminated_at"] or float("inf")) for p in self._ours())
+        lives = sorted((p["created_at"], p["terminated_at"] or float("inf")) for p in self.look().ours)
         if any(later[0] < earlier[1] for earlier, later in pairwise(lives)):
             return ["two pods at once"]
         return [f"{len(lives)} pods one after the other"] if len(lives) > scenario.made else []
 
-    def _ours(self) -> list[dict[str, Any]]:
-        return [pod for pod in self.sim.state()["pods"] if pod["name"] != _FOREIGN]
+    def look(self) -> Sight:
+        return Sight.of(self.sim.state())
 
-    def _alive(self) -> list[dict[str, Any]]:
-        return [pod for pod in self._ours() if pod["terminated_at"] is None]
-
-    def _servers_listen(self) -> bool:
-        return all(pod["listening"] for pod in self._alive() if pod["status"] == "RUNNING")
+    def _let_servers_listen(self) -> None:
+        """The simulator is told that this takes no time."""
+        eventually(lambda: self.look().servers_listen, within=20)
 
     def _bill(self, ids: set[str]) -> float:
         bill = self.sim.bill()["pods"]
         return float(sum(bill[id_] for id_ in ids))
-
-    def _now(self) -> float:
-        return float(self.sim.state()["now"])
 
     def _state(self) -> dict[str, Any]:
         """What pod_state.json says of the model; empty when it is not there, or torn."""
@@ -246,16 +283,17 @@ _CALM = (0, 69, 75, 78)
 
 
 @contextmanager
-def open_field(directory: Path, root: Path = ROOT) -> Iterator[Field]:
-    """A field with a simulator of its own.
+def open_field(sim: Simulator, root: Path = ROOT) -> Iterator[Field]:
+    """A field whose users' files are kept in memory: an fsync is half of what a pass waits for.
 
     Args:
-        directory: for the users' files.
+        sim: the account; nobody else may use it meanwhile.
         root: the source tree under test.
     """
-    with Simulator.start(pods="inline", behavior=FAST) as sim:
-        place = Field(root, directory, sim)
-        try:
-            yield place
-        finally:
-            place.close()
+    with quick_directory() as directory, closing(Field(root, Path(directory), sim)) as field:
+        yield field
+
+
+def start_account() -> Simulator:
+    """An account in which machines take no time."""
+    return Simulator.start(pods="inline", behavior=FAST)

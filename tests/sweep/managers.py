@@ -87,6 +87,11 @@ class Managers:
         with suppress(BrokenPipeError):
             self._zygote.communicate(timeout=10)
 
+    def rehearse(self, arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+        """The exit code of an undisturbed call that the zygote plays in itself, before it forks any."""
+        self._begin(arguments, environ, "")
+        return self._answer()
+
     def call(
         self, arguments: Sequence[str], environ: Mapping[str, str], directory: Path, kill: Kill | None = None
     ) -> Ended:
@@ -140,7 +145,12 @@ class Managers:
 
     # --- the zygote
     def _begin(
-        self, arguments: Sequence[str], environ: Mapping[str, str], output: Path, *, stopped: bool = False
+        self,
+        arguments: Sequence[str],
+        environ: Mapping[str, str],
+        output: Path | str,
+        *,
+        stopped: bool = False,
     ) -> None:
         call = {
             "argv": list(arguments),

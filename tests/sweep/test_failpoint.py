@@ -1,25 +1,26 @@
 """The failpoint itself, from outside."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from llmpod.lifecycle.failpoint import VARIABLE
 from llmpod.sim.launch import Simulator
-from tests.support.install import FAST, Install
+from tests.support.forks import Forks
+from tests.support.install import Install
 from tests.support.process import Finished, run
 
 
 @pytest.fixture
-def install(state_dir: Path, env: dict[str, str]) -> Iterator[Install]:
-    with Simulator.start(pods="inline", behavior=FAST) as sim:
-        yield Install(state_dir, sim, env)
+def install(state_dir: Path, env: dict[str, str], account: Simulator, forks: Forks) -> Install:
+    account.reset()
+    return Install(state_dir, account, env, start=forks.run)
 
 
-def a_pass(install: Install, point: str) -> Finished:
-    return run(install.argv(), env={**install.environ, VARIABLE: point})
+def a_pass(install: Install, point: str, start: Callable[..., Finished] | None = None) -> Finished:
+    return (start or install.start)(install.argv(), env={**install.environ, VARIABLE: point})
 
 
 def test_zero_names_every_effect_and_kills_nothing(install: Install) -> None:
@@ -29,7 +30,7 @@ def test_zero_names_every_effect_and_kills_nothing(install: Install) -> None:
 
 
 def test_the_nth_effect_is_the_last(install: Install) -> None:
-    named = a_pass(install, "3").expect(-signal.SIGKILL).err
+    named = a_pass(install, "3", run).expect(-signal.SIGKILL).err  # as cron starts it
     assert named.count(VARIABLE) == 3
     assert install.sim.alive() == []
 

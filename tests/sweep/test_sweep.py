@@ -14,12 +14,11 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
 import pytest
 
 from tests.sweep.cells import Cell, Outcome, combinations
-from tests.sweep.field import Field, open_field
+from tests.sweep.field import Field, open_field, start_account
 from tests.sweep.managers import Kill, no_strace
 from tests.sweep.scenarios import FAULTS, NO_FAULT, SCENARIOS, Fault, Scenario
 
@@ -84,11 +83,10 @@ def judged(outcomes: Iterable[Outcome], begun: float) -> str:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
-def test_a_sample_of_each_situation(scenario: Scenario, tmp_path: Path) -> None:
+def test_a_sample_of_each_situation(scenario: Scenario, field: Field) -> None:
     begun = time.monotonic()
-    with open_field(tmp_path) as field:
-        cells = sample(field, scenario)
-        outcomes = [field.play(cell) for cell in cells]
+    cells = sample(field, scenario)
+    outcomes = [field.play(cell) for cell in cells]
     sys.stdout.write(judged(outcomes, begun))
     assert sum(outcome.kills for outcome in outcomes) >= 0.8 * len(cells), (
         "a fault changes the calls that follow, but not so much"
@@ -99,27 +97,25 @@ def test_the_sample_is_large_enough() -> None:
     assert SAMPLE_OF_SCENARIO * len(SCENARIOS) >= CELLS_NORMAL
 
 
-def test_syscalls_are_swept(tmp_path: Path) -> None:
+def test_syscalls_are_swept(field: Field) -> None:
     if why := no_strace():
         pytest.skip(f"kills at failpoints only: {why}")
-    with open_field(tmp_path) as field:
-        possible = [kill for _, kill in moments(field, SCENARIOS[0])]
+    possible = [kill for _, kill in moments(field, SCENARIOS[0])]
     assert sum(kill.syscall != "" for kill in possible) >= 50
     assert {"rename", "fsync", "sendto", "recvfrom"} <= {kill.syscall for kill in possible}
 
 
-def test_first_starts_from_nothing(tmp_path: Path) -> None:
-    """As cron starts it: a new interpreter for each call."""
+def test_first_starts_from_nothing(field: Field) -> None:
+    """As cron starts it: a new interpreter for the call that is killed, and for the next one."""
     begun = time.monotonic()
-    with open_field(tmp_path) as field:
-        outcomes = [field.play(Cell(SCENARIOS[0], NO_FAULT, {0: Kill(n)}, cold=True)) for n in range(1, 9)]
+    outcomes = [field.play(Cell(SCENARIOS[0], NO_FAULT, {0: Kill(n)}, cold=True)) for n in range(1, 9)]
     sys.stdout.write(judged(outcomes, begun))
     assert all(outcome.kills for outcome in outcomes)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
-def test_every_moment_of_every_situation(tmp_path: Path) -> None:
+def test_every_moment_of_every_situation() -> None:
     """At least 2,000 cells on two fields at once; the figures are printed at the end."""
     begun = time.monotonic()
     waiting = list(combinations())
@@ -132,7 +128,8 @@ def test_every_moment_of_every_situation(tmp_path: Path) -> None:
         return outcomes
 
     with ExitStack() as stack, ThreadPoolExecutor(WORKERS) as pool:
-        fields = [stack.enter_context(open_field(tmp_path / str(n))) for n in range(WORKERS)]
+        accounts = [stack.enter_context(start_account()) for _ in range(WORKERS)]
+        fields = [stack.enter_context(open_field(account)) for account in accounts]
         outcomes = [outcome for part in pool.map(play, fields) for outcome in part]
     sys.stdout.write(judged(outcomes, begun))
     assert len(outcomes) >= CELLS_LONG
