@@ -3,7 +3,7 @@
 Times are seconds since the epoch (UTC, float) unless a name ends in ``_seconds``; money is US dollars.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -121,7 +121,7 @@ class Instance:
     ``switch_at`` is the deadline armed in it and ``digest`` the configuration it was made from, where it tells them.
     ``ping_path`` answers 200 once it is ready, or 404 where there is no such path.
     ``key_optional``: strangers cannot reach it, or it is not ours, so an answer without the key is no leak.
-    ``listens``: it is seen that its own server is who answers at its address; else another one might.
+    ``listens`` looks whether its own server is who answers at its address; else another one might.
     """
 
     id: str
@@ -139,7 +139,7 @@ class Instance:
     digest: str = ""
     key_optional: bool = False
     ping_path: str = ""
-    listens: bool = False
+    listens: Callable[[], bool] = field(default=lambda: False, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,7 +189,7 @@ class LocalProcesses:
             digest=str(order.get("digest") or ""),
             key_optional=not self._section.require_key,
             ping_path=self._section.ping_path or "",
-            listens=port is not None and self._table.listens(port, group),
+            listens=lambda: port is not None and self._table.listens(port, group),
         )
 
     def _was_started(self, name: str) -> bool:

@@ -242,7 +242,7 @@ class Actor:
             managed.served_name,
             was_ready=before.ready_at is not None,
         )
-        if not seen.listens:  # then it may be another's server who answers
+        if health.wants_other_key and not seen.listens():  # then it may be another's server who answers
             health = replace(health, wants_other_key=False)
         step = decide.after_probe(
             before, health, policy=managed.policy, now=self.memory.now(), answering=answering
