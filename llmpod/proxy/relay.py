@@ -229,8 +229,17 @@ class Relay:
                 self._listen(job, answer, turn=turn, instead=instead)
 
             self._lobby.enter(job, answer, go, whole=turn is not None)
+        elif self._keeper.follows and self._now(job.destination).origin is None:
+            self._later(self._after_a_look(job, answer, turn=turn, instead=instead), answer)
         else:
             self._listen(job, answer, turn=turn, instead=instead)
+
+    async def _after_a_look(
+        self, job: Job, answer: Answer, *, turn: Turn | None, instead: Callable[[], bytes] | None
+    ) -> None:
+        """Before somebody is refused: the manager may have said a moment ago that the model is ready."""
+        await self._keeper.look()
+        self._listen(job, answer, turn=turn, instead=instead)
 
     def _listen(
         self, job: Job, answer: Answer, *, turn: Turn | None, instead: Callable[[], bytes] | None

@@ -106,7 +106,7 @@ def moving(tmp_path: Path, cache_dir: Path, env: dict[str, str]) -> Iterator[tup
     bind = f'mount --bind "{hosts}" /etc/hosts && exec "$@"'
     argv: list[str | Path] = ["unshare", "-m", "sh", "-c", bind, "sh", PYTHON, SCRIPT]
     with stub() as old, stub(host="127.0.0.2", port=old.port) as new:
-        environ = env | settings(cache_dir, f"http://moving.test:{old.port}")
+        environ = env | settings(cache_dir, f"http://moving.test:{old.port}", LLMPOD_ALLOW_PLAIN_HTTP="true")
         with proxy(environ, argv=argv) as front:
             yield front, hosts, old, new
 

@@ -64,6 +64,16 @@ def test_the_answer_says_how_far_it_is(following: Proxy, state_file: Path, phase
     eventually(lambda: word in following.ask(chat_body()).json["error"]["message"])
 
 
+def test_who_was_told_that_it_is_ready_is_not_refused(following: Proxy, state_file: Path) -> None:
+    """The next command of a script that waited for `ready`: the state is looked at before anybody is refused."""
+    with stub() as server:
+        for number in range(5):
+            write(state_file, replace(READY, phase=Phase.STOPPED, base_url=None, name=""))
+            eventually(lambda: not running(following))
+            write(state_file, replace(READY, base_url=server.url))
+            assert following.ask(chat_body(f"at once, {number}")).status == 200
+
+
 def test_pods_come_and_go_without_a_restart(following: Proxy, state_file: Path) -> None:
     with stub() as one, stub() as two:
         store = write(state_file, replace(READY, base_url=one.url))
