@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from llmpod.backends.local_port import HOST, free_port
+from llmpod.backends.local_port import HOST, free_port, in_turn
 from llmpod.backends.machines import Machines, brief
 from llmpod.backends.process_table import MARK, PORT, START_SECONDS, Member, ProcessTable
 from llmpod.config import ProcessSection
@@ -71,6 +71,10 @@ class LocalProcesses:
     ) -> Instance:
         self.check()
         environ = {**self._environ, **spec.env, **self._keys(env)}
+        with in_turn():
+            return self._create(spec, name, environ, deadline)
+
+    def _create(self, spec: Spec, name: str, environ: Mapping[str, str], deadline: float) -> Instance:
         alive = self._members()
         self._machines.tidy(keep=alive)
         others = {member.port for group in alive.values() for member in group if member.port}

@@ -1,7 +1,10 @@
 """Where local commands are to listen: the address that they are given, and ports that are nobody else's."""
 
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -58,6 +61,23 @@ def test_two_that_listen_get_two_ports(here: Local) -> None:
     second = here.create(backend)
     here.said(backend, second.id, "listens")
     assert first.base_url != second.base_url
+
+
+@pytest.mark.skipif(not procfs.available(), reason="who was promised what stands in /proc")
+def test_installations_that_start_servers_at_once_get_a_port_for_each(tmp_path: Path) -> None:
+    """As units do when a machine has booted."""
+    count = 6
+
+    def made(number: int) -> str:
+        (tmp_path / str(number)).mkdir()
+        here = stack.enter_context(local(tmp_path / str(number)))
+        backend = here.python(STAY)
+        ready.wait()
+        return str(here.create(backend).base_url)
+
+    ready = threading.Barrier(count)
+    with ExitStack() as stack, ThreadPoolExecutor(count) as pool:
+        assert len(set(pool.map(made, range(count)))) == count
 
 
 @pytest.mark.skipif(not procfs.available(), reason="who was promised what stands in /proc")
